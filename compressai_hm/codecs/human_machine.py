@@ -1,0 +1,481 @@
+"""HM models: a CompressAI codec whose one bitstream gives x_hat and x_bar.
+
+::
+
+         ┌───┐ y ┌────────────────────┐ y_hat ┌───┐ x_hat (humans)
+    x ─►─┤g_a├───┤ the base's entropy ├───►───┤g_s├──┬──►
+         └───┘   │ model, ONE stream  │       └───┘  │ ┌───┐ x_bar (machines)
+                 └────────────────────┘              └─┤g_t├──►
+                                                       └───┘
+"""
+
+import contextlib
+import struct
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from compressai.entropy_models import EntropyBottleneck
+from compressai.entropy_models.entropy_models import EntropyModel
+from compressai.latent_codecs import (
+    ChannelGroupsLatentCodec,
+    CheckerboardLatentCodec,
+)
+from compressai.models import (
+    Cheng2020Anchor,
+    Cheng2020AnchorCheckerboard,
+    Cheng2020Attention,
+    Elic2022Official,
+    JointAutoregressiveHierarchicalPriors,
+    MeanScaleHyperprior,
+    ScaleHyperprior,
+    SimpleVAECompressionModel,
+)
+from compressai.registry import register_model
+from torch import Tensor
+
+from .adaptation import DynamicAdaptation
+
+STRIDE = 64
+"""Pictures are padded to a multiple of this: 16 for y times 4 for z."""
+
+TABLE_BUFFERS = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
+"""Buffers of CompressAI's entropy models that are derived from the weights."""
+
+
+def picture_bits(
+    likelihoods: dict[str, Tensor], sizes: list[tuple[int, int]]
+) -> Tensor:
+    """Bits of each picture of a padded batch, without the bits of its padding.
+
+    Counted are the latents that the picture would have if it were coded alone: those
+    of its own size padded to 64. The sum is taken in float32 also under autocast.
+
+    Args:
+        likelihoods: p(y_hat) and p(z_hat), each ``(N, C, h, w)``, of the batch.
+        sizes: (H, W) of each picture in pixels, without padding.
+
+    Returns:
+        Bits, ``(N,)``, float32.
+    """
+    z_rows, z_cols = likelihoods["z"].shape[-2:]
+    bits = []
+    for i, (height, width) in enumerate(sizes):
+        rows, cols = -(-height // STRIDE), -(-width // STRIDE)
+        own = (
+            p[i, :, : p.shape[-2] // z_rows * rows, : p.shape[-1] // z_cols * cols]
+            for p in likelihoods.values()
+        )
+        bits.append(sum(-p.float().log2().sum() for p in own))
+    return torch.stack(bits)
+
+
+class HumanMachineMixin:
+    """Turns a CompressAI image codec with ``g_a`` and ``g_s`` into an HM model.
+
+    Put it before the codec among the bases, and register the class::
+
+        @register_model("hm-mine")
+        class HMMine(HumanMachineMixin, MyCodec):
+            pass
+
+    Args:
+        g_t_width: Channels of g_t; 0 leaves g_t out (x_bar is then x_hat).
+            Defaults to 32.
+        g_t_downscale: See :class:`DynamicAdaptation`. Defaults to 1.
+        **kwargs: The base's own.
+    """
+
+    def __init__(self, *args, g_t_width: int = 32, g_t_downscale: int = 1, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.g_t = (
+            DynamicAdaptation(g_t_width, g_t_downscale) if g_t_width else nn.Identity()
+        )
+        self.weights_version = 0
+        self._tables_version = -1
+
+    # Forward ------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        """Codes without a bitstream.
+
+        In training the quantisation is the base's noise, so the rate is an estimate.
+
+        Args:
+            x: RGB in [0, 1], ``(N, 3, H, W)``, any H and W from 1.
+
+        Returns:
+            ``x_hat`` and ``x_bar`` (``(N, 3, H, W)``, unclamped) and
+            ``likelihoods`` (``{"y": (N, M, h, w), "z": (N, C, h', w')}``).
+
+        Raises:
+            ValueError: If x is not such a tensor or leaves [0, 1].
+        """
+        latent = self.code_latent(self.analyse(x))
+        views = self.synthesise(latent["y_hat"], x.shape[-2:])
+        return {**views, "likelihoods": latent["likelihoods"]}
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """y = g_a(x), after the checks and the padding by replication to 64.
+
+        Args:
+            x: RGB in [0, 1], ``(N, 3, H, W)``.
+
+        Returns:
+            y, ``(N, M, h, w)`` with h = 4 ceil(H / 64).
+
+        Raises:
+            ValueError: See :meth:`forward`.
+        """
+        if x.ndim != 4 or x.shape[1] != 3 or x.numel() == 0:
+            raise ValueError(
+                f"x must be RGB pictures (N, 3, H, W), got a tensor {tuple(x.shape)}"
+            )
+        low, high = x.aminmax()
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"x must lie in [0, 1], found values from {low:g} to {high:g}; "
+                "divide 8-bit pictures by 255"
+            )
+        height, width = x.shape[-2:]
+        pad = (0, -width % STRIDE, 0, -height % STRIDE)
+        return self.g_a(F.pad(x, pad, mode="replicate") if any(pad) else x)
+
+    def code_latent(self, y: Tensor) -> dict[str, Any]:
+        """The base's entropy model alone, in float32 also under autocast.
+
+        The rate does not move the entropy bottleneck's quantiles: they belong to
+        ``aux_loss()`` only, as with CompressAI's two optimizers.
+
+        Args:
+            y: ``(N, M, h, w)``.
+
+        Returns:
+            ``y_hat``, like y, and ``likelihoods``.
+        """
+        tap = _Tap()
+        with (
+            torch.autocast(y.device.type, enabled=False),
+            _replaced(self, g_a=_Constant(y.float()), g_s=tap),
+            _frozen_quantiles(self),
+        ):
+            out = super().forward(y)
+        return {"y_hat": tap.seen, "likelihoods": out["likelihoods"]}
+
+    def synthesise(
+        self,
+        y_hat: Tensor,
+        size: tuple[int, int],
+        views: tuple[str, ...] = ("human", "machine"),
+    ) -> dict[str, Tensor]:
+        """The views asked for: x_hat = g_s(y_hat), x_bar = g_t(x_hat).
+
+        Args:
+            y_hat: ``(N, M, h, w)``.
+            size: (H, W) of the pictures.
+            views: Any of "human" (x_hat) and "machine" (x_bar).
+
+        Returns:
+            ``x_hat`` and / or ``x_bar``, ``(N, 3, H, W)``, unclamped.
+
+        Raises:
+            ValueError: For another view.
+        """
+        unknown = set(views) - {"human", "machine"}
+        if unknown:
+            raise ValueError(
+                f"views must be among 'human' and 'machine', got {sorted(unknown)}"
+            )
+        out = {}
+        if not views:
+            return out
+        x_hat = self.g_s(y_hat)
+        if "human" in views:
+            out["x_hat"] = x_hat[..., : size[0], : size[1]]
+        if "machine" in views:
+            out["x_bar"] = self.g_t(x_hat)[..., : size[0], : size[1]]
+        return out
+
+    # Coding -------------------------------------------------------------------
+
+    @torch.no_grad()
+    def compress(self, x: Tensor) -> dict[str, Any]:
+        """Codes each picture by itself.
+
+        Args:
+            x: RGB in [0, 1], ``(N, 3, H, W)``.
+
+        Returns:
+            ``strings``: ``[[y's bytes per picture], [z's bytes per picture]]``;
+            ``shape``: (H, W) of the pictures.
+
+        Raises:
+            ValueError: See :meth:`forward`.
+        """
+        self.ensure_tables()
+        strings = [[], []]
+        for picture in x.split(1):
+            y = self.analyse(picture)
+            with _replaced(self, g_a=_Constant(y)):
+                *y_parts, z_strings = super().compress(picture)["strings"]
+            strings[0].append(self._join([part[0] for part in y_parts]))
+            strings[1].append(z_strings[0])
+        return {"strings": strings, "shape": tuple(x.shape[-2:])}
+
+    @torch.no_grad()
+    def decompress(
+        self,
+        strings: list[list[bytes]],
+        shape: tuple[int, int],
+        views: tuple[str, ...] = ("human", "machine"),
+    ) -> dict[str, Tensor]:
+        """Decodes what :meth:`compress` returned.
+
+        Args:
+            strings: ``[[y's bytes per picture], [z's bytes per picture]]``.
+            shape: (H, W) of the pictures.
+            views: Any of "human" and "machine"; only these are computed.
+
+        Returns:
+            ``x_hat`` and / or ``x_bar``, ``(N, 3, H, W)``, clamped to [0, 1].
+        """
+        self.ensure_tables()
+        pictures = []
+        for y_string, z_string in zip(*strings, strict=True):
+            y_hat = self._decompress_latent(y_string, z_string, shape)
+            pictures.append(self.synthesise(y_hat, shape, views))
+        return {
+            key: torch.cat([p[key] for p in pictures]).clamp_(0, 1)
+            for key in pictures[0]
+        }
+
+    def _decompress_latent(self, y_string, z_string, shape) -> Tensor:
+        tap = _Tap()
+        y_parts = [[part] for part in self._split(y_string)]
+        z_shape = tuple(-(-side // STRIDE) for side in shape)
+        with _replaced(self, g_s=tap):
+            super().decompress([*y_parts, [z_string]], self._base_shape(*z_shape))
+        return tap.seen
+
+    def _base_shape(self, h: int, w: int):
+        """The ``shape`` that the base's decompress wants, for z of (h, w)."""
+        if not isinstance(self, SimpleVAECompressionModel):
+            return (h, w)
+        y = self.latent_codec["y"]
+        if isinstance(y, ChannelGroupsLatentCodec):
+            y_shape: Any = [(channels, 4 * h, 4 * w) for channels in y.groups]
+        elif isinstance(y, CheckerboardLatentCodec):
+            y_shape = (y.context_prediction.in_channels, 4 * h, 4 * w)
+        else:
+            y_shape = (4 * h, 4 * w)
+        return {"y": y_shape, "hyper": (h, w)}
+
+    def _join(self, parts: list[bytes]) -> bytes:
+        """The base's strings for y as one: lengths first, where there may be many."""
+        if not isinstance(self, SimpleVAECompressionModel):
+            return parts[0]
+        return struct.pack(f"<B{len(parts)}I", len(parts), *map(len, parts)) + b"".join(
+            parts
+        )
+
+    def _split(self, string: bytes) -> list[bytes]:
+        if not isinstance(self, SimpleVAECompressionModel):
+            return [string]
+        lengths = struct.unpack_from(f"<{string[0]}I", string, 1)
+        ends = list(accumulate(lengths, initial=1 + 4 * len(lengths)))
+        return [string[a:b] for a, b in pairwise(ends)]
+
+    # Tables: state derived from the weights -----------------------------------
+
+    def update(self, *args, **kwargs) -> bool:
+        """CompressAI's: rebuilds the tables of the entropy coder."""
+        updated = super().update(*args, **kwargs)
+        self._tables_version = self.weights_version
+        return updated
+
+    def ensure_tables(self) -> None:
+        """Rebuilds the tables if the weights may have changed since they were made."""
+        if self._tables_version != self.weights_version:
+            self.update(force=True)
+
+    def mark_stale(self) -> None:
+        """Says that the weights may have changed."""
+        self.weights_version += 1
+
+    def train(self, mode: bool = True):
+        if mode:
+            self.mark_stale()
+        return super().train(mode)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        # Called by torch's and by MMEngine's loader alike.
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self.mark_stale()
+        tables = [
+            state_dict.get(f"{prefix}{name}._quantized_cdf")
+            for name, module in self.named_modules()
+            if isinstance(module, EntropyModel)
+        ]
+        if all(table is not None and table.numel() for table in tables):
+            self._tables_version = self.weights_version
+
+    # Loading ------------------------------------------------------------------
+
+    def load_state_dict(self, state_dict, strict: bool = True):
+        """CompressAI's, and a base's checkpoint loads too.
+
+        Where all ``g_t.*`` keys are absent g_t becomes the identity; where all tables
+        are absent they are rebuilt before the first use.
+        """
+        state_dict = dict(state_dict)
+        own = self.state_dict()
+        if not any(key.startswith("g_t.") for key in state_dict):
+            if isinstance(self.g_t, DynamicAdaptation):
+                self.g_t.reset()
+            state_dict.update({k: v for k, v in own.items() if k.startswith("g_t.")})
+        for name, module in self.named_modules():
+            if isinstance(module, EntropyModel):
+                for key in TABLE_BUFFERS:
+                    if hasattr(module, key):
+                        empty = getattr(module, key).new_empty(0)
+                        state_dict.setdefault(f"{name}.{key}", empty)
+        return super().load_state_dict(state_dict, strict=strict)
+
+    @classmethod
+    def from_state_dict(cls, state_dict: dict[str, Tensor], **g_t_options):
+        """A new model with the widths of the given weights.
+
+        Args:
+            state_dict: An HM model's, or its base's: then g_t is left out, unless
+                ``g_t_width`` asks for an untrained one.
+            **g_t_options: ``g_t_width``, ``g_t_downscale``, for a base's weights.
+
+        Raises:
+            RuntimeError: If keys are missing or unexpected.
+        """
+        g_t = {k[4:]: v for k, v in state_dict.items() if k.startswith("g_t.")}
+        base = {k: v for k, v in state_dict.items() if not k.startswith("g_t.")}
+        net = cls._base_from_state_dict(base)
+        if g_t:
+            if "layers.0.weight" not in g_t:
+                raise RuntimeError(f"g_t.layers.0.weight is missing beside {set(g_t)}")
+            net.g_t = DynamicAdaptation(**DynamicAdaptation.options_from(g_t))
+            net.g_t.load_state_dict(g_t)
+        elif g_t_options.get("g_t_width"):
+            net.g_t = DynamicAdaptation(
+                g_t_options["g_t_width"], g_t_options.get("g_t_downscale", 1)
+            )
+        else:
+            net.g_t = nn.Identity()
+        return net
+
+    @classmethod
+    def _base_from_state_dict(cls, state_dict: dict[str, Tensor]):
+        return super().from_state_dict(state_dict)
+
+
+class _Constant(nn.Module):
+    """Stands in for g_a where y is known."""
+
+    def __init__(self, y: Tensor):
+        super().__init__()
+        self.y = y
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.y
+
+
+class _Tap(nn.Module):
+    """Stands in for g_s and keeps the y_hat it is given."""
+
+    def forward(self, y_hat: Tensor) -> Tensor:
+        self.seen = y_hat
+        return y_hat.new_zeros(1)  # the base clamps in place what g_s returns
+
+
+@contextlib.contextmanager
+def _replaced(model: nn.Module, **parts: nn.Module):
+    """Lets the base's own code run with other parts than the model's."""
+    own = {name: model._modules[name] for name in parts}
+    model._modules.update(parts)
+    try:
+        yield
+    finally:
+        model._modules.update(own)
+
+
+@contextlib.contextmanager
+def _frozen_quantiles(model: nn.Module):
+    quantiles = [
+        m.quantiles
+        for m in model.modules()
+        if isinstance(m, EntropyBottleneck) and m.quantiles.requires_grad
+    ]
+    for q in quantiles:
+        q.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for q in quantiles:
+            q.requires_grad_(True)
+
+
+@register_model("hm-bmshj2018-hyperprior")
+class HMScaleHyperprior(HumanMachineMixin, ScaleHyperprior):
+    """Scale hyperprior (Ballé 2018) with g_t."""
+
+
+@register_model("hm-mbt2018-mean")
+class HMMeanScaleHyperprior(HumanMachineMixin, MeanScaleHyperprior):
+    """Mean-scale hyperprior (Minnen 2018) with g_t."""
+
+
+@register_model("hm-mbt2018")
+class HMJointAutoregressiveHierarchicalPriors(
+    HumanMachineMixin, JointAutoregressiveHierarchicalPriors
+):
+    """Autoregressive context model and hyperprior (Minnen 2018) with g_t."""
+
+
+@register_model("hm-cheng2020-anchor")
+class HMCheng2020Anchor(HumanMachineMixin, Cheng2020Anchor):
+    """Cheng 2020 without attention, with g_t: the paper's codec."""
+
+
+@register_model("hm-cheng2020-attn")
+class HMCheng2020Attention(HumanMachineMixin, Cheng2020Attention):
+    """Cheng 2020 with attention, and g_t."""
+
+
+@register_model("hm-cheng2020-anchor-checkerboard")
+class HMCheng2020AnchorCheckerboard(HumanMachineMixin, Cheng2020AnchorCheckerboard):
+    """Cheng 2020 with a checkerboard context model (He 2021), and g_t."""
+
+
+@register_model("hm-elic2022")
+class HMElic2022(HumanMachineMixin, Elic2022Official):
+    """ELIC (He 2022) with g_t."""
+
+    @classmethod
+    def _base_from_state_dict(cls, state_dict: dict[str, Tensor]):
+        # CompressAI's own infers neither M nor the groups.
+        key = "latent_codec.y.latent_codec.y{}.context_prediction.weight"
+        groups = []
+        while key.format(len(groups)) in state_dict:
+            groups.append(state_dict[key.format(len(groups))].size(1))
+        net = cls(state_dict["g_a.0.weight"].size(0), sum(groups), groups)
+        net.load_state_dict(state_dict)
+        return net
+
+
+HM_MODELS = {
+    "hm-bmshj2018-hyperprior": HMScaleHyperprior,
+    "hm-mbt2018-mean": HMMeanScaleHyperprior,
+    "hm-mbt2018": HMJointAutoregressiveHierarchicalPriors,
+    "hm-cheng2020-anchor": HMCheng2020Anchor,
+    "hm-cheng2020-attn": HMCheng2020Attention,
+    "hm-cheng2020-anchor-checkerboard": HMCheng2020AnchorCheckerboard,
+    "hm-elic2022": HMElic2022,
+}

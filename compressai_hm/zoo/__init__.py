@@ -1,0 +1,101 @@
+"""CompressAI model-zoo entries of the HM models.
+
+Importing this module puts each into ``compressai.zoo.image_models``,
+``compressai.zoo.models`` and ``compressai.zoo.image.model_architectures``.
+"""
+
+from functools import partial
+from pathlib import Path
+from urllib.error import URLError
+
+import compressai.zoo
+import torch
+from compressai.zoo.image import cfgs as _base_cfgs
+from compressai.zoo.image import model_architectures, model_urls
+from torch import nn
+
+from ..codecs import HM_MODELS
+
+_CHENG2020 = _base_cfgs["cheng2020-anchor"]
+
+cfgs: dict[str, dict[int, tuple[int, ...]]] = {
+    **{f"hm-{base}": c for base, c in _base_cfgs.items() if f"hm-{base}" in HM_MODELS},
+    "hm-cheng2020-anchor-checkerboard": _CHENG2020,
+    "hm-elic2022": {quality: (192, 320) for quality in range(1, 9)},
+}
+"""Channels (N, M) or (N,) of every entry and quality: those of the base."""
+
+
+def load_model(
+    name: str,
+    quality: int,
+    metric: str = "mse",
+    pretrained: bool | str = False,
+    progress: bool = True,
+    **kwargs,
+) -> nn.Module:
+    """An HM model of the zoo; ``image_models[name]`` is this, with its name filled in.
+
+    Args:
+        name: A zoo name such as "hm-cheng2020-anchor".
+        quality: Chooses the channels and, with weights, the λ_h they were trained
+            at: from 1 (lowest) to 6 or 8.
+        metric: What the weights were trained for: "mse" or "ms-ssim".
+        pretrained: "base" loads CompressAI's weights, with g_t the identity; True
+            loads released HM weights.
+        progress: Whether a download shows a progress bar.
+        **kwargs: For the model: ``g_t_width``, ``g_t_downscale``.
+
+    Raises:
+        ValueError: For a name, quality, metric or ``pretrained`` that does not exist.
+        RuntimeError: If there are no such weights, or they cannot be downloaded.
+    """
+    if name not in cfgs:
+        raise ValueError(f"unknown zoo name {name!r}; there are {sorted(cfgs)}")
+    if quality not in cfgs[name]:
+        raise ValueError(
+            f"{name} has no quality {quality!r}; there are {min(cfgs[name])} to "
+            f"{max(cfgs[name])}"
+        )
+    if metric not in ("mse", "ms-ssim"):
+        raise ValueError(f"metric must be 'mse' or 'ms-ssim', got {metric!r}")
+    if pretrained not in (False, True, "base"):
+        raise ValueError(
+            f"pretrained must be False, True or 'base', got {pretrained!r}"
+        )
+    if pretrained is True:
+        raise RuntimeError(
+            f"no HM weights of {name} are released yet; pretrained='base' starts from "
+            "CompressAI's weights"
+        )
+    net = HM_MODELS[name](*cfgs[name][quality], **kwargs)
+    if pretrained == "base":
+        net.load_state_dict(_base_weights(name, quality, metric, progress))
+    return net
+
+
+def _base_weights(name: str, quality: int, metric: str, progress: bool) -> dict:
+    base = name.removeprefix("hm-")
+    url = model_urls.get(base, {}).get(metric, {}).get(quality)
+    if url is None:
+        raise RuntimeError(
+            f"CompressAI publishes no weights of {base} (quality {quality}, {metric})"
+        )
+    try:
+        state_dict = torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", progress=progress, weights_only=True
+        )
+    except (URLError, OSError) as e:
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        raise RuntimeError(
+            f"cannot download {url} ({e}). Fetch that file elsewhere and put it into "
+            f"{cache}"
+        ) from e
+    return compressai.zoo.load_state_dict(state_dict)
+
+
+image_models = {name: partial(load_model, name) for name in cfgs}
+
+compressai.zoo.image_models.update(image_models)
+compressai.zoo.models.update(image_models)
+model_architectures.update(HM_MODELS)

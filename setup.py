@@ -1,0 +1,44 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = next(
+    line.split('"')[1]
+    for line in (here / "compressai_hm/__init__.py").read_text().splitlines()
+    if line.startswith("__version__")
+)
+
+setup(
+    name="compressai-hm",
+    version=version,
+    description="Learned image compression for humans and machines, one bitstream",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["compressai_hm", "compressai_hm.*"]),
+    package_data={"compressai_hm": ["zoo/weights/*"]},
+    python_requires=">=3.11,<3.13",  # compressai 1.2.8 has no wheel for 3.13
+    install_requires=[
+        "compressai==1.2.8",
+        "numpy<2",  # compressai 1.2.8
+        "torch>=2.4",
+        "torchvision",
+        "tqdm",
+    ],
+    extras_require={
+        # One of these two lines; they have the same import names.
+        "openmmlab": [
+            "onedl-mmengine>=0.10.12",
+            "onedl-mmcv>=2.3.6",
+            "onedl-mmdetection>=3.5.1",
+        ],
+        "openmmlab-upstream": [
+            "mmengine==0.10.7",
+            "mmcv-lite==2.1.0",
+            "mmdet==3.3.0",
+            "setuptools<82",  # mmengine imports pkg_resources
+        ],
+        "dev": ["pytest", "pytest-xdist", "ruff"],
+    },
+)
