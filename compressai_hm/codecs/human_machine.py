@@ -304,6 +304,25 @@ class HumanMachineMixin:
         """Says that the weights may have changed."""
         self.weights_version += 1
 
+    def hide_tables(self, hidden: bool = True) -> None:
+        """Whether ``state_dict()`` leaves the tables out, for training frameworks.
+
+        Hiding also empties them: EMA and DDP cannot follow buffers that change size.
+        """
+        for module in self._entropy_models():
+            tables = [name for name in TABLE_BUFFERS if name in module._buffers]
+            if hidden:
+                module._non_persistent_buffers_set.update(tables)
+                for name in tables:
+                    module._buffers[name] = module._buffers[name].new_empty(0)
+            else:
+                module._non_persistent_buffers_set.difference_update(tables)
+        if hidden:
+            self.mark_stale()
+
+    def _entropy_models(self) -> list[EntropyModel]:
+        return [m for m in self.modules() if isinstance(m, EntropyModel)]
+
     def train(self, mode: bool = True):
         if mode:
             self.mark_stale()
@@ -330,18 +349,22 @@ class HumanMachineMixin:
         are absent they are rebuilt before the first use.
         """
         state_dict = dict(state_dict)
-        own = self.state_dict()
         if not any(key.startswith("g_t.") for key in state_dict):
             if isinstance(self.g_t, DynamicAdaptation):
                 self.g_t.reset()
-            state_dict.update({k: v for k, v in own.items() if k.startswith("g_t.")})
-        for name, module in self.named_modules():
-            if isinstance(module, EntropyModel):
-                for key in TABLE_BUFFERS:
-                    if hasattr(module, key):
-                        empty = getattr(module, key).new_empty(0)
-                        state_dict.setdefault(f"{name}.{key}", empty)
-        return super().load_state_dict(state_dict, strict=strict)
+            g_t = self.g_t.state_dict()
+            state_dict.update({f"g_t.{key}": value for key, value in g_t.items()})
+        hidden = any(m._non_persistent_buffers_set for m in self._entropy_models())
+        self.hide_tables()  # empties them: CompressAI resizes only empty ones
+        self.hide_tables(False)
+        try:
+            for key, value in self.state_dict().items():
+                if key.split(".")[-1] in TABLE_BUFFERS:
+                    state_dict.setdefault(key, value.new_empty(0))
+            return super().load_state_dict(state_dict, strict=strict)
+        finally:
+            if hidden:
+                self.hide_tables()
 
     @classmethod
     def from_state_dict(cls, state_dict: dict[str, Tensor], **g_t_options):

@@ -1,0 +1,30 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint demo-weights
+
+demo: $(VENV)/.installed
+	$(BIN)/python tools/demo.py
+
+# The second environment lies over the first and replaces its OpenMMLab packages.
+test: $(VENV)/.installed $(VENV)-upstream/.installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/python -m pytest tests
+	$(VENV)-upstream/bin/python -m pytest tests/detection tests/compat
+
+$(VENV)/.installed: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -e .[openmmlab,dev]
+	touch $@
+
+$(VENV)-upstream/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)-upstream
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" \
+		> $$($(VENV)-upstream/bin/python -c "import site; print(site.getsitepackages()[0])")/base.pth
+	$(VENV)-upstream/bin/pip install --quiet -e .[openmmlab-upstream]
+	touch $@
+
+# Makes compressai_hm/zoo/weights/demo_*.pth again: 1 to 2 hours on 2 cores.
+demo-weights: $(VENV)/.installed
+	$(BIN)/python tools/demo_weights.py

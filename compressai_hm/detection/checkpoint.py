@@ -1,0 +1,56 @@
+"""Where weights come from and how checkpoints are written."""
+
+import os
+from pathlib import Path
+
+from mmengine.fileio import register_backend
+from mmengine.fileio.backends import LocalBackend
+from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
+from torch import Tensor
+
+WEIGHTS = Path(__file__).parent.parent / "zoo" / "weights"
+
+
+@CheckpointLoader.register_scheme(prefixes="compressai_hm://")
+def load_from_package(filename: str, map_location):
+    """Loads ``compressai_hm://NAME``: weights that ship inside the package."""
+    path = WEIGHTS / filename.removeprefix("compressai_hm://")
+    if not path.is_file():
+        shipped = sorted(p.name for p in WEIGHTS.glob("*.pth"))
+        raise FileNotFoundError(f"{filename}: the package ships {shipped}")
+    return load_from_local(str(path), map_location)
+
+
+def load_weights(checkpoint: str) -> dict[str, Tensor]:
+    """The state dict in a file, URL or ``compressai_hm://`` name, on the CPU.
+
+    Takes what MMEngine and CompressAI write: the weights themselves, or under
+    "state_dict" or "network".
+    """
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
+    for key in ("state_dict", "network"):
+        if key in loaded:
+            return loaded[key]
+    return loaded
+
+
+def load_codec_weights(checkpoint: str) -> dict[str, Tensor]:
+    """As :func:`load_weights`, for a codec: also from a HumanMachineDetector's."""
+    weights = load_weights(checkpoint)
+    codec = {k[6:]: v for k, v in weights.items() if k.startswith("codec.")}
+    return codec or weights
+
+
+@register_backend("atomic_local")
+class AtomicLocalBackend(LocalBackend):
+    """Writes aside and renames, so that no half-written checkpoint is ever found."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.part")
+        with open(aside, "wb") as f:
+            f.write(obj)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(aside, path)

@@ -1,0 +1,13 @@
+from .draw_views_hook import DrawViewsHook
+from .export_codec_hook import ExportCodecHook
+from .lambda_schedule_hook import LambdaScheduleHook
+from .refresh_tables_hook import RefreshTablesHook
+from .reseed_hook import ReseedHook
+
+__all__ = [
+    "DrawViewsHook",
+    "ExportCodecHook",
+    "LambdaScheduleHook",
+    "RefreshTablesHook",
+    "ReseedHook",
+]

@@ -1,0 +1,43 @@
+import copy
+import io
+from pathlib import Path
+
+import torch
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+
+from ..checkpoint import AtomicLocalBackend
+
+
+@HOOKS.register_module()
+class ExportCodecHook(Hook):
+    """Writes the codec in CompressAI's format beside each of MMEngine's checkpoints.
+
+    ``<work_dir>/codec.pth.tar`` holds ``{"state_dict": ...}`` with unprefixed keys and
+    fresh tables, of the EMA weights if there are any: what ``from_state_dict`` and
+    ``python -m compressai_hm.eval_model checkpoint`` read. Each checkpoint overwrites
+    the last.
+    """
+
+    priority = "LOWEST"  # after EMAHook has put its weights into the checkpoint
+
+    @master_only
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        net = copy.deepcopy(model.codec).cpu().eval()
+        weights = {
+            key.removeprefix("codec."): value
+            for key, value in checkpoint["state_dict"].items()
+            if key.startswith("codec.")
+        }
+        net.load_state_dict(weights)
+        net.update(force=True)
+        net.hide_tables(False)
+        with io.BytesIO() as f:
+            torch.save({"state_dict": net.state_dict()}, f)
+            target = Path(runner.work_dir) / "codec.pth.tar"
+            AtomicLocalBackend().put(f.getvalue(), target)

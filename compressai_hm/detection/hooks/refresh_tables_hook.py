@@ -1,0 +1,26 @@
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class RefreshTablesHook(Hook):
+    """Rebuilds the entropy coder's tables before each evaluation.
+
+    Runs after EMAHook has put the averaged weights in place, which changes them in a
+    way that the model cannot see.
+    """
+
+    priority = "VERY_LOW"
+
+    def before_val_epoch(self, runner) -> None:
+        self._refresh(runner)
+
+    def before_test_epoch(self, runner) -> None:
+        self._refresh(runner)
+
+    def _refresh(self, runner) -> None:
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        model.refresh_tables()

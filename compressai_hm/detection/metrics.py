@@ -1,0 +1,58 @@
+"""Bits and distortion of the decoded pictures, beside CocoMetric."""
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.registry import METRICS
+from mmengine.evaluator import BaseMetric
+from pytorch_msssim import ms_ssim
+
+_MS_SSIM_MIN_SIDE = 161
+
+
+@METRICS.register_module()
+class RateDistortionMetric(BaseMetric):
+    """bpp, and PSNR and MS-SSIM of x_hat and x_bar, on pictures rounded to 8 bits.
+
+    bpp counts bits over original pixels; every figure is the mean over the pictures.
+    MS-SSIM leaves out pictures with a side under 161 and is absent if all are.
+
+    Args:
+        collect_device: As in MMEngine's metrics. Defaults to "cpu".
+        prefix: As in MMEngine's metrics. Defaults to None.
+    """
+
+    default_prefix = "codec"
+
+    def __init__(self, collect_device: str = "cpu", prefix: str | None = None):
+        super().__init__(collect_device=collect_device, prefix=prefix)
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Measures a batch.
+
+        Args:
+            data_batch: ``inputs``: the pictures before coding, ``(3, H, W)`` BGR
+                uint8.
+            data_samples: HumanMachineDetector's, as dicts.
+        """
+        for picture, sample in zip(data_batch["inputs"], data_samples, strict=True):
+            x = picture.flip(0).to(sample["x_hat"].device).double()[None]
+            result = {"bpp": sample["bits"] / (x.shape[-2] * x.shape[-1])}
+            for name in ("x_hat", "x_bar"):
+                if name not in sample:
+                    continue
+                view = sample[name].double()[None]
+                mse = (view - x).square().mean().clamp(min=1e-10)
+                result[f"psnr_{name}"] = float(10 * torch.log10(255**2 / mse))
+                if min(x.shape[-2:]) >= _MS_SSIM_MIN_SIDE:
+                    result[f"ms_ssim_{name}"] = float(ms_ssim(x, view, data_range=255))
+            self.results.append(result)
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """Means over the pictures that have the figure."""
+        keys = sorted({key for result in results for key in result})
+        return {
+            key: sum(values) / len(values)
+            for key in keys
+            for values in [[r[key] for r in results if key in r]]
+        }

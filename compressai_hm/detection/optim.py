@@ -1,0 +1,82 @@
+"""One optimizer that is as good as CompressAI's two.
+
+The auxiliary loss reaches only the entropy bottleneck's quantiles and the other losses
+never do, so that a parameter group of their own replaces the second optimizer, as long
+as its learning rate is constant, it has no weight decay, and its gradients do not enter
+the norm by which the others are clipped.
+"""
+
+import torch
+from mmengine.model import is_model_wrapper
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmengine.registry import (
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+)
+from torch import nn
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class HumanMachineOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """A parameter group for each part that trains, and one for the quantiles.
+
+    ``paramwise_cfg`` takes:
+
+    - ``lr_mult``: factor of the learning rate by part, such as ``dict(g_t=10)``.
+    - ``max_norm``: the gradient norm to which each part is clipped. Defaults to 1.0;
+      None does not clip.
+    - ``quantiles_lr``: the quantiles' constant learning rate. Defaults to 1e-3.
+
+    Raises:
+        ValueError: For another key, or a part that does not exist.
+    """
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        if is_model_wrapper(model):
+            model = model.module
+        cfg = dict(self.paramwise_cfg)
+        lr_mult = dict(cfg.pop("lr_mult", {}))
+        max_norm = cfg.pop("max_norm", 1.0)
+        quantiles_lr = cfg.pop("quantiles_lr", 1e-3)
+        if cfg:
+            raise ValueError(
+                f"optim_wrapper.paramwise_cfg has no {sorted(cfg)}; it takes lr_mult, "
+                "max_norm and quantiles_lr"
+            )
+        parts = model.part_parameters()
+        if set(lr_mult) - set(parts):
+            raise ValueError(
+                f"paramwise_cfg.lr_mult knows the parts {list(parts)}, got "
+                f"{sorted(lr_mult)}"
+            )
+        groups = []
+        for part, parameters in parts.items():
+            parameters = [p for p in parameters if p.requires_grad]
+            if not parameters:
+                continue
+            group = {"params": parameters, "name": part}
+            if part == "quantiles":
+                group.update(lr=quantiles_lr, weight_decay=0.0)
+            else:
+                group["lr"] = self.base_lr * lr_mult.get(part, 1.0)
+            groups.append(group)
+        if not groups:
+            raise ValueError("nothing trains: see model.trainable")
+
+        optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": groups})
+
+        # A hook of the optimizer, not a wrapper's method: it runs after AMP has
+        # unscaled the gradients, whichever OptimWrapper is used.
+        def before_step(optimizer, args, kwargs):
+            for group in optimizer.param_groups:
+                if group["name"] == "quantiles":
+                    group["lr"] = quantiles_lr  # schedulers act on every group
+                elif max_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(group["params"], max_norm)
+
+        optimizer.register_step_pre_hook(before_step)
+        return OPTIM_WRAPPERS.build(
+            {"type": "OptimWrapper", **self.optim_wrapper_cfg},
+            default_args=dict(optimizer=optimizer),
+        )

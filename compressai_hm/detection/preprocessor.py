@@ -1,0 +1,63 @@
+"""Pictures as the codec wants them: RGB in [0, 1] at their original size."""
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.utils.misc import samplelist_boxtype2tensor
+from mmdet.registry import MODELS
+from mmengine.model import BaseDataPreprocessor
+
+
+@MODELS.register_module()
+class HumanMachineDataPreprocessor(BaseDataPreprocessor):
+    """BGR, 0 to 255, each of its own size -> one batch of RGB in [0, 1].
+
+    Smaller pictures of a batch are padded at the bottom and right by replication; the
+    detector knows each one's size from ``img_shape``. What the wrapped detector wants
+    (its resize, normalisation and padding) happens after decoding.
+
+    Args:
+        bgr_to_rgb: Whether pictures come as BGR, as MMDetection loads them. Defaults
+            to True.
+    """
+
+    def __init__(self, bgr_to_rgb: bool = True, non_blocking: bool = False):
+        super().__init__(non_blocking)
+        self.bgr_to_rgb = bgr_to_rgb
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Collates a batch.
+
+        Args:
+            data: ``inputs`` (list of ``(3, H, W)`` uint8, or one ``(N, 3, H, W)``) and
+                ``data_samples``.
+            training: Not used: there are no augmentations here.
+
+        Returns:
+            ``inputs``, ``(N, 3, H, W)`` float32 in [0, 1], and ``data_samples``.
+
+        Raises:
+            ValueError: If a pipeline resized the pictures.
+        """
+        data = self.cast_data(data)
+        samples = data.get("data_samples")
+        pictures = [picture.float() / 255 for picture in data["inputs"]]
+        if self.bgr_to_rgb:
+            pictures = [picture.flip(0) for picture in pictures]
+        height = max(picture.shape[1] for picture in pictures)
+        width = max(picture.shape[2] for picture in pictures)
+        for i, picture in enumerate(pictures):
+            pad = (0, width - picture.shape[2], 0, height - picture.shape[1])
+            if any(pad):
+                pictures[i] = F.pad(picture[None], pad, mode="replicate")[0]
+        for sample in samples or ():
+            factor = sample.metainfo.get("scale_factor", (1.0, 1.0))
+            if tuple(factor) != (1.0, 1.0):
+                raise ValueError(
+                    f"the pipeline resized {sample.metainfo.get('img_path')} by "
+                    f"{tuple(factor)}. Pictures are coded at their original size and "
+                    "resized after decoding: leave Resize out of the pipeline, and "
+                    "give the detector's size as model.resize"
+                )
+        if samples:
+            samplelist_boxtype2tensor(samples)
+        return {"inputs": torch.stack(pictures), "data_samples": samples}

@@ -1,0 +1,193 @@
+"""From decoded pictures to what the wrapped detector reads.
+
+decode -> resize -> letterbox -> the detector's own normalisation and batch padding.
+Training does the first two in torch, so that gradients reach the codec; evaluation runs
+MMDetection's own transforms on the picture rounded to 8 bits.
+"""
+
+
+import mmcv
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmdet.registry import TRANSFORMS
+from mmdet.structures import DetDataSample
+from mmengine.dataset import Compose
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+_KEYS = {"scale", "keep_ratio", "pad_to_square", "pad_val", "size_divisor"}
+
+
+def resize_of(pipeline: list[dict]) -> dict:
+    """The ``resize`` that a detector's own test pipeline does.
+
+    Args:
+        pipeline: MMDetection's ``test_pipeline``.
+
+    Returns:
+        Arguments for :class:`DetectorView`.
+
+    Raises:
+        ValueError: If it holds a transform that is neither Resize nor Pad.
+    """
+    resize: dict = {}
+    for step in pipeline:
+        name = step["type"]
+        if name == "Resize":
+            resize["scale"] = tuple(step["scale"])
+            resize["keep_ratio"] = step.get("keep_ratio", False)
+        elif name == "Pad":
+            size, scale = step.get("size"), resize.get("scale")
+            square = size and scale and tuple(size) == scale == scale[::-1]
+            if size and not (square and resize["keep_ratio"]):
+                raise ValueError(
+                    f"Pad(size={size}) after Resize(scale={scale}) is no letterbox; "
+                    "give model.resize yourself"
+                )
+            resize["pad_to_square"] = bool(square) or step.get("pad_to_square", False)
+            resize["size_divisor"] = step.get("size_divisor")
+            pad_val = step.get("pad_val", 0)
+            resize["pad_val"] = (
+                pad_val.get("img", 0) if isinstance(pad_val, dict) else pad_val
+            )
+        elif not (name.startswith("Load") or name.startswith("Pack")):
+            raise ValueError(
+                f"the detector's test pipeline holds {name}, which cannot follow the "
+                "decoder; give model.resize yourself"
+            )
+    return resize
+
+
+class DetectorView:
+    """Resize and letterbox of decoded pictures, with their annotations.
+
+    Args:
+        scale: (width, height) as in MMDetection's ``Resize``; None keeps the size.
+        keep_ratio: As in ``Resize``. Defaults to True.
+        pad_to_square: As in ``Pad``. Defaults to False.
+        pad_val: Value of the padding, 0 to 255, one or per channel (BGR).
+        size_divisor: As in ``Pad``. Defaults to None.
+
+    Raises:
+        ValueError: For a key that is none of these.
+    """
+
+    def __init__(self, scale=None, keep_ratio=True, **pad):
+        unknown = set(pad) - _KEYS
+        if unknown:
+            raise ValueError(
+                f"model.resize has no {sorted(unknown)}; it takes {sorted(_KEYS)}"
+            )
+        self.scale = tuple(scale) if scale else None
+        self.keep_ratio = keep_ratio
+        self.pad_to_square = pad.get("pad_to_square", False)
+        self.pad_val = pad.get("pad_val", 0)
+        self.size_divisor = pad.get("size_divisor")
+
+        steps: list[dict] = []
+        if self.scale:
+            steps.append(dict(type="Resize", scale=self.scale, keep_ratio=keep_ratio))
+        if self.pad_to_square or self.size_divisor:
+            pad_val = self.pad_val
+            if not isinstance(pad_val, (int, float)):
+                pad_val = tuple(pad_val)
+            steps.append(
+                dict(
+                    type="Pad",
+                    pad_to_square=self.pad_to_square,
+                    size_divisor=self.size_divisor,
+                    pad_val=dict(img=pad_val),
+                )
+            )
+        keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+        steps.append(dict(type="PackDetInputs", meta_keys=keys))
+        self.pipeline = Compose([TRANSFORMS.build(step) for step in steps])
+
+    def sizes(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(H, W) after the resize and after the letterbox."""
+        if not self.scale:
+            new_h, new_w = height, width
+        elif self.keep_ratio:
+            new_w, new_h = mmcv.rescale_size((width, height), self.scale)
+        else:
+            new_w, new_h = self.scale
+        pad_h, pad_w = new_h, new_w
+        if self.pad_to_square:
+            pad_h = pad_w = max(new_h, new_w)
+        if self.size_divisor:
+            pad_h = -(-pad_h // self.size_divisor) * self.size_divisor
+            pad_w = -(-pad_w // self.size_divisor) * self.size_divisor
+        return (new_h, new_w), (pad_h, pad_w)
+
+    def for_training(
+        self, picture: Tensor, sample: DetDataSample
+    ) -> tuple[Tensor, DetDataSample]:
+        """Differentiable: bilinear, align_corners=False, no antialias.
+
+        Args:
+            picture: Decoded RGB, ``(3, H, W)``, about [0, 1].
+            sample: Its annotations, at (H, W). Not changed.
+
+        Returns:
+            BGR, 0 to 255, ``(3, H', W')``, and annotations for it.
+        """
+        height, width = picture.shape[-2:]
+        (new_h, new_w), (pad_h, pad_w) = self.sizes(height, width)
+        view = picture.flip(0)[None] * 255
+        if (new_h, new_w) != (height, width):
+            view = F.interpolate(view, (new_h, new_w), mode="bilinear")
+        view = view[0]
+        if (pad_h, pad_w) != (new_h, new_w):
+            value = view.new_tensor(self.pad_val).expand(3)[:, None, None]
+            mask = F.pad(torch.ones_like(view), (0, pad_w - new_w, 0, pad_h - new_h))
+            view = F.pad(view, (0, pad_w - new_w, 0, pad_h - new_h))
+            view = view + value * (1 - mask)
+
+        sample = sample.new()
+        scale = (new_w / width, new_h / height)
+        for field in ("gt_instances", "ignored_instances"):
+            if field in sample:
+                instances = _scaled(
+                    sample.get(field), scale, (new_h, new_w), (pad_h, pad_w)
+                )
+                setattr(sample, field, instances)
+        sample.set_metainfo(
+            {
+                "img_shape": (pad_h, pad_w),
+                "scale_factor": scale,
+                "pad_shape": (pad_h, pad_w),
+            }
+        )
+        return view, sample
+
+    def for_testing(self, picture: Tensor, sample: DetDataSample) -> dict:
+        """MMDetection's own transforms on the picture rounded to 8 bits.
+
+        Args:
+            picture: Decoded RGB, ``(3, H, W)``, in [0, 1].
+            sample: Its metainfo.
+
+        Returns:
+            ``inputs`` and ``data_samples``, as after MMDetection's test pipeline.
+        """
+        bgr = (picture.flip(0) * 255).round().byte().permute(1, 2, 0)
+        size = tuple(bgr.shape[:2])
+        results = {
+            "img": np.ascontiguousarray(bgr.cpu().numpy()),
+            "img_shape": size,
+            "ori_shape": size,
+            "img_id": sample.metainfo.get("img_id", 0),
+            "img_path": sample.metainfo.get("img_path"),
+        }
+        return self.pipeline(results)
+
+
+def _scaled(instances: InstanceData, scale, size, padded) -> InstanceData:
+    instances = instances.new()
+    if "bboxes" in instances:
+        boxes = instances.bboxes
+        instances.bboxes = boxes * boxes.new_tensor(scale * 2)
+    if "masks" in instances:
+        instances.masks = instances.masks.resize(size).pad(padded)
+    return instances

@@ -1,0 +1,225 @@
+import copy
+
+import pytest
+import torch
+from compressai.models import MeanScaleHyperprior
+from torch import nn
+
+from compressai_hm.codecs import HM_MODELS, picture_bits
+
+AUTOREGRESSIVE = {"hm-mbt2018", "hm-cheng2020-anchor", "hm-cheng2020-attn"}
+families = pytest.mark.parametrize("name", HM_MODELS)
+
+
+def tiny(name, **kwargs):
+    kwargs = {"g_t_width": 8, "g_t_downscale": 2, **kwargs}
+    if name == "hm-elic2022":
+        return HM_MODELS[name](16, 24, [4, 4, 8, 8], **kwargs)
+    if "cheng2020" in name:
+        return HM_MODELS[name](16, **kwargs)
+    return HM_MODELS[name](16, 24, **kwargs)
+
+
+def busy(name, **kwargs):
+    """Tiny, with latents that are not all zero."""
+    net = tiny(name, **kwargs).eval()
+    last = [m for m in net.g_a.modules() if isinstance(m, nn.Conv2d)][-1]
+    with torch.no_grad():
+        last.weight *= 100
+    return net
+
+
+@families
+@pytest.mark.parametrize("size", [(1, 1), (37, 70), (64, 64)])
+def test_any_size_is_coded_and_decoded(name, size):
+    net = busy(name)
+    x = torch.rand(2, 3, *size)
+    coded = net.compress(x)
+    assert coded["shape"] == size
+    assert [len(part) for part in coded["strings"]] == [2, 2]
+    assert all(isinstance(s, bytes) for part in coded["strings"] for s in part)
+    decoded = net.decompress(**coded)
+    assert decoded["x_hat"].shape == decoded["x_bar"].shape == x.shape
+    assert decoded["x_hat"].min() >= 0 and decoded["x_hat"].max() <= 1
+    if name not in AUTOREGRESSIVE:  # CompressAI's forward feeds these round(y)
+        forward = net(x)["x_hat"].clamp(0, 1)
+        assert torch.allclose(decoded["x_hat"], forward, atol=1e-4)
+
+
+@families
+def test_forward_gives_both_views_and_the_likelihoods(name):
+    net = tiny(name).train()
+    out = net(torch.rand(2, 3, 65, 64))
+    assert set(out) == {"x_hat", "x_bar", "likelihoods"}
+    assert torch.equal(out["x_hat"], out["x_bar"])  # the identity at start
+    assert out["x_hat"].shape == (2, 3, 65, 64)
+    assert out["likelihoods"]["y"].shape[-2:] == (8, 4)
+    assert out["likelihoods"]["z"].shape[-2:] == (2, 1)
+
+
+@families
+def test_weights_and_tables_come_back(name):
+    net = busy(name)
+    x = torch.rand(1, 3, 64, 64)
+    nn.init.normal_(net.g_t.layers[-1].weight, std=0.1)
+    coded = net.compress(x)
+    again = type(net).from_state_dict(net.state_dict()).eval()
+    again.update = None  # the tables are the stored ones
+    for view, picture in net.decompress(**coded).items():
+        assert torch.equal(again.decompress(**coded)[view], picture)
+
+
+@families
+def test_a_base_checkpoint_loads(name):
+    net = tiny(name)
+    base = {k: v for k, v in net.state_dict().items() if not k.startswith("g_t.")}
+    alone = type(net).from_state_dict(base)
+    assert isinstance(alone.g_t, nn.Identity)
+    fresh = type(net).from_state_dict(base, g_t_width=4)
+    assert fresh.g_t.width == 4
+    nn.init.normal_(net.g_t.layers[-1].weight)
+    net.load_state_dict(base)
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(net.g_t(x), x)
+
+
+def test_half_a_g_t_is_an_error():
+    net = tiny("hm-mbt2018-mean")
+    weights = net.state_dict()
+    del weights["g_t.layers.6.bias"]
+    with pytest.raises(RuntimeError, match="layers.6.bias"):
+        type(net).from_state_dict(weights)
+    with pytest.raises(RuntimeError, match="layers.6.bias"):
+        net.load_state_dict(weights)
+
+
+def test_only_the_views_asked_for_are_computed():
+    net = busy("hm-mbt2018-mean")
+    coded = net.compress(torch.rand(1, 3, 64, 64))
+    net.g_t = None
+    assert set(net.decompress(**coded, views=("human",))) == {"x_hat"}
+    with pytest.raises(ValueError, match="robot"):
+        net.decompress(**coded, views=("robot",))
+
+
+def test_g_t_reads_the_unclamped_picture():
+    net = busy("hm-mbt2018-mean", g_t_width=0)
+    net.g_t = nn.Hardtanh(-10, 10)
+    seen = []
+    net.g_t.register_forward_hook(lambda m, args, out: seen.append(args[0]))
+    with torch.no_grad():
+        net.g_s[-1].bias += 5
+    out = net.decompress(**net.compress(torch.rand(1, 3, 64, 64)))
+    assert seen[0].max() > 4
+    assert out["x_bar"].max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("x", "named"),
+    [
+        (torch.full((1, 3, 8, 8), 1.5), "1.5"),
+        (torch.full((1, 3, 8, 8), -0.5), "-0.5"),
+        (torch.full((1, 3, 8, 8), float("nan")), "nan"),
+        (torch.rand(1, 1, 8, 8), r"\(1, 1, 8, 8\)"),
+        (torch.rand(3, 8, 8), "8, 8"),
+        (torch.rand(1, 3, 0, 8), r"\(1, 3, 0, 8\)"),
+    ],
+)
+def test_bad_pictures_are_named(x, named):
+    net = tiny("hm-mbt2018-mean").eval()
+    for run in (net, net.compress):
+        with pytest.raises(ValueError, match=named):
+            run(x)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@families
+def test_the_rate_leaves_the_quantiles_alone(name, train):
+    net = tiny(name).train(train)
+    out = net(torch.rand(1, 3, 64, 64))
+    (sum(p.log().sum() for p in out["likelihoods"].values()) + out["x_bar"].sum()).backward()
+    quantiles = [p for n, p in net.named_parameters() if n.endswith("quantiles")]
+    assert all(q.requires_grad and q.grad is None for q in quantiles)
+    net.aux_loss().backward()
+    assert all(q.grad is not None for q in quantiles)
+
+
+def test_stale_tables_are_rebuilt():
+    net = busy("hm-mbt2018-mean")
+    x = torch.rand(1, 3, 64, 64)
+    net.compress(x)
+    net.train()
+    with torch.no_grad():
+        net.entropy_bottleneck.biases[0] += 3.0
+    net.eval()
+    expected = copy.deepcopy(net)
+    expected.update(force=True)
+    assert net.compress(x) == expected.compress(x)
+    buffer = net.entropy_bottleneck._quantized_cdf
+    assert torch.equal(buffer, expected.entropy_bottleneck._quantized_cdf)
+
+
+def test_loading_makes_tables_stale():
+    net, other = busy("hm-mbt2018-mean"), busy("hm-mbt2018-mean")
+    net.update()
+    weights = {
+        k: v for k, v in other.state_dict().items() if "_cdf" not in k
+    }  # as a training framework would
+    net.load_state_dict(weights, strict=False)
+    other.update()
+    x = torch.rand(1, 3, 64, 64)
+    assert net.compress(x) == other.compress(x)
+
+
+def test_entropy_arithmetic_is_float32_under_autocast():
+    net = tiny("hm-mbt2018-mean")
+    x = torch.rand(1, 3, 64, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = net.analyse(x)
+        out = net.code_latent(y)
+    assert y.dtype == torch.bfloat16
+    assert all(p.dtype == torch.float32 for p in out["likelihoods"].values())
+    assert out["y_hat"].dtype == torch.float32
+
+
+@families
+def test_padding_costs_nothing(name):
+    """A padded batch is charged what its pictures would cost alone."""
+    net = busy(name)
+    sizes = [(64, 130), (100, 40)]
+    batch = torch.rand(2, 3, 100, 130)
+    likelihoods = net(batch)["likelihoods"]
+    bits = picture_bits(likelihoods, sizes)
+    for i, (h, w) in enumerate(sizes):
+        rows, cols = -(-h // 64), -(-w // 64)
+        own = sum(
+            -p[i, :, : rows * k, : cols * k].double().log2().sum()
+            for p, k in ((likelihoods["y"], 4), (likelihoods["z"], 1))
+        )
+        assert bits[i] == pytest.approx(float(own), rel=1e-5)
+    whole = picture_bits(likelihoods, [(100, 130)] * 2)
+    assert (whole > bits).all()
+
+
+def test_the_estimate_is_the_size_of_the_stream():
+    net = busy("hm-mbt2018-mean")
+    x = torch.rand(1, 3, 128, 128)
+    bits = float(picture_bits(net(x)["likelihoods"], [(128, 128)]))
+    real = 8 * sum(len(s) for part in net.compress(x)["strings"] for s in part)
+    assert real > 5000  # else it proves nothing
+    assert real == pytest.approx(bits, rel=0.02)
+
+
+def test_a_codec_of_ones_own_becomes_an_hm_model():
+    from compressai.registry import MODELS, register_model
+
+    from compressai_hm.codecs import HumanMachineMixin
+
+    @register_model("hm-mine")
+    class HMMine(HumanMachineMixin, MeanScaleHyperprior):
+        pass
+
+    net = MODELS["hm-mine"](8, 12, g_t_width=4).eval()
+    out = net.decompress(**net.compress(torch.rand(1, 3, 5, 5)))
+    assert out["x_bar"].shape == (1, 3, 5, 5)
+    del MODELS["hm-mine"]

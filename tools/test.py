@@ -1,0 +1,42 @@
+"""Evaluates a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
+
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from compressai_hm.detection import launch
+
+
+def main() -> None:
+    parser = launch.parser(__doc__)
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        help="left out, the weights that the config starts from are evaluated",
+    )
+    parser.add_argument("--out", help="pickle file for the predictions")
+    parser.add_argument(
+        "--show-dir",
+        help="folder for pictures of every x, x_hat and x_bar, the bits and the boxes",
+    )
+    args = parser.parse_args()
+    cfg = launch.load_config(args)
+    cfg.load_from = args.checkpoint
+    hooks = [h for h in cfg.get("custom_hooks", ()) if h["type"] != "DrawViewsHook"]
+    if args.show_dir:
+        hooks.append(
+            dict(type="DrawViewsHook", num_pictures=10**9, out_dir=args.show_dir)
+        )
+    cfg.custom_hooks = hooks
+    if args.out:
+        dump = dict(type="DumpDetResults", out_file_path=args.out)
+        evaluators = cfg.test_evaluator
+        evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+        cfg.test_evaluator = [*evaluators, dump]
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    if not args.checkpoint:
+        runner.model.init_weights()
+    runner.test()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Trains what a config says: python tools/train.py mmdet_configs/hm_faster_rcnn.py"""
+
+import sys
+
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from compressai_hm.detection import launch
+
+
+def main() -> None:
+    parser = launch.parser(__doc__)
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from the work folder's last checkpoint, or from the one given",
+    )
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate by the batch size (needs auto_scale_lr in the "
+        "config)",
+    )
+    args = parser.parse_args()
+    cfg = launch.load_config(args)
+    if args.amp:
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        cfg.optim_wrapper.loss_scale = "dynamic"
+    if args.auto_scale_lr:
+        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+            sys.exit("--auto-scale-lr needs auto_scale_lr.base_batch_size in the config")
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        checkpoint = args.resume
+        if checkpoint == "auto":
+            checkpoint = launch.latest_checkpoint(cfg.work_dir)
+            print(f"resuming from {checkpoint or 'nothing: starting anew'}", flush=True)
+        if checkpoint:
+            cfg.resume, cfg.load_from = True, checkpoint
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner.train()
+
+
+if __name__ == "__main__":
+    main()
