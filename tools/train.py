@@ -2,6 +2,7 @@
 
 import sys
 
+import torch
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -27,6 +28,8 @@ def main() -> None:
     args = parser.parse_args()
     cfg = launch.load_config(args)
     if args.amp:
+        if not torch.cuda.is_available():
+            sys.exit("--amp needs a GPU")
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.loss_scale = "dynamic"
     if args.auto_scale_lr:

@@ -16,7 +16,7 @@ from compressai.registry import MODELS as CODECS
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.logging import print_log
 from torch import Tensor
@@ -398,8 +398,8 @@ def _detector_config(detector: dict | str) -> tuple[dict, dict]:
             get_config(detector) if "::" in detector else Config.fromfile(detector)
         )
     if "model" in detector:
-        return detector["model"], resize_of(detector["test_pipeline"])
-    return detector, dict(scale=(1333, 800), keep_ratio=True)
+        return ConfigDict(detector["model"]), resize_of(detector["test_pipeline"])
+    return ConfigDict(detector), dict(scale=(1333, 800), keep_ratio=True)
 
 
 def _load(module: nn.Module, checkpoint: str) -> None:

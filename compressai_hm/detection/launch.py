@@ -70,8 +70,11 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.work_dir or not cfg.get("work_dir"):
         cfg.work_dir = args.work_dir or f"work_dirs/{path.stem}"
     if args.launcher == "pytorch" and not torch.cuda.is_available():
-        # MMEngine's launcher wants a GPU for each process.
+        # MMEngine's launcher and its default wrapper want a GPU for each process.
         torch.distributed.init_process_group("gloo")
+        cfg.model_wrapper_cfg = dict(
+            type="MMDistributedDataParallel", broadcast_buffers=False
+        )
     return cfg
 
 

@@ -177,6 +177,7 @@ class DetectorView:
             "img": np.ascontiguousarray(bgr.cpu().numpy()),
             "img_shape": size,
             "ori_shape": size,
+            "scale_factor": (1.0, 1.0),
             "img_id": sample.metainfo.get("img_id", 0),
             "img_path": sample.metainfo.get("img_path"),
         }

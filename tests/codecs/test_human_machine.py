@@ -188,7 +188,8 @@ def test_padding_costs_nothing(name):
     net = busy(name)
     sizes = [(64, 130), (100, 40)]
     batch = torch.rand(2, 3, 100, 130)
-    likelihoods = net(batch)["likelihoods"]
+    with torch.no_grad():
+        likelihoods = net(batch)["likelihoods"]
     bits = picture_bits(likelihoods, sizes)
     for i, (h, w) in enumerate(sizes):
         rows, cols = -(-h // 64), -(-w // 64)
@@ -204,7 +205,8 @@ def test_padding_costs_nothing(name):
 def test_the_estimate_is_the_size_of_the_stream():
     net = busy("hm-mbt2018-mean")
     x = torch.rand(1, 3, 128, 128)
-    bits = float(picture_bits(net(x)["likelihoods"], [(128, 128)]))
+    with torch.no_grad():
+        bits = float(picture_bits(net(x)["likelihoods"], [(128, 128)]))
     real = 8 * sum(len(s) for part in net.compress(x)["strings"] for s in part)
     assert real > 5000  # else it proves nothing
     assert real == pytest.approx(bits, rel=0.02)

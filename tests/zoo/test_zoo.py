@@ -33,12 +33,9 @@ def test_all_seven_are_everywhere():
     ],
 )
 def test_channels_are_the_bases(name, quality, channels):
-    with torch.device("meta"):
-        net = image_models[name](quality, g_t_width=8)
-    y = net.g_a(torch.empty(1, 3, 64, 64, device="meta"))
-    assert y.shape[1] == channels[-1]
-    widths = {p.shape[0] for p in net.g_a.parameters() if p.ndim == 4}
-    assert set(channels) <= widths
+    net = image_models[name](quality, g_t_width=8)
+    widths = [p.shape[0] for p in net.g_a.parameters() if p.ndim == 4]
+    assert (widths[0], widths[-1]) == (channels[0], channels[-1])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,187 @@
+"""Whole runs, through MMEngine's Runner and the command-line tools."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mmdet
+import pytest
+import torch
+from mmdet.apis import inference_detector, init_detector
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from compressai_hm.codecs import HMMeanScaleHyperprior
+
+from . import tiny
+
+MMDET_TOOLS = Path(mmdet.__file__).parent / ".mim/tools"
+
+
+def train(cfg) -> dict:
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def checkpoint(work_dir, name="epoch_2.pth") -> dict:
+    return torch.load(Path(work_dir) / name, weights_only=False)
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+def tool(script, *args, timeout=300, **kwargs):
+    env = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, script, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=env,
+        **kwargs,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
+def metric(log, name) -> float:
+    line = [line for line in log.splitlines() if f"{name}: " in line][-1]
+    return float(line.split(f"{name}: ")[1].split()[0])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, embedded):
+    """Two epochs in one go: the config's file, and its work folder."""
+    work_dir = tmp_path_factory.mktemp("trained")
+    cfg = tiny.config(work_dir, embedded)
+    cfg.custom_hooks.append(dict(type="EMAHook", momentum=0.5))
+    cfg.dump(work_dir / "tiny.py")
+    train(cfg)
+    return work_dir
+
+
+def test_a_run_leaves_what_it_should(trained, embedded):
+    names = {p.name for p in trained.iterdir()}
+    assert {"epoch_1.pth", "epoch_2.pth", "codec.pth.tar", "views"} <= names
+    assert not [n for n in names if n.startswith(".")]
+    pictures = [p.name for p in (trained / "views").iterdir()]
+    assert sorted(pictures) == [f"epoch_2_{i:012d}.png" for i in range(1, 5)]
+    saved = checkpoint(trained)["state_dict"]
+    assert not any("cdf" in key for key in saved)
+
+
+def test_the_exported_codec_is_the_averaged_one(trained):
+    exported = torch.load(trained / "codec.pth.tar", weights_only=True)["state_dict"]
+    saved = checkpoint(trained)  # EMAHook puts its weights under state_dict
+    for key, value in saved["state_dict"].items():
+        if key.startswith("codec."):
+            assert torch.equal(exported[key[6:]], value)
+    raw = saved["ema_state_dict"]["module.codec.g_a.0.weight"]
+    assert not torch.equal(exported["g_a.0.weight"], raw)
+    net = HMMeanScaleHyperprior.from_state_dict(exported).eval()
+    net.update = None  # the tables came along
+    assert net.compress(torch.rand(1, 3, 64, 64))["strings"][0][0]
+
+
+def test_resumed_training_is_bit_identical(tmp_path, embedded):
+    train(tiny.config(tmp_path / "straight", embedded))
+    stopped = Runner.from_cfg(tiny.config(tmp_path / "resumed", embedded))
+    stopped.register_hook(StopInSecondEpoch(), "LOWEST")
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    train(tiny.config(tmp_path / "resumed", embedded, resume=True))
+    a, b = (checkpoint(tmp_path / d) for d in ("straight", "resumed"))
+    assert_same(a["state_dict"], b["state_dict"])
+    for i, state in a["optimizer"]["state"].items():
+        assert_same(state, b["optimizer"]["state"][i])
+
+
+class StopInSecondEpoch(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_a_kill_loses_at_most_the_current_epoch(tmp_path, embedded):
+    cfg = tiny.config(tmp_path, embedded)
+    cfg.train_cfg.max_epochs = 500
+    cfg.dump(tmp_path / "cfg.py")
+    process = subprocess.Popen(
+        [sys.executable, tiny.ROOT / "tools/train.py", tmp_path / "cfg.py"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "epoch_3.pth").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    last = max(int(p.stem[6:]) for p in tmp_path.glob("epoch_*.pth"))
+    cfg.train_cfg.max_epochs = last + 1
+    cfg.dump(tmp_path / "cfg.py")
+    (tmp_path / "last_checkpoint").write_text("")  # the kill may leave it so
+    log = tool(tiny.ROOT / "tools/train.py", tmp_path / "cfg.py", "--resume")
+    assert f"resumed epoch: {last}" in log
+    assert (tmp_path / f"epoch_{last + 1}.pth").exists()
+
+
+def test_mmdetections_own_train_tool_runs_the_config(trained, tmp_path):
+    tool(MMDET_TOOLS / "train.py", trained / "tiny.py", "--work-dir", tmp_path,
+         "--cfg-options", "train_cfg.max_epochs=1")  # fmt: skip
+    assert (tmp_path / "epoch_1.pth").exists()
+
+
+def test_two_processes_train_and_test_as_one(trained, tmp_path):
+    run = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
+    script = tiny.ROOT / "tools"
+    tool(*run, "29611", script / "train.py", trained / "tiny.py", "--launcher",
+         "pytorch", "--work-dir", tmp_path)  # fmt: skip
+    assert (tmp_path / "epoch_2.pth").exists()
+    two = tool(*run, "29612", script / "test.py", trained / "tiny.py",
+               tmp_path / "epoch_2.pth", "--launcher", "pytorch", "--work-dir",
+               tmp_path)  # fmt: skip
+    one = tool(script / "test.py", trained / "tiny.py", tmp_path / "epoch_2.pth",
+               "--work-dir", tmp_path)  # fmt: skip
+    for name in ("coco/bbox_mAP", "codec/bpp", "codec/psnr_x_hat", "codec/psnr_x_bar"):
+        assert metric(two, name) == metric(one, name)
+
+
+def test_show_dir_and_out(trained, tmp_path):
+    tool(tiny.ROOT / "tools/test.py", trained / "tiny.py", trained / "epoch_2.pth",
+         "--work-dir", tmp_path, "--show-dir", tmp_path / "shown", "--out",
+         tmp_path / "out.pkl")  # fmt: skip
+    assert len(list((tmp_path / "shown").glob("*.png"))) == 4
+    assert (tmp_path / "out.pkl").stat().st_size
+
+
+def test_inference_apis_work_on_a_checkpoint(trained, embedded):
+    model = init_detector(
+        str(trained / "tiny.py"), str(trained / "epoch_2.pth"), device="cpu"
+    )
+    path = next((embedded / "val2017").iterdir())
+    result = inference_detector(model, str(path))
+    assert result.bits > 0 and "pred_instances" in result
+    assert result.x_bar.dtype == torch.uint8
+
+
+def test_without_coco_the_demo_runs_and_says_so(tmp_path):
+    log = tool(
+        tiny.ROOT / "tools/train.py", tiny.CONFIGS / "hm_faster_rcnn.py",
+        "--cfg-options", "train_cfg.max_epochs=1", "train_dataloader.batch_size=2",
+        "train_dataloader.dataset.num_train=4", "train_dataloader.dataset.num_val=2",
+        "val_dataloader.dataset.num_train=4", "val_dataloader.dataset.num_val=2",
+        cwd=tmp_path,
+    )  # fmt: skip
+    first, second, third = log.splitlines()[:3]
+    assert "data/coco/annotations/instances_train2017.json" in first
+    assert "MMDET_DATASETS" in second
+    assert "hm_faster_rcnn_demo.py" in third
+    assert (tmp_path / "work_dirs/hm_faster_rcnn_demo/epoch_1.pth").exists()
