@@ -8,4 +8,4 @@ from . import codecs, zoo
 
 __version__ = "0.1.0"
 
-__all__ = ["codecs", "zoo", "__version__"]
+__all__ = ["__version__", "codecs", "zoo"]

@@ -34,7 +34,9 @@ def main() -> None:
         cfg.optim_wrapper.loss_scale = "dynamic"
     if args.auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
-            sys.exit("--auto-scale-lr needs auto_scale_lr.base_batch_size in the config")
+            sys.exit(
+                "--auto-scale-lr needs auto_scale_lr.base_batch_size in the config"
+            )
         cfg.auto_scale_lr.enable = True
     if args.resume:
         checkpoint = args.resume

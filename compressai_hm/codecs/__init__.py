@@ -3,7 +3,6 @@
 from .adaptation import AttentionBlock, DynamicAdaptation, ResidualBlock
 from .human_machine import (
     HM_MODELS,
-    HumanMachineMixin,
     HMCheng2020Anchor,
     HMCheng2020AnchorCheckerboard,
     HMCheng2020Attention,
@@ -11,15 +10,14 @@ from .human_machine import (
     HMJointAutoregressiveHierarchicalPriors,
     HMMeanScaleHyperprior,
     HMScaleHyperprior,
+    HumanMachineMixin,
     picture_bits,
 )
 
 __all__ = [
+    "HM_MODELS",
     "AttentionBlock",
     "DynamicAdaptation",
-    "ResidualBlock",
-    "HM_MODELS",
-    "HumanMachineMixin",
     "HMCheng2020Anchor",
     "HMCheng2020AnchorCheckerboard",
     "HMCheng2020Attention",
@@ -27,5 +25,7 @@ __all__ = [
     "HMJointAutoregressiveHierarchicalPriors",
     "HMMeanScaleHyperprior",
     "HMScaleHyperprior",
+    "HumanMachineMixin",
+    "ResidualBlock",
     "picture_bits",
 ]

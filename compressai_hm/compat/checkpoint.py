@@ -4,6 +4,8 @@ Besides tensors they hold MMEngine's logs (``HistoryBuffer``s of numpy arrays), 
 torch refuses unless told that these types are harmless.
 """
 
+from pickle import UnpicklingError
+
 import numpy as np
 import torch
 
@@ -15,10 +17,17 @@ def allow_mmengine_checkpoints() -> None:
     """
     from mmengine.logging import HistoryBuffer
 
+    def method(cls: type, name: str):
+        """All that a HistoryBuffer needs of ``getattr``, which torch rightly bars."""
+        if cls is not HistoryBuffer or name.startswith("_"):
+            raise UnpicklingError(f"getattr({cls!r}, {name!r}) is not allowed")
+        return getattr(cls, name)
+
     scalars = (np.float64, np.float32, np.int64, np.int32, np.uint64, np.bool_)
     torch.serialization.add_safe_globals(
         [
             HistoryBuffer,
+            (method, "builtins.getattr"),
             np.ndarray,
             np.dtype,
             np.core.multiarray._reconstruct,

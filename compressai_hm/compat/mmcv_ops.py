@@ -1,8 +1,8 @@
 """A stand-in for mmcv's compiled ops, made of torchvision's.
 
-``import mmdet.models`` needs the module ``mmcv._ext``, which mmcv-lite and an mmcv built
-without torch do not have. The functions below have the names and arguments that mmcv's
-Python side uses; any other op raises NotImplementedError when it is called.
+``import mmdet.models`` needs the module ``mmcv._ext``, which mmcv-lite and an mmcv
+built without torch do not have. The functions below have the names and arguments that
+mmcv's Python side uses; any other op raises NotImplementedError when it is called.
 """
 
 import importlib.abc
@@ -122,10 +122,10 @@ def roi_align_forward(
 ) -> None:
     if pool_mode != 1:
         raise NotImplementedError("torchvision's roi_align has no pool_mode 'max'")
-    output.copy_(
+    output.copy_(  # in float32: on the CPU there is no other
         torchvision.ops.roi_align(
-            input,
-            rois,
+            input.float(),
+            rois.float(),
             (aligned_height, aligned_width),
             spatial_scale,
             sampling_ratio,
@@ -149,8 +149,8 @@ def roi_align_backward(
 ) -> None:
     grad_input.copy_(
         torch.ops.torchvision._roi_align_backward(
-            grad_output,
-            rois,
+            grad_output.float(),
+            rois.float(),
             spatial_scale,
             aligned_height,
             aligned_width,

@@ -110,7 +110,7 @@ class HumanMachineDetector(BaseDetector):
         if detector is not None:
             detector, own_resize = _detector_config(detector)
             self.detector = MODELS.build(detector)
-            self.view = DetectorView(**(resize or own_resize))
+            self.view = DetectorView(**(own_resize if resize is None else resize))
         self._set_trainable(trainable)
         self._coder: HumanMachineMixin | None = None
         self._coder_version = -1

@@ -73,7 +73,7 @@ def load_config(args: argparse.Namespace) -> Config:
         # MMEngine's launcher and its default wrapper want a GPU for each process.
         torch.distributed.init_process_group("gloo")
         cfg.model_wrapper_cfg = dict(
-            type="MMDistributedDataParallel", broadcast_buffers=False
+            type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False
         )
     return cfg
 

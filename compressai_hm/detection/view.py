@@ -5,7 +5,6 @@ Training does the first two in torch, so that gradients reach the codec; evaluat
 MMDetection's own transforms on the picture rounded to 8 bits.
 """
 
-
 import mmcv
 import numpy as np
 import torch

@@ -323,7 +323,11 @@ def test_checkpoints_of_another_model_are_refused(tmp_path):
 
     model = tiny.model(detector=tiny.faster_rcnn())
     other = tiny.model(dict(tiny.CODEC, N=12))
-    for name, net in (("hm", other), ("codec", other.codec), ("plain", nn.Linear(2, 2))):
+    for name, net in (
+        ("hm", other),
+        ("codec", other.codec),
+        ("plain", nn.Linear(2, 2)),
+    ):
         torch.save({"state_dict": net.state_dict()}, tmp_path / f"{name}.pth")
         with pytest.raises(RuntimeError, match="another model"):
             load_checkpoint(model, str(tmp_path / f"{name}.pth"))

@@ -58,9 +58,9 @@ def test_boxes_and_masks_land_on_the_object(resize):
 
 def test_gradients_and_padding():
     picture = torch.rand(3, 20, 40, requires_grad=True)
-    view, _ = DetectorView(scale=(64, 64), pad_to_square=True, pad_val=114).for_training(
-        picture, tiny.sample(20, 40)
-    )
+    view, _ = DetectorView(
+        scale=(64, 64), pad_to_square=True, pad_val=114
+    ).for_training(picture, tiny.sample(20, 40))
     assert (view[:, 32:] == 114).all()
     view[:, :32].sum().backward()
     assert picture.grad.min() > 0

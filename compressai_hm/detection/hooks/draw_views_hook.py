@@ -38,7 +38,7 @@ class DrawViewsHook(Hook):
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
-        classes = getattr(runner, "visualizer").dataset_meta or {}
+        classes = runner.visualizer.dataset_meta or {}
         first = batch_idx * len(outputs)
         for i, (picture, sample) in enumerate(
             zip(data_batch["inputs"], outputs, strict=True)
@@ -87,18 +87,22 @@ def draw_views(model, picture, sample, classes=None, score_thr: float = 0.3):
         (f"x_bar, {_psnr(x, x_bar):.2f} dB", x_bar),
         ("x_bar - x_hat, times 4", _difference(x_bar, x_hat)),
         ("bits of y_hat, by place", bits),
-        (f"read from {model.task_view}", x_bar if model.task_view == "x_bar" else x_hat),
+        (
+            f"read from {model.task_view}",
+            x_bar if model.task_view == "x_bar" else x_hat,
+        ),
     )
     for ax, (title, panel) in zip(axes.flat, panels, strict=True):
         ax.imshow(panel, cmap="inferno" if panel.ndim == 2 else None)
         ax.set_title(title, fontsize=10)
         ax.set_axis_off()
     if "pred_instances" in sample:
-        _boxes(axes[1, 2], sample.pred_instances, classes, score_thr)
+        draw_boxes(axes[1, 2], sample.pred_instances, classes, score_thr)
     return figure
 
 
-def _boxes(ax, instances, classes, score_thr: float) -> None:
+def draw_boxes(ax, instances, classes=None, score_thr: float = 0.3) -> None:
+    """Draws the boxes of ``pred_instances`` from a score up onto matplotlib axes."""
     colors = matplotlib.colormaps["tab10"]
     for box, score, label in zip(
         instances.bboxes.tolist(),
@@ -115,8 +119,10 @@ def _boxes(ax, instances, classes, score_thr: float) -> None:
             )
         )
         name = classes[label] if classes else label
-        ax.text(*box[:2], f"{name} {score:.2f}", color="white", fontsize=7,
-                va="bottom", bbox=dict(facecolor=color, pad=0.5, linewidth=0))  # fmt: skip
+        label_box = dict(facecolor=color, pad=0.5, linewidth=0)
+        ax.text(
+            *box[:2], f"{name} {score:.2f}", color="white", fontsize=7, bbox=label_box
+        )
 
 
 def _psnr(a: np.ndarray, b: np.ndarray) -> float:

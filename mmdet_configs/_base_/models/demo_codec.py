@@ -1,3 +1,2 @@
 # A compact codec: 0.9 M weights with g_t.
-codec = dict(
-    type='hm-mbt2018-mean', N=48, M=64, g_t_width=16, g_t_downscale=2)
+codec = dict(type="hm-mbt2018-mean", N=48, M=64, g_t_width=16, g_t_downscale=2)

@@ -1,0 +1,108 @@
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from mmdet.registry import DATASETS
+from mmengine.registry import init_default_scope
+
+from compressai_hm.detection import synthetic
+
+
+def build(root, split="train", **kwargs):
+    init_default_scope("mmdet")
+    return DATASETS.build(
+        dict(
+            type="CheckedCocoDataset",
+            data_root=str(root),
+            ann_file=f"annotations/instances_{split}2017.json",
+            data_prefix=dict(img=f"{split}2017/"),
+            metainfo=dict(classes=tuple(synthetic.CATEGORIES.values())),
+            pipeline=[],
+            **kwargs,
+        )
+    )
+
+
+def test_the_same_seed_draws_the_same_set(tmp_path, embedded):
+    synthetic.make_coco(tmp_path / "again", num_train=8, num_val=4, seed=0)
+    synthetic.make_coco(tmp_path / "other", num_train=8, num_val=4, seed=1)
+    for path in embedded.rglob("*.*"):
+        name = path.relative_to(embedded)
+        assert (tmp_path / "again" / name).read_bytes() == path.read_bytes()
+        assert (tmp_path / "other" / name).read_bytes() != path.read_bytes()
+
+
+def test_it_is_a_coco_set(embedded):
+    for split, count in (("train", 8), ("val", 4)):
+        dataset = build(embedded, split)
+        assert len(dataset) == count
+        assert dataset.cat_ids == list(synthetic.CATEGORIES)
+    with open(embedded / "annotations/instances_train2017.json") as f:
+        coco = json.load(f)
+    for a in coco["annotations"]:
+        image = coco["images"][a["image_id"] - 1]
+        x, y, w, h = a["bbox"]
+        assert 0 <= x < x + w <= image["width"] and 0 <= y < y + h <= image["height"]
+        assert 0 < a["area"] <= w * h
+
+
+def test_objects_do_not_overlap_and_are_where_their_mask_says():
+    rng = np.random.default_rng(3)
+    picture, objects = synthetic.draw(rng, ellipses=True)
+    assert len(objects) >= 2
+    assert sum(mask for _, mask in objects).max() == 1
+    assert all(mask.shape == picture.shape[:2] for _, mask in objects)
+
+
+def test_nothing_half_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, "imwrite", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        synthetic.make_coco(tmp_path / "set", 2, 2, seed=0)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def broken(tmp_path, embedded):
+    return shutil.copytree(embedded, tmp_path / "broken")
+
+
+def test_a_missing_picture_is_named(broken):
+    (broken / "train2017/000000000003.png").unlink()
+    with pytest.raises(FileNotFoundError, match="1 of 8 .*000000000003.png"):
+        build(broken)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture"])
+def test_a_broken_picture_is_named(broken, content):
+    (broken / "train2017/000000000003.png").write_bytes(content)
+    with pytest.raises(ValueError, match="000000000003.png is broken"):
+        build(broken)
+
+
+def test_a_cut_picture_is_named(broken):
+    path = broken / "train2017/000000000003.png"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="000000000003.png is broken"):
+        build(broken)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("", "not a COCO annotation file"),
+        ("[]", "not a COCO annotation file"),
+        ("{}", "not a COCO annotation file"),
+        ('{"images": [], "annotations": [], "categories": []}', "no objects"),
+    ],
+)
+def test_an_empty_annotation_file_is_named(broken, content, named):
+    (broken / "annotations/instances_train2017.json").write_text(content)
+    with pytest.raises(ValueError, match=f"instances_train2017.json.*{named}"):
+        build(broken)
+
+
+def test_a_missing_annotation_file_is_named(broken):
+    with pytest.raises(FileNotFoundError, match="instances_test2017.json"):
+        build(broken, "test")

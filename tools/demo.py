@@ -1,0 +1,183 @@
+"""Adapts a codec to a detector on a drawn data set, and shows what it gained.
+
+Three rows: the codec as it starts; after some training for humans alone; after the same
+training for humans and the detector. Unfinished training is resumed.
+"""
+
+import argparse
+import contextlib
+import json
+import time
+from pathlib import Path
+
+import matplotlib.figure
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from tqdm import tqdm
+
+from compressai_hm.detection import EmbeddedCocoDataset, launch
+from compressai_hm.detection.hooks.draw_views_hook import draw_boxes
+
+CONFIGS = Path(__file__).resolve().parents[1] / "mmdet_configs"
+
+
+class ProgressHook(Hook):
+    """A bar for training or testing, and the first pictures with their detections."""
+
+    def __init__(self, title: str, keep: int = 3):
+        self.title = title
+        self.keep = keep
+        self.kept = []
+
+    def before_train(self, runner):
+        self.bar = tqdm(
+            total=runner.max_iters, initial=runner.iter, desc=self.title, unit="step"
+        )
+
+    def before_test(self, runner):
+        self.bar = tqdm(
+            total=len(runner.test_dataloader), desc=self.title, unit="picture"
+        )
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.bar.update()
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.bar.update()
+        if len(self.kept) < self.keep:
+            self.kept.append((data_batch["inputs"][0], outputs[0]))
+
+    def after_run(self, runner):
+        self.bar.close()
+
+    after_train = after_test = after_run
+
+
+def run(cfg: Config, title: str, train: bool):
+    """Trains or tests; the logs go to files in the work folder."""
+    work_dir = Path(cfg.work_dir)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    cfg.log_level = "WARNING"
+    cfg.experiment_name = f"{title}, {time.time_ns()}"  # MMEngine's global state
+    progress = ProgressHook(title)
+    with (
+        open(work_dir / "log.txt", "a") as log,
+        contextlib.redirect_stdout(log),
+    ):
+        runner = Runner.from_cfg(cfg)
+        runner.register_hook(progress)
+        if train:
+            runner.train()
+            return None
+        if not cfg.load_from:
+            runner.model.init_weights()
+        return runner.test(), progress.kept
+
+
+def evaluate(cfg: Config, title: str) -> tuple[dict, dict]:
+    """The row of a table, and the first pictures, by view."""
+    row, pictures = {}, {}
+    for view in ("x_hat", "x_bar"):
+        cfg.model.task_view = view
+        metrics, pictures[view] = run(cfg.copy(), f"{title}: test {view}", train=False)
+        row[f"mAP {view}"] = metrics["coco/bbox_mAP"]
+    row["bpp"] = metrics["codec/bpp"]
+    row["PSNR x_hat"] = metrics["codec/psnr_x_hat"]
+    return row, pictures
+
+
+def adapt(name: str, title: str, root: Path, seed: int, **model) -> Config:
+    """The demo's config, trained; set up for testing."""
+    cfg = Config.fromfile(CONFIGS / "hm_faster_rcnn_demo.py")
+    cfg.merge_from_dict({f"model.{key}": value for key, value in model.items()})
+    cfg.work_dir = str(root / name)
+    cfg.randomness = dict(seed=seed)
+    cfg.train_cfg.val_interval = 10**6  # it is tested afterwards
+    cfg.custom_hooks = [h for h in cfg.custom_hooks if h["type"] != "DrawViewsHook"]
+    last = launch.latest_checkpoint(cfg.work_dir)
+    if last and Path(last).stem == f"epoch_{cfg.train_cfg.max_epochs}":
+        print(f"{title}: already trained; remove {cfg.work_dir} to train it anew")
+    else:
+        training = cfg.copy()
+        training.resume, training.load_from = bool(last), last
+        run(training, f"{title}: train", train=True)
+        last = launch.latest_checkpoint(cfg.work_dir)
+    cfg.load_from = last
+    return cfg
+
+
+def table(rows: dict[str, dict], ceiling: float) -> str:
+    columns = ("bpp", "PSNR x_hat", "mAP x_hat", "mAP x_bar")
+    lines = [f"{'':24}" + "".join(f"{c:>12}" for c in columns)]
+    for name, row in rows.items():
+        cells = f"{row['bpp']:12.3f}{row['PSNR x_hat']:12.2f}" + "".join(
+            f"{row[c]:12.3f}" for c in columns[2:]
+        )
+        lines.append(f"{name:24}{cells}")
+    lines.append(f"{'uncompressed pictures':24}{'':36}{ceiling:12.3f}")
+    return "\n".join(lines)
+
+
+def draw(path: Path, original: list, control: dict, adapted: dict) -> None:
+    columns = {
+        "x, uncompressed": (original, None),
+        "x_hat, lambda_m = 0": (control["x_hat"], "x_hat"),
+        "x_hat, adapted": (adapted["x_hat"], "x_hat"),
+        "x_bar, adapted": (adapted["x_bar"], "x_bar"),
+    }
+    classes = EmbeddedCocoDataset.METAINFO["classes"]
+    figure = matplotlib.figure.Figure(figsize=(16, 4 * len(original)))
+    axes = figure.subplots(len(original), len(columns), squeeze=False)
+    for j, (title, (kept, view)) in enumerate(columns.items()):
+        for i, (picture, sample) in enumerate(kept):
+            shown = sample.get(view) if view else picture.flip(0)
+            ax = axes[i, j]
+            ax.imshow(shown.permute(1, 2, 0).cpu().numpy())
+            ax.set_axis_off()
+            draw_boxes(ax, sample.pred_instances, classes, score_thr=0.5)
+            bits = sample.metainfo.get("bits")
+            bpp = f", {bits / picture[0].numel():.3f} bpp" if bits else ""
+            ax.set_title(title + bpp, fontsize=11)
+    figure.savefig(path, dpi=80, bbox_inches="tight")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work-dir", default="work_dirs/demo")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    root = Path(args.work_dir)
+    started = time.monotonic()
+
+    control = adapt("control", "lambda_m = 0", root, args.seed, lambda_machine=0.0)
+    adapted = adapt("adapted", "adapted", root, args.seed)
+    start = control.copy()
+    start.load_from, start.work_dir = None, str(root / "start")
+    plain = Config.fromfile(CONFIGS / "demo/detector.py")
+    plain.load_from = "compressai_hm://demo_detector.pth"
+    plain.work_dir = str(root / "uncompressed")
+    plain.test_dataloader.dataset.data_root = start.test_dataloader.dataset.data_root
+
+    metrics, original = run(plain, "uncompressed: test", train=False)
+    rows, pictures = {}, {}
+    for title, cfg in (
+        ("start", start),
+        ("trained, lambda_m = 0", control),
+        ("adapted", adapted),
+    ):
+        rows[title], pictures[title] = evaluate(cfg, title)
+    ceiling = metrics["coco/bbox_mAP"]
+    draw(root / "demo.png", original, *list(pictures.values())[1:])
+    result = {"seed": args.seed, "uncompressed mAP": ceiling, "rows": rows}
+    (root / "demo.json").write_text(json.dumps(result, indent=2))
+    print(
+        f"\n{table(rows, ceiling)}\n\n"
+        f"bpp of real bytes; PSNR in dB; 100 drawn pictures; seed {args.seed}; "
+        f"{(time.monotonic() - started) / 60:.1f} minutes\n"
+        f"pictures: {root / 'demo.png'}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Makes the demo's starting weights again: compressai_hm/zoo/weights/demo_*.pth.
+
+Trains its detector on uncompressed pictures and its codec for humans alone, both on
+2000 drawn pictures, and stores them as fp16. Unfinished training is resumed.
+"""
+
+import argparse
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from compressai_hm.detection import AtomicLocalBackend, launch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    for part in ("detector", "codec"):
+        work_dir = f"work_dirs/demo_{part}"
+        config = ROOT / f"mmdet_configs/demo/{part}.py"
+        train = [ROOT / "tools/train.py", config, "--work-dir", work_dir, "--resume"]
+        subprocess.run([sys.executable, *map(str, train)], check=True)
+        saved = torch.load(launch.latest_checkpoint(work_dir), weights_only=True)
+        weights = {
+            key.removeprefix("codec."): value.half()
+            if value.is_floating_point()
+            else value
+            for key, value in saved["state_dict"].items()
+        }
+        with io.BytesIO() as f:
+            torch.save({"state_dict": weights}, f)
+            target = ROOT / f"compressai_hm/zoo/weights/demo_{part}.pth"
+            AtomicLocalBackend().put(f.getvalue(), target)
+        print(f"{target}: {target.stat().st_size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()
