@@ -39,6 +39,6 @@ setup(
             "mmdet==3.3.0",
             "setuptools<82",  # mmengine imports pkg_resources
         ],
-        "dev": ["pytest", "pytest-xdist", "ruff"],
+        "dev": ["pytest", "ruff"],
     },
 )

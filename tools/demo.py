@@ -1,7 +1,8 @@
 """Adapts a codec to a detector on a drawn data set, and shows what it gained.
 
-Three rows: the codec as it starts; after some training for humans alone; after the same
-training for humans and the detector. Unfinished training is resumed.
+Three rows: the codec as it starts; after more steps for humans alone, as it was
+trained; after as many steps for humans and the detector. Unfinished training is
+resumed.
 """
 
 import argparse
@@ -150,7 +151,15 @@ def main() -> None:
     root = Path(args.work_dir)
     started = time.monotonic()
 
-    control = adapt("control", "lambda_m = 0", root, args.seed, lambda_machine=0.0)
+    own = Config.fromfile(CONFIGS / "demo/codec.py").model.lambda_human
+    control = adapt(
+        "control",
+        "lambda_m = 0",
+        root,
+        args.seed,
+        lambda_machine=0.0,
+        lambda_human=own,
+    )
     adapted = adapt("adapted", "adapted", root, args.seed)
     start = control.copy()
     start.load_from, start.work_dir = None, str(root / "start")

@@ -2,7 +2,10 @@
 
 import os
 from pathlib import Path
+from pickle import UnpicklingError
+from urllib.error import URLError
 
+import torch
 from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
@@ -26,8 +29,21 @@ def load_weights(checkpoint: str) -> dict[str, Tensor]:
 
     Takes what MMEngine and CompressAI write: the weights themselves, or under
     "state_dict" or "network".
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        RuntimeError: If it cannot be downloaded or read.
     """
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
+    try:
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
+    except URLError as e:
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        raise RuntimeError(
+            f"cannot download {checkpoint} ({e}). Fetch that file elsewhere and put it "
+            f"into {cache}"
+        ) from e
+    except (EOFError, UnpicklingError) as e:
+        raise RuntimeError(f"{checkpoint} is not a checkpoint: {e}") from e
     for key in ("state_dict", "network"):
         if key in loaded:
             return loaded[key]

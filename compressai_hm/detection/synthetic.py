@@ -27,6 +27,7 @@ CATEGORIES = {
 }
 """COCO's own category ids and names."""
 
+_MANIFEST = "drawn.json"
 _SIZES = ((128, 192), (192, 128))
 
 
@@ -35,30 +36,47 @@ def make_coco(root: str | Path, num_train: int, num_val: int, seed: int) -> None
 
     The layout is COCO's. Validation pictures come from another seed and have
     backgrounds of another kind. Nothing is left under ``root`` if it is interrupted,
-    and nothing is done if ``root`` exists.
+    and nothing is done if ``root`` already holds this set.
 
     Args:
         root: Folder to make.
         num_train: Number of training pictures.
         num_val: Number of validation pictures.
         seed: The same seed draws the same set.
+
+    Raises:
+        ValueError: If ``root`` holds something else.
     """
     root = Path(root)
+    wanted = {"num_train": num_train, "num_val": num_val, "seed": seed}
     if root.exists():
+        _check(root, wanted)
         return
     root.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
         for split, count in (("train", num_train), ("val", num_val)):
             _make_split(aside, split, count, seed)
+        (aside / _MANIFEST).write_text(json.dumps(wanted))
         aside.chmod(0o755)
         try:
             os.rename(aside, root)
         except OSError:
-            if not root.exists():  # else another process was faster
+            if not root.exists():
                 raise
+            _check(root, wanted)  # another process was faster
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check(root: Path, wanted: dict[str, int]) -> None:
+    manifest = root / _MANIFEST
+    found = json.loads(manifest.read_text()) if manifest.is_file() else None
+    if found != wanted:
+        raise ValueError(
+            f"{root} holds {f'a set drawn with {found}' if found else 'other data'}, "
+            f"not {wanted}; remove it, or give another data_root"
+        )
 
 
 def _make_split(root: Path, split: str, count: int, seed: int) -> None:

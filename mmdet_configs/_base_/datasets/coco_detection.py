@@ -1,5 +1,5 @@
 # COCO 2017 in MMDetection's layout; MMDET_DATASETS may name another folder.
-data_root = "{{$MMDET_DATASETS:data/coco/}}"
+data_root = "{{$MMDET_DATASETS:data/coco}}"
 dataset_type = "CheckedCocoDataset"
 
 # Codecs work on pictures at their original size: no Resize here. The detector's own
