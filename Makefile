@@ -14,6 +14,7 @@ test: $(VENV)/.installed $(VENV)-upstream/.installed
 	$(VENV)-upstream/bin/python -m pytest tests/detection tests/compat
 
 $(VENV)/.installed: setup.py
+	@echo "Installing into $(VENV): 7 GB, some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -e .[openmmlab,dev]
 	touch $@

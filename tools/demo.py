@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "mmdet_configs"
 
 
 class ProgressHook(Hook):
-    """A bar for training or testing, and the first pictures with their detections."""
+    """A progress bar, and the first landscape pictures with their detections."""
 
     def __init__(self, title: str, keep: int = 3):
         self.title = title
@@ -46,7 +46,8 @@ class ProgressHook(Hook):
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.bar.update()
-        if len(self.kept) < self.keep:
+        _, height, width = data_batch["inputs"][0].shape
+        if width > height and len(self.kept) < self.keep:
             self.kept.append((data_batch["inputs"][0], outputs[0]))
 
     def after_run(self, runner):
@@ -128,7 +129,7 @@ def draw(path: Path, original: list, control: dict, adapted: dict) -> None:
         "x_bar, adapted": (adapted["x_bar"], "x_bar"),
     }
     classes = EmbeddedCocoDataset.METAINFO["classes"]
-    figure = matplotlib.figure.Figure(figsize=(16, 4 * len(original)))
+    figure = matplotlib.figure.Figure(figsize=(16, 3 * len(original)))
     axes = figure.subplots(len(original), len(columns), squeeze=False)
     for j, (title, (kept, view)) in enumerate(columns.items()):
         for i, (picture, sample) in enumerate(kept):

@@ -24,7 +24,7 @@ train_dataloader = dict(
 val_evaluator = [_base_.val_evaluator[1]]
 test_evaluator = val_evaluator
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=20, val_interval=20)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=8, val_interval=8)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
@@ -33,5 +33,5 @@ optim_wrapper = dict(
     optimizer=dict(type="Adam", lr=5e-4),
 )
 param_scheduler = [
-    dict(type="CosineAnnealingLR", T_max=20, eta_min=1e-5, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", T_max=8, eta_min=1e-5, convert_to_iter_based=True),
 ]

@@ -4,7 +4,7 @@ import pytest
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 
 from compressai_hm.detection import HumanMachineDetector
 
@@ -22,7 +22,10 @@ def test_it_builds(path):
     cfg = Config.fromfile(tiny.CONFIGS / path)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
-    build_optim_wrapper(model, cfg.optim_wrapper)
+    optim = build_optim_wrapper(model, cfg.optim_wrapper)
+    for scheduler in cfg.param_scheduler:
+        scheduler.pop("convert_to_iter_based", None)
+        PARAM_SCHEDULERS.build(scheduler, default_args=dict(optimizer=optim))
     if not isinstance(model, HumanMachineDetector):
         return
     assert cfg.default_hooks.checkpoint.max_keep_ckpts >= 2
