@@ -18,9 +18,9 @@ from compressai_hm.codecs import picture_bits
 def train(args: argparse.Namespace) -> None:
     """A full training step against the codec's and the detector's own steps.
 
-    The parts get the tensors of the full step: the codec its pictures and an MSE on
-    x_bar in place of the detector; the detector the decoded, resized pictures, whose
-    gradient it computes as well.
+    The parts get the tensors of the full step: the codec its pictures, with the mean
+    of x_bar in place of the detector; the detector its normalised input, whose gradient
+    it computes as well. What lies between the two is in the full step alone.
     """
     cfg = Config.fromfile(args.config)
     init_default_scope(cfg.default_scope)
@@ -33,17 +33,18 @@ def train(args: argparse.Namespace) -> None:
     x, samples = data["inputs"], data["data_samples"]
     sizes = [s.img_shape for s in samples]
     with torch.no_grad():
-        x_bar = model.codec(x)["x_bar"]
+        view, view_samples = model._readable(model.codec(x)["x_bar"], samples)
 
     def codec_loss():
         out = model.codec(x)
-        distortion = sum((out[v] - x).square().mean() for v in ("x_hat", "x_bar"))
+        distortion = (out["x_hat"] - x).square().mean() + out["x_bar"].mean()
         bits = picture_bits(out["likelihoods"], sizes).sum()
         return bits + distortion + model.codec.aux_loss()
 
     def detector_loss():
-        views = x_bar.clone().requires_grad_()
-        losses = model.detector.loss(*model._readable(views, samples))
+        losses = model.detector.loss(
+            view.clone().requires_grad_(), [s.clone() for s in view_samples]
+        )
         return model.parse_losses(losses)[0]
 
     def full_loss():

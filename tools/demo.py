@@ -111,20 +111,20 @@ def adapt(name: str, title: str, root: Path, seed: int, **model) -> Config:
 
 def table(rows: dict[str, dict], ceiling: float) -> str:
     columns = ("bpp", "PSNR x_hat", "mAP x_hat", "mAP x_bar")
-    lines = [f"{'':24}" + "".join(f"{c:>12}" for c in columns)]
+    lines = [f"{'':26}" + "".join(f"{c:>12}" for c in columns)]
     for name, row in rows.items():
         cells = f"{row['bpp']:12.3f}{row['PSNR x_hat']:12.2f}" + "".join(
             f"{row[c]:12.3f}" for c in columns[2:]
         )
-        lines.append(f"{name:24}{cells}")
-    lines.append(f"{'uncompressed pictures':24}{'':36}{ceiling:12.3f}")
+        lines.append(f"{name:26}{cells}")
+    lines.append(f"{'uncompressed pictures':26}{'':36}{ceiling:12.3f}")
     return "\n".join(lines)
 
 
 def draw(path: Path, original: list, control: dict, adapted: dict) -> None:
     columns = {
         "x, uncompressed": (original, None),
-        "x_hat, lambda_m = 0": (control["x_hat"], "x_hat"),
+        "x_hat, λ_m = 0": (control["x_hat"], "x_hat"),
         "x_hat, adapted": (adapted["x_hat"], "x_hat"),
         "x_bar, adapted": (adapted["x_bar"], "x_bar"),
     }
@@ -149,13 +149,14 @@ def main() -> None:
     parser.add_argument("--work-dir", default="work_dirs/demo")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    root = Path(args.work_dir)
+    root = Path(args.work_dir) / f"seed_{args.seed}"
     started = time.monotonic()
 
     own = Config.fromfile(CONFIGS / "demo/codec.py").model.lambda_human
+    both = Config.fromfile(CONFIGS / "hm_faster_rcnn_demo.py").model
     control = adapt(
         "control",
-        "lambda_m = 0",
+        "λ_m = 0",
         root,
         args.seed,
         lambda_machine=0.0,
@@ -173,8 +174,8 @@ def main() -> None:
     rows, pictures = {}, {}
     for title, cfg in (
         ("start", start),
-        ("trained, lambda_m = 0", control),
-        ("adapted", adapted),
+        (f"λ_h = {own}, λ_m = 0", control),
+        (f"λ_h = {both.lambda_human}, λ_m = {both.lambda_machine}", adapted),
     ):
         rows[title], pictures[title] = evaluate(cfg, title)
     ceiling = metrics["coco/bbox_mAP"]

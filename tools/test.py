@@ -28,7 +28,7 @@ def main() -> None:
         )
     cfg.custom_hooks = hooks
     if args.out:
-        dump = dict(type="DumpDetResults", out_file_path=args.out)
+        dump = dict(type="DumpPredictions", out_file_path=args.out)
         evaluators = cfg.test_evaluator
         evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
         cfg.test_evaluator = [*evaluators, dump]

@@ -26,7 +26,7 @@ def main() -> None:
         "config)",
     )
     args = parser.parse_args()
-    cfg = launch.load_config(args)
+    cfg = launch.load_config(args, demo_if_absent=True)
     if args.amp:
         if not torch.cuda.is_available():
             sys.exit("--amp needs a GPU")

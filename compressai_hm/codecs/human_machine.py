@@ -93,8 +93,9 @@ class HumanMachineMixin:
         self.g_t = (
             DynamicAdaptation(g_t_width, g_t_downscale) if g_t_width else nn.Identity()
         )
-        self.weights_version = 0
-        self._tables_version = -1
+        self._marks = 0
+        self._tables_of = None
+        self.register_load_state_dict_post_hook(_take_loaded_tables)
 
     # Forward ------------------------------------------------------------------
 
@@ -144,7 +145,7 @@ class HumanMachineMixin:
         return self.g_a(F.pad(x, pad, mode="replicate") if any(pad) else x)
 
     def code_latent(self, y: Tensor) -> dict[str, Any]:
-        """The base's entropy model alone, in float32 also under autocast.
+        """The base's entropy model alone, in its own precision also under autocast.
 
         The rate does not move the entropy bottleneck's quantiles: they belong to
         ``aux_loss()`` only, as with CompressAI's two optimizers.
@@ -158,7 +159,7 @@ class HumanMachineMixin:
         tap = _Tap()
         with (
             torch.autocast(y.device.type, enabled=False),
-            _replaced(self, g_a=_Constant(y.float()), g_s=tap),
+            _replaced(self, g_a=_Constant(self._own_precision(y)), g_s=tap),
             _frozen_quantiles(self),
         ):
             out = super().forward(y)
@@ -217,8 +218,11 @@ class HumanMachineMixin:
         self.ensure_tables()
         strings = [[], []]
         for picture in x.split(1):
-            y = self.analyse(picture)
-            with _replaced(self, g_a=_Constant(y)):
+            y = self._own_precision(self.analyse(picture))
+            with (
+                torch.autocast(y.device.type, enabled=False),
+                _replaced(self, g_a=_Constant(y)),
+            ):
                 *y_parts, z_strings = super().compress(picture)["strings"]
             strings[0].append(self._join([part[0] for part in y_parts]))
             strings[1].append(z_strings[0])
@@ -255,9 +259,14 @@ class HumanMachineMixin:
         tap = _Tap()
         y_parts = [[part] for part in self._split(y_string)]
         z_shape = tuple(-(-side // STRIDE) for side in shape)
-        with _replaced(self, g_s=tap):
+        device = next(self.parameters()).device.type
+        with torch.autocast(device, enabled=False), _replaced(self, g_s=tap):
             super().decompress([*y_parts, [z_string]], self._base_shape(*z_shape))
         return tap.seen
+
+    def _own_precision(self, y: Tensor) -> Tensor:
+        """Undoes autocast; in a model that is half or double throughout, nothing."""
+        return y.to(next(self.parameters()).dtype)
 
     def _base_shape(self, h: int, w: int):
         """The ``shape`` that the base's decompress wants, for z of (h, w)."""
@@ -287,22 +296,57 @@ class HumanMachineMixin:
         ends = list(accumulate(lengths, initial=1 + 4 * len(lengths)))
         return [string[a:b] for a, b in pairwise(ends)]
 
+    def aux_loss(self) -> Tensor:
+        """CompressAI's, of the quantiles; in its own precision also under autocast."""
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+            return super().aux_loss()
+
     # Tables: state derived from the weights -----------------------------------
 
     def update(self, *args, **kwargs) -> bool:
-        """CompressAI's: rebuilds the tables of the entropy coder."""
+        """CompressAI's: rebuilds the tables of the entropy coder, if they are stale."""
+        if self._tables_of != self.weights_state():
+            kwargs["force"] = True
         updated = super().update(*args, **kwargs)
-        self._tables_version = self.weights_version
+        self._tables_of = self.weights_state()
         return updated
 
     def ensure_tables(self) -> None:
         """Rebuilds the tables if the weights may have changed since they were made."""
-        if self._tables_version != self.weights_version:
+        if self._tables_of != self.weights_state():
             self.update(force=True)
+
+    def weights_state(self) -> tuple[int, int]:
+        """Changes with training, loading and in-place changes of the entropy part.
+
+        Not with a change through ``.data``, as of MMEngine's EMAHook: see
+        :meth:`mark_stale`.
+        """
+        versions = (
+            p._version
+            for name, p in self.named_parameters()
+            if not name.startswith(("g_a.", "g_s.", "g_t."))
+        )
+        return self._marks, sum(versions)
 
     def mark_stale(self) -> None:
         """Says that the weights may have changed."""
-        self.weights_version += 1
+        self._marks += 1
+
+    # Copies and moves keep tables that are fresh.
+
+    def __getstate__(self):
+        return {**self.__dict__, "_tables_of": self._tables_of == self.weights_state()}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self._tables_of = self.weights_state() if state["_tables_of"] else None
+
+    def _apply(self, *args, **kwargs):
+        fresh = self._tables_of == self.weights_state()
+        super()._apply(*args, **kwargs)
+        self._tables_of = self.weights_state() if fresh else None
+        return self
 
     def hide_tables(self, hidden: bool = True) -> None:
         """Whether ``state_dict()`` leaves the tables out, for training frameworks.
@@ -328,17 +372,10 @@ class HumanMachineMixin:
             self.mark_stale()
         return super().train(mode)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+    def _load_from_state_dict(self, *args, **kwargs):
         # Called by torch's and by MMEngine's loader alike.
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        super()._load_from_state_dict(*args, **kwargs)
         self.mark_stale()
-        tables = [
-            state_dict.get(f"{prefix}{name}._quantized_cdf")
-            for name, module in self.named_modules()
-            if isinstance(module, EntropyModel)
-        ]
-        if all(table is not None and table.numel() for table in tables):
-            self._tables_version = self.weights_version
 
     # Loading ------------------------------------------------------------------
 
@@ -397,6 +434,16 @@ class HumanMachineMixin:
     @classmethod
     def _base_from_state_dict(cls, state_dict: dict[str, Tensor]):
         return super().from_state_dict(state_dict)
+
+
+def _take_loaded_tables(model: HumanMachineMixin, incompatible_keys) -> None:
+    """Tables that came with the weights are used as they are."""
+    missing = {key.split(".")[-1] for key in incompatible_keys.missing_keys}
+    models = model._entropy_models()
+    if not missing & set(TABLE_BUFFERS) and all(
+        m._quantized_cdf.numel() and not m._non_persistent_buffers_set for m in models
+    ):
+        model._tables_of = model.weights_state()
 
 
 class _Constant(nn.Module):

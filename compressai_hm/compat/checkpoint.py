@@ -1,7 +1,8 @@
 """MMEngine's checkpoints under torch >= 2.6, with ``weights_only`` left on.
 
 Besides tensors they hold MMEngine's logs (``HistoryBuffer``s of numpy arrays), which
-torch refuses unless told that these types are harmless.
+torch refuses unless told that these types are harmless. MMEngine's own loaders would go
+on without ``weights_only`` where that fails, and for every URL.
 """
 
 from pickle import UnpicklingError
@@ -10,12 +11,13 @@ import numpy as np
 import torch
 
 
-def allow_mmengine_checkpoints() -> None:
-    """Lets ``torch.load(weights_only=True)`` read what MMEngine's runner saves.
+def load_checkpoints_safely() -> None:
+    """Lets MMEngine read what its runner saves, and nothing that runs code.
 
-    Only the types named here are added; files that hold anything else still fail.
+    Files and URLs that hold other types raise ``pickle.UnpicklingError``.
     """
     from mmengine.logging import HistoryBuffer
+    from mmengine.runner.checkpoint import CheckpointLoader
 
     def method(cls: type, name: str):
         """All that a HistoryBuffer needs of ``getattr``, which torch rightly bars."""
@@ -35,3 +37,14 @@ def allow_mmengine_checkpoints() -> None:
             *(type(np.dtype(scalar)) for scalar in scalars),
         ]
     )
+
+    def from_file(filename: str, map_location=None):
+        return torch.load(filename, map_location=map_location, weights_only=True)
+
+    def from_url(filename: str, map_location=None):
+        return torch.hub.load_state_dict_from_url(
+            filename, map_location=map_location, weights_only=True
+        )
+
+    CheckpointLoader.register_scheme("", from_file, force=True)
+    CheckpointLoader.register_scheme(["http://", "https://"], from_url, force=True)

@@ -12,7 +12,7 @@ import types
 
 import torch
 import torchvision
-from torch import Tensor
+from torch import Tensor, nn
 
 _NAME = "mmcv._ext"
 
@@ -245,6 +245,65 @@ def _modulated(input, offset, mask, weight, bias, kw) -> Tensor:
     )
 
 
+def sigmoid_focal_loss_forward(input, target, weight, output, gamma, alpha) -> None:
+    output.copy_(_focal_loss(input, target, weight, gamma, alpha))
+
+
+def sigmoid_focal_loss_backward(
+    input, target, weight, grad_input, gamma, alpha
+) -> None:
+    (grad,) = _gradients(
+        lambda x: _focal_loss(x, target, weight, gamma, alpha),
+        torch.ones_like(input),
+        input,
+    )
+    grad_input.copy_(grad)
+
+
+def _focal_loss(input, target, weight, gamma, alpha) -> Tensor:
+    # A target of the number of classes is the background.
+    one_hot = nn.functional.one_hot(target, input.size(1) + 1)[:, :-1].to(input)
+    loss = torchvision.ops.sigmoid_focal_loss(input, one_hot, alpha, gamma)
+    return loss * weight[target][:, None] if weight.numel() else loss
+
+
+def ms_deform_attn_forward(
+    value, shapes, level_start_index, locations, weights, im2col_step
+) -> Tensor:
+    return _ms_deform_attn(value, shapes, locations, weights)
+
+
+def ms_deform_attn_backward(
+    value,
+    shapes,
+    level_start_index,
+    locations,
+    weights,
+    grad_output,
+    grad_value,
+    grad_locations,
+    grad_weights,
+    im2col_step,
+) -> None:
+    grads = _gradients(
+        lambda v, at, w: _ms_deform_attn(v, shapes, at, w),
+        grad_output,
+        value,
+        locations,
+        weights,
+    )
+    targets = (grad_value, grad_locations, grad_weights)
+    for target, grad in zip(targets, grads, strict=True):
+        target.copy_(grad)
+
+
+def _ms_deform_attn(value, shapes, locations, weights) -> Tensor:
+    # mmcv's own, which it uses on the CPU.
+    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+
+    return multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+
+
 def _gradients(op, grad_output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in inputs]
@@ -262,4 +321,8 @@ _OPS = (
     deform_conv_backward_parameters,
     modulated_deform_conv_forward,
     modulated_deform_conv_backward,
+    sigmoid_focal_loss_forward,
+    sigmoid_focal_loss_backward,
+    ms_deform_attn_forward,
+    ms_deform_attn_backward,
 )

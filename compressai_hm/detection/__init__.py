@@ -1,9 +1,9 @@
 """OpenMMLab side: ``custom_imports = dict(imports=['compressai_hm.detection'])``."""
 
-from ..compat import allow_mmengine_checkpoints, install_mmcv_ops
+from ..compat import install_mmcv_ops, load_checkpoints_safely
 
 install_mmcv_ops()
-allow_mmengine_checkpoints()
+load_checkpoints_safely()
 
 from . import hooks  # noqa: E402
 from .checkpoint import AtomicLocalBackend, load_codec_weights  # noqa: E402

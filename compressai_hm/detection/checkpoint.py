@@ -2,13 +2,12 @@
 
 import os
 from pathlib import Path
-from pickle import UnpicklingError
 from urllib.error import URLError
 
 import torch
 from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
-from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 WEIGHTS = Path(__file__).parent.parent / "zoo" / "weights"
@@ -21,7 +20,7 @@ def load_from_package(filename: str, map_location):
     if not path.is_file():
         shipped = sorted(p.name for p in WEIGHTS.glob("*.pth"))
         raise FileNotFoundError(f"{filename}: the package ships {shipped}")
-    return load_from_local(str(path), map_location)
+    return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def load_weights(checkpoint: str) -> dict[str, Tensor]:
@@ -36,14 +35,16 @@ def load_weights(checkpoint: str) -> dict[str, Tensor]:
     """
     try:
         loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"checkpoint {checkpoint}: {e}") from e
     except URLError as e:
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         raise RuntimeError(
             f"cannot download {checkpoint} ({e}). Fetch that file elsewhere and put it "
             f"into {cache}"
         ) from e
-    except (EOFError, UnpicklingError) as e:
-        raise RuntimeError(f"{checkpoint} is not a checkpoint: {e}") from e
+    except Exception as e:  # unpickling rubbish raises almost anything
+        raise RuntimeError(f"cannot load the checkpoint {checkpoint}: {e}") from e
     for key in ("state_dict", "network"):
         if key in loaded:
             return loaded[key]

@@ -7,12 +7,14 @@ losses on the decoded view.
 """
 
 import copy
+import logging
 from contextlib import nullcontext
 
 import compressai.zoo
 import torch
 import torch.nn as nn
 from compressai.registry import MODELS as CODECS
+from mmcv.cnn.bricks import DropPath
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
@@ -54,6 +56,8 @@ class HumanMachineDetector(BaseDetector):
             of a whole config does; to MMDetection's (1333, 800) for a model config.
         trainable: The parts that train, among g_a, g_s, entropy (h_a, h_s, context,
             bottleneck), g_t and detector. Defaults to all but the detector.
+        data_preprocessor: Defaults to HumanMachineDataPreprocessor.
+        backbone: Stays empty; ``mmdet.apis.init_detector`` looks for it in configs.
         coding: "bytes" codes and decodes real bitstreams at evaluation; "forward"
             takes the codec's eval forward and its likelihoods. Defaults to "bytes".
 
@@ -75,11 +79,8 @@ class HumanMachineDetector(BaseDetector):
         coding: str = "bytes",
         data_preprocessor: dict | None = None,
         backbone: dict | None = None,
-        init_cfg: dict | None = None,
     ):
-        super().__init__(
-            data_preprocessor or dict(type="HumanMachineDataPreprocessor"), init_cfg
-        )
+        super().__init__(data_preprocessor or dict(type="HumanMachineDataPreprocessor"))
         for name, value in (
             ("lambda_human", lambda_human),
             ("lambda_machine", lambda_machine),
@@ -108,12 +109,12 @@ class HumanMachineDetector(BaseDetector):
         self.detector = None
         self._detector_checkpoint = detector_checkpoint
         if detector is not None:
-            detector, own_resize = _detector_config(detector)
+            detector, resize = _detector_config(detector, resize)
             self.detector = MODELS.build(detector)
-            self.view = DetectorView(**(own_resize if resize is None else resize))
+            self.view = DetectorView(**resize)
         self._set_trainable(trainable)
         self._coder: HumanMachineMixin | None = None
-        self._coder_version = -1
+        self._coder_of = None
 
     # Which parts train --------------------------------------------------------
 
@@ -173,8 +174,10 @@ class HumanMachineDetector(BaseDetector):
             if self.detector is not None and "detector" not in self.trainable:
                 # Not the whole: DETR-like losses look at `training`.
                 for module in self.detector.modules():
-                    if isinstance(module, (_BatchNorm, _DropoutNd)):
+                    if isinstance(module, (_BatchNorm, _DropoutNd, DropPath)):
                         module.eval()
+                    elif isinstance(module, nn.MultiheadAttention):
+                        module.training = False  # its dropout is a function
         return self
 
     # Weights ------------------------------------------------------------------
@@ -190,6 +193,12 @@ class HumanMachineDetector(BaseDetector):
                 _load(self.detector, self._detector_checkpoint)
             else:
                 self.detector.init_weights()
+                if self._uses_machine_loss and "detector" not in self.trainable:
+                    print_log(
+                        "the detector is frozen and has no model.detector_checkpoint",
+                        "current",
+                        logging.WARNING,
+                    )
         if self._codec_weights:
             weights = self._codec_weights()
             try:
@@ -215,7 +224,35 @@ class HumanMachineDetector(BaseDetector):
                 f"with {type(self.codec).__name__}: {len(wrong)} of {len(own)} codec "
                 f"weights are missing or of another shape, the first is {wrong[0]}"
             )
+        self._check_detector(state_dict, f"{prefix}detector.")
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _check_detector(self, state_dict: dict, prefix: str) -> None:
+        """A codec trained alone may be tested with the config's detector."""
+        if self.detector is None:
+            return
+        found = {k for k in state_dict if k.startswith(prefix)}
+        if not found and self._detector_checkpoint:
+            _load(self.detector, self._detector_checkpoint)
+            print_log(
+                f"the checkpoint holds no detector: took {self._detector_checkpoint}",
+                "current",
+            )
+            for key, value in self.detector.state_dict().items():
+                state_dict[prefix + key] = value
+        wrong = _mismatches(
+            self.detector, {k.removeprefix(prefix): state_dict[k] for k in found}
+        )
+        if (found and wrong) or (not found and not self._detector_checkpoint):
+            raise RuntimeError(
+                f"the checkpoint is of another model: {len(wrong)} weights of the "
+                f"{type(self.detector).__name__} are missing or of another shape, the "
+                f"first is {prefix}{wrong[0]}"
+            )
+
+    def _apply(self, fn, *args, **kwargs):
+        self._coder = None  # its buffers would stay behind
+        return super()._apply(fn, *args, **kwargs)
 
     # Training -----------------------------------------------------------------
 
@@ -264,7 +301,9 @@ class HumanMachineDetector(BaseDetector):
             losses["loss_aux"] = self.codec.aux_loss()
         return losses
 
-    def _readable(self, views: Tensor, samples: SampleList) -> tuple:
+    def _readable(
+        self, views: Tensor, samples: SampleList, training: bool = True
+    ) -> tuple:
         """Resized, letterboxed, normalised and padded, with gradients."""
         pairs = [
             self.view.for_training(
@@ -274,7 +313,7 @@ class HumanMachineDetector(BaseDetector):
         ]
         pictures, samples = (list(p) for p in zip(*pairs, strict=True))
         data = self.detector.data_preprocessor(
-            {"inputs": pictures, "data_samples": samples}, training=True
+            {"inputs": pictures, "data_samples": samples}, training=training
         )
         return data["inputs"], data["data_samples"]
 
@@ -329,13 +368,13 @@ class HumanMachineDetector(BaseDetector):
         A copy that shares the weights: the tables are derived state and must reach
         neither checkpoints nor EMA nor DDP. Made anew after training and loading.
         """
-        if self._coder is None or self._coder_version != self.codec.weights_version:
+        if self._coder is None or self._coder_of != self.codec.weights_state():
             shared = {id(p): p for p in self.codec.parameters()}
             coder = copy.deepcopy(self.codec, shared).eval()
             coder.update(force=True)
             # Not a submodule: kept out of state_dict() and to().
             object.__setattr__(self, "_coder", coder)
-            self._coder_version = self.codec.weights_version
+            self._coder_of = self.codec.weights_state()
         return self._coder
 
     def refresh_tables(self) -> None:
@@ -347,7 +386,8 @@ class HumanMachineDetector(BaseDetector):
         views = self.codec(batch_inputs)[self.task_view]
         size = {"img_shape": tuple(batch_inputs.shape[-2:])}
         samples = [DetDataSample(metainfo=size) for _ in views]
-        return self.detector.extract_feat(self._readable(views, samples)[0])
+        readable, _ = self._readable(views, samples, training=False)
+        return self.detector.extract_feat(readable)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples=None):
         """The codec's forward: x_hat, x_bar, likelihoods."""
@@ -365,6 +405,8 @@ def _build_codec(cfg: dict | None):
     checkpoint, pretrained = cfg.pop("checkpoint", None), cfg.get("pretrained", False)
     if checkpoint and pretrained:
         raise ValueError("model.codec takes checkpoint or pretrained, not both")
+    if pretrained and "quality" not in cfg:
+        raise ValueError("model.codec.pretrained needs model.codec.quality")
     if "quality" in cfg and name in compressai.zoo.image_models:
         entry = compressai.zoo.image_models[name]
         codec = entry(**{**cfg, "pretrained": False})
@@ -391,27 +433,29 @@ def _build_codec(cfg: dict | None):
     return codec, weights
 
 
-def _detector_config(detector: dict | str) -> tuple[dict, dict]:
-    """The model config, and the resize that goes with it."""
+def _detector_config(detector: dict | str, resize: dict | None) -> tuple[dict, dict]:
+    """The model config, and the resize that goes with it unless one is given."""
     if isinstance(detector, str):
         detector = (
             get_config(detector) if "::" in detector else Config.fromfile(detector)
         )
     if "model" in detector:
-        return ConfigDict(detector["model"]), resize_of(detector["test_pipeline"])
-    return ConfigDict(detector), dict(scale=(1333, 800), keep_ratio=True)
+        if resize is None:
+            resize = resize_of(detector["test_pipeline"])
+        detector = detector["model"]
+    elif resize is None:
+        resize = dict(scale=(1333, 800), keep_ratio=True)
+    return ConfigDict(detector), resize
 
 
 def _load(module: nn.Module, checkpoint: str) -> None:
     weights, own = load_weights(checkpoint), module.state_dict()
     # A checkpoint of a HumanMachineDetector holds the detector under its prefix.
-    weights = {k.removeprefix("detector."): v for k, v in weights.items()}
-    wrong = [
-        key
-        for key, value in own.items()
-        if not key.endswith("num_batches_tracked")
-        and (key not in weights or weights[key].shape != value.shape)
-    ]
+    weights = {
+        k.removeprefix("module.").removeprefix("detector."): v
+        for k, v in weights.items()
+    }
+    wrong = _mismatches(module, weights)
     if wrong:
         raise RuntimeError(
             f"{checkpoint} is of another model than {type(module).__name__}: "
@@ -419,6 +463,15 @@ def _load(module: nn.Module, checkpoint: str) -> None:
             f"first is {wrong[0]}"
         )
     module.load_state_dict({k: v for k, v in weights.items() if k in own}, strict=False)
+
+
+def _mismatches(module: nn.Module, weights: dict[str, Tensor]) -> list[str]:
+    return [
+        key
+        for key, value in module.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+        and (key not in weights or weights[key].shape != value.shape)
+    ]
 
 
 def _times(factor: float, value, is_loss: bool):

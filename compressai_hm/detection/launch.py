@@ -34,11 +34,14 @@ def parser(description: str) -> argparse.ArgumentParser:
     return p
 
 
-def load_config(args: argparse.Namespace) -> Config:
+def load_config(args: argparse.Namespace, demo_if_absent: bool = False) -> Config:
     """The config with the options merged in, its work folder set.
 
-    Where the config's COCO is missing and it names a ``demo_config``, that one is
-    returned instead, after three lines that say so.
+    Args:
+        args: Of :func:`parser`.
+        demo_if_absent: Where the config's COCO is missing and it names a
+            ``demo_config``, whether that one is returned instead, after three lines
+            that say so. Defaults to False.
 
     Raises:
         SystemExit: If there is no such config.
@@ -49,7 +52,7 @@ def load_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = Config.fromfile(path)
     demo = cfg.pop("demo_config", None)
-    if demo:
+    if demo and demo_if_absent:
         dataset = cfg.train_dataloader.dataset
         wanted = Path(dataset.data_root, dataset.ann_file)
         if not wanted.is_file():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from mmdet.evaluation import DumpDetResults
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from pytorch_msssim import ms_ssim
@@ -56,3 +57,15 @@ class RateDistortionMetric(BaseMetric):
             for key in keys
             for values in [[r[key] for r in results if key in r]]
         }
+
+
+@METRICS.register_module()
+class DumpPredictions(DumpDetResults):
+    """MMDetection's ``DumpDetResults`` without the decoded pictures."""
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        pictures = ("x_hat", "x_bar")
+        super().process(
+            data_batch,
+            [{k: v for k, v in s.items() if k not in pictures} for s in data_samples],
+        )

@@ -39,6 +39,11 @@ class HumanMachineOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         lr_mult = dict(cfg.pop("lr_mult", {}))
         max_norm = cfg.pop("max_norm", 1.0)
         quantiles_lr = cfg.pop("quantiles_lr", 1e-3)
+        if self.optim_wrapper_cfg.get("clip_grad"):
+            raise ValueError(
+                "optim_wrapper.clip_grad would count the quantiles; use "
+                "paramwise_cfg.max_norm, which clips each part"
+            )
         if cfg:
             raise ValueError(
                 f"optim_wrapper.paramwise_cfg has no {sorted(cfg)}; it takes lr_mult, "

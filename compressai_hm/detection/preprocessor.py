@@ -14,15 +14,7 @@ class HumanMachineDataPreprocessor(BaseDataPreprocessor):
     Smaller pictures of a batch are padded at the bottom and right by replication; the
     detector knows each one's size from ``img_shape``. What the wrapped detector wants
     (its resize, normalisation and padding) happens after decoding.
-
-    Args:
-        bgr_to_rgb: Whether pictures come as BGR, as MMDetection loads them. Defaults
-            to True.
     """
-
-    def __init__(self, bgr_to_rgb: bool = True, non_blocking: bool = False):
-        super().__init__(non_blocking)
-        self.bgr_to_rgb = bgr_to_rgb
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Collates a batch.
@@ -40,9 +32,7 @@ class HumanMachineDataPreprocessor(BaseDataPreprocessor):
         """
         data = self.cast_data(data)
         samples = data.get("data_samples")
-        pictures = [picture.float() / 255 for picture in data["inputs"]]
-        if self.bgr_to_rgb:
-            pictures = [picture.flip(0) for picture in pictures]
+        pictures = [picture.flip(0).float() / 255 for picture in data["inputs"]]
         height = max(picture.shape[1] for picture in pictures)
         width = max(picture.shape[2] for picture in pictures)
         for i, picture in enumerate(pictures):

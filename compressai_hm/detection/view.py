@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from mmdet.registry import TRANSFORMS
 from mmdet.structures import DetDataSample
 from mmengine.dataset import Compose
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
 _KEYS = {"scale", "keep_ratio", "pad_to_square", "pad_val", "size_divisor"}
@@ -32,8 +32,14 @@ def resize_of(pipeline: list[dict]) -> dict:
     """
     resize: dict = {}
     for step in pipeline:
-        name = step["type"]
+        name = step["type"].removeprefix("mmdet.")
         if name == "Resize":
+            unknown = set(step) - {"type", "scale", "keep_ratio"}
+            if unknown or "scale" not in step:
+                raise ValueError(
+                    f"the detector's test pipeline resizes by {dict(step)}; only scale "
+                    "and keep_ratio can follow the decoder: give model.resize yourself"
+                )
             resize["scale"] = tuple(step["scale"])
             resize["keep_ratio"] = step.get("keep_ratio", False)
         elif name == "Pad":
@@ -145,12 +151,18 @@ class DetectorView:
 
         sample = sample.new()
         scale = (new_w / width, new_h / height)
-        for field in ("gt_instances", "ignored_instances"):
+        for field in ("gt_instances", "ignored_instances", "proposals"):
             if field in sample:
                 instances = _scaled(
                     sample.get(field), scale, (new_h, new_w), (pad_h, pad_w)
                 )
                 setattr(sample, field, instances)
+        if "gt_sem_seg" in sample:
+            labels = sample.gt_sem_seg.sem_seg[None].float()
+            labels = F.interpolate(labels, (new_h, new_w), mode="nearest")[0]
+            pad = (0, pad_w - new_w, 0, pad_h - new_h)
+            labels = F.pad(labels, pad, value=255).to(sample.gt_sem_seg.sem_seg)
+            sample.gt_sem_seg = PixelData(sem_seg=labels)
         sample.set_metainfo(
             {
                 "img_shape": (pad_h, pad_w),

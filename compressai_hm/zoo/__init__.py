@@ -59,7 +59,7 @@ def load_model(
         )
     if metric not in ("mse", "ms-ssim"):
         raise ValueError(f"metric must be 'mse' or 'ms-ssim', got {metric!r}")
-    if pretrained not in (False, True, "base"):
+    if not (isinstance(pretrained, bool) or pretrained == "base"):
         raise ValueError(
             f"pretrained must be False, True or 'base', got {pretrained!r}"
         )

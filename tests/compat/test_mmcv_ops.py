@@ -13,7 +13,12 @@ from mmcv.ops import (
     nms,
     nms_match,
     roi_align,
+    sigmoid_focal_loss,
     soft_nms,
+)
+from mmcv.ops.multi_scale_deform_attn import (
+    MultiScaleDeformableAttnFunction,
+    multi_scale_deformable_attn_pytorch,
 )
 from torch import nn
 
@@ -93,6 +98,40 @@ def test_deform_conv_without_offsets_is_a_convolution(modulated):
     assert torch.allclose(x.grad, plain_x.grad, atol=1e-3)
     assert torch.allclose(layer.weight.grad, weight.grad, rtol=1e-3)
     assert offset.grad.abs().sum() > 0
+
+
+def test_focal_loss_is_mmdetections_own():
+    from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
+
+    x = torch.randn(6, 3, requires_grad=True)
+    target = torch.tensor([0, 1, 2, 3, 3, 1])  # 3 is the background
+    one_hot = nn.functional.one_hot(target, 4)[:, :3]
+    plain_x = x.detach().clone().requires_grad_()
+    plain = py_sigmoid_focal_loss(plain_x, one_hot, reduction="none")
+    loss = sigmoid_focal_loss(x, target, 2.0, 0.25, None, "none")
+    assert torch.allclose(loss, plain, atol=1e-6)
+    loss.sum().backward()
+    plain.sum().backward()
+    assert torch.allclose(x.grad, plain_x.grad, atol=1e-6)
+
+
+def test_deformable_attention_is_mmcvs_own():
+    value = torch.rand(1, 20, 2, 4, requires_grad=True)
+    shapes = torch.tensor([[4, 4], [2, 2]])
+    locations = torch.rand(1, 5, 2, 2, 3, 2, requires_grad=True)
+    weights = torch.rand(1, 5, 2, 2, 3, requires_grad=True)
+    inputs = (value, locations, weights)
+    out = MultiScaleDeformableAttnFunction.apply(
+        value, shapes, torch.tensor([0, 16]), locations, weights, 64
+    )
+    plain = multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+    assert torch.allclose(out, plain)
+    for a, b in zip(
+        torch.autograd.grad(out.sum(), inputs),
+        torch.autograd.grad(plain.sum(), inputs),
+        strict=True,
+    ):
+        assert torch.allclose(a, b)
 
 
 def test_an_op_without_counterpart_names_itself():

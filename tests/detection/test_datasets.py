@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
+from PIL import Image
 
 from compressai_hm.detection import synthetic
 
@@ -90,9 +91,13 @@ def test_a_broken_picture_is_named(broken, content):
         build(broken)
 
 
-def test_a_cut_picture_is_named(broken):
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_cut_picture_is_named(broken, kind):
     path = broken / "train2017/000000000003.png"
-    path.write_bytes(path.read_bytes()[:5000])
+    Image.open(path).save(path, kind)
+    content = path.read_bytes()
+    build(broken)
+    path.write_bytes(content[: len(content) * 4 // 5])
     with pytest.raises(ValueError, match="000000000003.png is broken"):
         build(broken)
 

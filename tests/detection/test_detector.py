@@ -2,12 +2,15 @@ import copy
 
 import pytest
 import torch
+from mmcv.cnn.bricks import DropPath
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
 from torch import nn
 
+from compressai_hm.codecs import picture_bits
 from compressai_hm.detection import DetectorView
 
 from . import tiny
@@ -123,6 +126,17 @@ def test_a_frozen_detector_keeps_its_statistics_but_is_training():
         assert torch.equal(value, before[key]), key
 
 
+def test_a_frozen_detectors_dropout_is_off():
+    attention = nn.MultiheadAttention(8, 2, dropout=0.5)
+    others = nn.Sequential(nn.Dropout(0.5), DropPath(0.5), attention)
+    model = tiny.model(detector=tiny.faster_rcnn())
+    model.detector.neck.add_module("extra", others)
+    model.train()
+    x = torch.rand(4, 1, 8)
+    outs = [others[1](others[0](attention(x, x, x)[0])) for _ in range(2)]
+    assert torch.equal(*outs)
+
+
 def test_a_frozen_stream_is_the_coded_one():
     """No noise where nothing of the stream trains."""
     model = tiny.model(detector=tiny.faster_rcnn(), trainable=("g_t",))
@@ -165,15 +179,16 @@ def test_lambdas_weigh_their_losses():
 
 
 def test_bpp_counts_original_pixels_and_no_padding():
-    """A padded batch has the mean bpp of its pictures alone."""
+    """A padded batch has the mean bpp of its pictures alone, of any size."""
     model = tiny.model(trainable=("g_s",))  # a frozen stream: no noise
-    small, large = tiny.batch((64, 64)), tiny.batch((128, 192))
+    small, large = tiny.batch((50, 33)), tiny.batch((70, 100))
     both = {k: small[k] + large[k] for k in small}
     alone = [losses(model, copy.deepcopy(d))["loss_rate"] for d in (small, large)]
     together = losses(model, both)["loss_rate"]
     assert together == pytest.approx(float(sum(alone)) / 2, rel=0.05)
-    bits = alone[0] * 64 * 64
-    assert together < (bits / (64 * 64) + alone[1]) / 2 * 1.05
+    x = model.data_preprocessor(small)["inputs"]
+    bits = picture_bits(model.codec(x)["likelihoods"], [(50, 33)])
+    assert torch.allclose(alone[0], bits / (50 * 33))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 33), (1, 1)])
@@ -293,6 +308,11 @@ def test_tables_reach_no_state_dict_and_follow_the_weights():
         (dict(task_view="y"), ValueError, "task_view.*'y'"),
         (dict(trainable=("g_x",)), ValueError, "trainable.*g_x"),
         (dict(resize=dict(size=3), detector=True), ValueError, "size"),
+        (
+            dict(codec=dict(tiny.CODEC, pretrained="base")),
+            ValueError,
+            "needs model.codec.quality",
+        ),
         (dict(codec=dict(type="hm-none")), ValueError, "hm-none.*hm-mbt2018"),
         (dict(codec=dict(type="mbt2018", N=8, M=8)), ValueError, "hm-mbt2018"),
         (dict(codec=dict(type="hm-mbt2018", quality=9)), ValueError, "quality 9"),
@@ -319,8 +339,6 @@ def test_a_resize_in_the_pipeline_is_refused():
 
 
 def test_checkpoints_of_another_model_are_refused(tmp_path):
-    from mmengine.runner import load_checkpoint
-
     model = tiny.model(detector=tiny.faster_rcnn())
     other = tiny.model(dict(tiny.CODEC, N=12))
     for name, net in (
@@ -340,6 +358,31 @@ def test_checkpoints_of_another_model_are_refused(tmp_path):
         )
         with pytest.raises(RuntimeError, match="another model"):
             started.init_weights()
+
+
+def test_a_checkpoint_with_another_detector_is_refused(tmp_path):
+    other = tiny.model(detector=tiny.faster_rcnn())
+    torch.save({"state_dict": other.state_dict()}, tmp_path / "other.pth")
+    model = tiny.model(detector=tiny.mask_rcnn())
+    with pytest.raises(RuntimeError, match="MaskRCNN.*detector.roi_head.mask_head"):
+        load_checkpoint(model, str(tmp_path / "other.pth"))
+
+
+def test_a_codec_trained_alone_is_tested_with_the_configs_detector(tmp_path):
+    alone = tiny.model()
+    torch.save({"state_dict": alone.state_dict()}, tmp_path / "alone.pth")
+    source = tiny.model(detector=tiny.faster_rcnn()).detector
+    torch.save(source.state_dict(), tmp_path / "detector.pth")
+    model = tiny.model(
+        detector=tiny.faster_rcnn(), detector_checkpoint=str(tmp_path / "detector.pth")
+    )
+    load_checkpoint(model, str(tmp_path / "alone.pth"))
+    for key, value in source.state_dict().items():
+        assert torch.equal(model.detector.state_dict()[key], value)
+    with pytest.raises(RuntimeError, match="detector"):
+        load_checkpoint(
+            tiny.model(detector=tiny.faster_rcnn()), str(tmp_path / "alone.pth")
+        )
 
 
 def test_starting_weights_are_loaded(tmp_path):

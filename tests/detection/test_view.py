@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.structures import InstanceData, PixelData
 
 from compressai_hm.detection import DetectorView
 from compressai_hm.detection.view import resize_of
@@ -56,6 +57,26 @@ def test_boxes_and_masks_land_on_the_object(resize):
     assert sample.img_shape == (48, 80)
 
 
+@resizes
+def test_semantic_labels_and_proposals_follow(resize):
+    sample = tiny.sample(48, 80)
+    labels = torch.zeros(1, 48, 80, dtype=torch.long)
+    labels[:, 12:36, 20:52] = 7
+    sample.gt_sem_seg = PixelData(sem_seg=labels)
+    box = torch.tensor([[20.0, 12, 52, 36]])
+    sample.proposals = InstanceData(bboxes=box)
+    picture = (labels == 7).float().expand(3, -1, -1)
+    view, moved = DetectorView(**resize).for_training(picture, sample)
+    seg = moved.gt_sem_seg.sem_seg[0]
+    assert seg.shape == view.shape[1:] and seg.dtype == torch.long
+    assert ((seg == 7) == (view[0] > 127))[seg != 255].float().mean() > 0.97
+    assert (seg == 255).sum() == seg.numel() - np.prod(
+        DetectorView(**resize).sizes(48, 80)[0]
+    )
+    scaled = box * box.new_tensor(moved.scale_factor * 2)
+    assert torch.equal(moved.proposals.bboxes, scaled)
+
+
 def test_gradients_and_padding():
     picture = torch.rand(3, 20, 40, requires_grad=True)
     view, _ = DetectorView(
@@ -104,6 +125,9 @@ def test_the_detectors_own_resize_is_found(config, expected):
 
 
 def test_what_cannot_be_done_is_said():
+    for step in (dict(scale_factor=1.0), dict(scale=(8, 8), backend="pillow")):
+        with pytest.raises(ValueError, match="model.resize"):
+            resize_of([dict(type="mmdet.Resize", **step)])
     with pytest.raises(ValueError, match="Mosaic"):
         resize_of([dict(type="LoadImageFromFile"), dict(type="Mosaic")])
     with pytest.raises(ValueError, match="size_divisors"):

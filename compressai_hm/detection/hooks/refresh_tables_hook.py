@@ -5,10 +5,10 @@ from mmengine.registry import HOOKS
 
 @HOOKS.register_module()
 class RefreshTablesHook(Hook):
-    """Rebuilds the entropy coder's tables before each evaluation.
+    """Has the entropy coder's tables rebuilt before and after each evaluation.
 
-    Runs after EMAHook has put the averaged weights in place, which changes them in a
-    way that the model cannot see.
+    Runs after EMAHook has put the averaged weights in place, or the others back, which
+    changes them in a way that the model cannot see.
     """
 
     priority = "VERY_LOW"
@@ -17,6 +17,12 @@ class RefreshTablesHook(Hook):
         self._refresh(runner)
 
     def before_test_epoch(self, runner) -> None:
+        self._refresh(runner)
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        self._refresh(runner)
+
+    def after_test_epoch(self, runner, metrics=None) -> None:
         self._refresh(runner)
 
     def _refresh(self, runner) -> None:

@@ -13,9 +13,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
-    dict(
-        type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape")
-    ),
+    dict(type="PackDetInputs"),
 ]
 train_dataloader = dict(
     batch_size=2,
