@@ -22,7 +22,7 @@ model = dict(
     backbone=dict(),
 )
 train_dataloader = dict(batch_size=2)
-train_cfg = dict(max_epochs=2, val_interval=2)
+train_cfg = dict(max_epochs=1, val_interval=1)
 param_scheduler = [
-    dict(type="CosineAnnealingLR", T_max=2, eta_min=1e-5, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", T_max=1, eta_min=1e-5, convert_to_iter_based=True),
 ]

@@ -181,7 +181,9 @@ def test_without_coco_the_demo_runs_and_says_so(tmp_path):
         "val_dataloader.dataset.num_train=4", "val_dataloader.dataset.num_val=2",
         cwd=tmp_path,
     )  # fmt: skip
-    first, second, third = log.splitlines()[:3]
+    lines = log.splitlines()
+    start = next(i for i, x in enumerate(lines) if x.startswith("COCO 2017 was not"))
+    first, second, third = lines[start : start + 3]
     assert "data/coco/annotations/instances_train2017.json" in first
     assert "MMDET_DATASETS" in second
     assert "hm_faster_rcnn_demo.py" in third
