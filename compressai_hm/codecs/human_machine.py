@@ -97,8 +97,6 @@ class HumanMachineMixin:
         self._tables_of = None
         self.register_load_state_dict_post_hook(_take_loaded_tables)
 
-    # Forward ------------------------------------------------------------------
-
     def forward(self, x: Tensor) -> dict[str, Any]:
         """Codes without a bitstream.
 
@@ -198,8 +196,6 @@ class HumanMachineMixin:
         if "machine" in views:
             out["x_bar"] = self.g_t(x_hat)[..., : size[0], : size[1]]
         return out
-
-    # Coding -------------------------------------------------------------------
 
     @torch.no_grad()
     def compress(self, x: Tensor) -> dict[str, Any]:
@@ -301,8 +297,6 @@ class HumanMachineMixin:
         with torch.autocast(next(self.parameters()).device.type, enabled=False):
             return super().aux_loss()
 
-    # Tables: state derived from the weights -----------------------------------
-
     def update(self, *args, **kwargs) -> bool:
         """CompressAI's: rebuilds the tables of the entropy coder, if they are stale."""
         if self._tables_of != self.weights_state():
@@ -376,8 +370,6 @@ class HumanMachineMixin:
         # Called by torch's and by MMEngine's loader alike.
         super()._load_from_state_dict(*args, **kwargs)
         self.mark_stale()
-
-    # Loading ------------------------------------------------------------------
 
     def load_state_dict(self, state_dict, strict: bool = True):
         """CompressAI's, and a base's checkpoint loads too.

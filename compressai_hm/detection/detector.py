@@ -116,8 +116,6 @@ class HumanMachineDetector(BaseDetector):
         self._coder: HumanMachineMixin | None = None
         self._coder_of = None
 
-    # Which parts train --------------------------------------------------------
-
     def part_parameters(self) -> dict[str, list[nn.Parameter]]:
         """The parameters of each part, the bottleneck's quantiles apart."""
         parts: dict[str, list[nn.Parameter]] = {p: [] for p in (*PARTS, "quantiles")}
@@ -179,8 +177,6 @@ class HumanMachineDetector(BaseDetector):
                     elif isinstance(module, nn.MultiheadAttention):
                         module.training = False  # its dropout is a function
         return self
-
-    # Weights ------------------------------------------------------------------
 
     def init_weights(self) -> None:
         """Loads what the config starts from.
@@ -254,8 +250,6 @@ class HumanMachineDetector(BaseDetector):
         self._coder = None  # its buffers would stay behind
         return super()._apply(fn, *args, **kwargs)
 
-    # Training -----------------------------------------------------------------
-
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
         """All terms, weighted; their sum is what is minimised.
 
@@ -317,8 +311,6 @@ class HumanMachineDetector(BaseDetector):
         )
         return data["inputs"], data["data_samples"]
 
-    # Evaluation ---------------------------------------------------------------
-
     @torch.no_grad()
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, **kwargs
@@ -332,7 +324,7 @@ class HumanMachineDetector(BaseDetector):
         Returns:
             The same samples, with ``bits`` (of real bytes unless
             ``coding="forward"``), ``x_hat`` and ``x_bar`` (``(3, H, W)`` uint8 RGB)
-            and, where there is a detector, ``pred_instances`` at original size.
+            and, where there is a detector, its ``pred_*`` at original size.
         """
         coder = self.coder()
         for x, sample in zip(batch_inputs, batch_data_samples, strict=True):
@@ -357,9 +349,9 @@ class HumanMachineDetector(BaseDetector):
                 (found,) = self.detector.predict(
                     data["inputs"], data["data_samples"], **kwargs
                 )
-                for key in ("pred_instances", "pred_panoptic_seg"):
-                    if key in found:
-                        setattr(sample, key, found.get(key))
+                for key, value in found.items():
+                    if key.startswith("pred_"):
+                        sample.set_field(value, key)
         return batch_data_samples
 
     def coder(self) -> HumanMachineMixin:

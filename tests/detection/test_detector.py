@@ -46,9 +46,6 @@ def parts_with_gradient(model) -> set[str]:
     }
 
 
-# Gradients and parts ----------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "trainable",
     [
@@ -175,9 +172,6 @@ def test_lambdas_weigh_their_losses():
     assert other["acc"] == one["acc"]
 
 
-# Bits -------------------------------------------------------------------------
-
-
 def test_bpp_counts_original_pixels_and_no_padding():
     """A padded batch has the mean bpp of its pictures alone, of any size."""
     model = tiny.model(trainable=("g_s",))  # a frozen stream: no noise
@@ -204,8 +198,6 @@ def test_bits_are_the_streams(size):
 def renamed(data):
     return dict(batch_inputs=data["inputs"], batch_data_samples=data["data_samples"])
 
-
-# Evaluation is MMDetection's --------------------------------------------------
 
 LETTERBOX = dict(scale=(96, 96), pad_to_square=True, pad_val=114)
 
@@ -278,9 +270,6 @@ def test_coding_forward_needs_no_bytes():
     assert sample.bits > 0 and sample.x_bar.shape == (3, 64, 64)
 
 
-# Tables are derived state -----------------------------------------------------
-
-
 def test_tables_reach_no_state_dict_and_follow_the_weights():
     model = tiny.model().eval()
     model.test_step(tiny.batch((64, 64)))
@@ -294,9 +283,6 @@ def test_tables_reach_no_state_dict_and_follow_the_weights():
     assert second.g_a[0].weight is model.codec.g_a[0].weight  # no second copy
     model.load_state_dict(model.state_dict())
     assert model.coder() is not second
-
-
-# Bad input --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
