@@ -10,24 +10,20 @@ import copy
 import logging
 from contextlib import nullcontext
 
-import compressai.zoo
 import torch
 import torch.nn as nn
-from compressai.registry import MODELS as CODECS
 from mmcv.cnn.bricks import DropPath
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
-from mmengine.config import Config, ConfigDict
-from mmengine.hub import get_config
 from mmengine.logging import print_log
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from ..codecs import HumanMachineMixin, picture_bits
-from .checkpoint import load_codec_weights, load_weights
-from .view import DetectorView, resize_of
+from .build import build_codec, detector_config, load_detector, mismatches
+from .view import DetectorView
 
 PARTS = ("g_a", "g_s", "entropy", "g_t", "detector")
 
@@ -105,11 +101,11 @@ class HumanMachineDetector(BaseDetector):
         self.task_view = task_view
         self.coding = coding
 
-        self.codec, self._codec_weights = _build_codec(codec)
+        self.codec, self._codec_weights = build_codec(codec)
         self.detector = None
         self._detector_checkpoint = detector_checkpoint
         if detector is not None:
-            detector, resize = _detector_config(detector, resize)
+            detector, resize = detector_config(detector, resize)
             self.detector = MODELS.build(detector)
             self.view = DetectorView(**resize)
         self._set_trainable(trainable)
@@ -186,7 +182,7 @@ class HumanMachineDetector(BaseDetector):
         """
         if self.detector is not None:
             if self._detector_checkpoint:
-                _load(self.detector, self._detector_checkpoint)
+                load_detector(self.detector, self._detector_checkpoint)
             else:
                 self.detector.init_weights()
                 if self._uses_machine_loss and "detector" not in self.trainable:
@@ -229,14 +225,14 @@ class HumanMachineDetector(BaseDetector):
             return
         found = {k for k in state_dict if k.startswith(prefix)}
         if not found and self._detector_checkpoint:
-            _load(self.detector, self._detector_checkpoint)
+            load_detector(self.detector, self._detector_checkpoint)
             print_log(
                 f"the checkpoint holds no detector: took {self._detector_checkpoint}",
                 "current",
             )
             for key, value in self.detector.state_dict().items():
                 state_dict[prefix + key] = value
-        wrong = _mismatches(
+        wrong = mismatches(
             self.detector, {k.removeprefix(prefix): state_dict[k] for k in found}
         )
         if (found and wrong) or (not found and not self._detector_checkpoint):
@@ -384,86 +380,6 @@ class HumanMachineDetector(BaseDetector):
     def _forward(self, batch_inputs: Tensor, batch_data_samples=None):
         """The codec's forward: x_hat, x_bar, likelihoods."""
         return self.codec(batch_inputs)
-
-
-def _build_codec(cfg: dict | None):
-    """The codec without weights, and a function that gets its starting weights."""
-    if not cfg:
-        raise TypeError(
-            "model.codec is missing: give dict(type='hm-cheng2020-anchor', quality=3)"
-        )
-    cfg = dict(cfg)
-    name = cfg.pop("type", None)
-    checkpoint, pretrained = cfg.pop("checkpoint", None), cfg.get("pretrained", False)
-    if checkpoint and pretrained:
-        raise ValueError("model.codec takes checkpoint or pretrained, not both")
-    if pretrained and "quality" not in cfg:
-        raise ValueError("model.codec.pretrained needs model.codec.quality")
-    if "quality" in cfg and name in compressai.zoo.image_models:
-        entry = compressai.zoo.image_models[name]
-        codec = entry(**{**cfg, "pretrained": False})
-    elif name in CODECS:
-        cfg.pop("pretrained", None)
-        codec = CODECS[name](**cfg)
-    else:
-        known = sorted(k for k in CODECS if k.startswith("hm-"))
-        raise ValueError(f"model.codec.type {name!r} is unknown; there are {known}")
-    if not isinstance(codec, HumanMachineMixin):
-        raise ValueError(f"model.codec.type {name!r} is no HM model: try 'hm-{name}'")
-    codec.hide_tables()
-    weights = None
-    if checkpoint:
-
-        def weights():
-            return load_codec_weights(checkpoint)
-
-    elif pretrained:
-
-        def weights():
-            return entry(**cfg).state_dict()
-
-    return codec, weights
-
-
-def _detector_config(detector: dict | str, resize: dict | None) -> tuple[dict, dict]:
-    """The model config, and the resize that goes with it unless one is given."""
-    if isinstance(detector, str):
-        detector = (
-            get_config(detector) if "::" in detector else Config.fromfile(detector)
-        )
-    if "model" in detector:
-        if resize is None:
-            resize = resize_of(detector["test_pipeline"])
-        detector = detector["model"]
-    elif resize is None:
-        resize = dict(scale=(1333, 800), keep_ratio=True)
-    return ConfigDict(detector), resize
-
-
-def _load(module: nn.Module, checkpoint: str) -> None:
-    weights, own = load_weights(checkpoint), module.state_dict()
-    # A checkpoint of a HumanMachineDetector holds the detector under its prefix.
-    weights = {
-        k.removeprefix("module.").removeprefix("detector."): v
-        for k, v in weights.items()
-    }
-    wrong = _mismatches(module, weights)
-    if wrong:
-        raise RuntimeError(
-            f"{checkpoint} is of another model than {type(module).__name__}: "
-            f"{len(wrong)} of {len(own)} weights are missing or of another shape, the "
-            f"first is {wrong[0]}"
-        )
-    module.load_state_dict({k: v for k, v in weights.items() if k in own}, strict=False)
-
-
-def _mismatches(module: nn.Module, weights: dict[str, Tensor]) -> list[str]:
-    return [
-        key
-        for key, value in module.state_dict().items()
-        if not key.endswith("num_batches_tracked")
-        and (key not in weights or weights[key].shape != value.shape)
-    ]
 
 
 def _times(factor: float, value, is_loss: bool):

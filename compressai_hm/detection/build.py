@@ -1,0 +1,101 @@
+"""From a config's words to a codec, a detector and their weights."""
+
+import compressai.zoo
+from compressai.registry import MODELS as CODECS
+from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
+from torch import Tensor, nn
+
+from ..codecs import HumanMachineMixin
+from .checkpoint import load_codec_weights, load_weights
+from .view import resize_of
+
+
+def build_codec(cfg: dict | None):
+    """The codec without weights, and a function that gets its starting weights.
+
+    Raises:
+        TypeError: If there is no ``cfg``.
+        ValueError: If it names no HM model, or weights that it cannot have.
+    """
+    if not cfg:
+        raise TypeError(
+            "model.codec is missing: give dict(type='hm-cheng2020-anchor', quality=3)"
+        )
+    cfg = dict(cfg)
+    name = cfg.pop("type", None)
+    checkpoint, pretrained = cfg.pop("checkpoint", None), cfg.get("pretrained", False)
+    if checkpoint and pretrained:
+        raise ValueError("model.codec takes checkpoint or pretrained, not both")
+    if pretrained and "quality" not in cfg:
+        raise ValueError("model.codec.pretrained needs model.codec.quality")
+    if "quality" in cfg and name in compressai.zoo.image_models:
+        entry = compressai.zoo.image_models[name]
+        codec = entry(**{**cfg, "pretrained": False})
+    elif name in CODECS:
+        cfg.pop("pretrained", None)
+        codec = CODECS[name](**cfg)
+    else:
+        known = sorted(k for k in CODECS if k.startswith("hm-"))
+        raise ValueError(f"model.codec.type {name!r} is unknown; there are {known}")
+    if not isinstance(codec, HumanMachineMixin):
+        raise ValueError(f"model.codec.type {name!r} is no HM model: try 'hm-{name}'")
+    codec.hide_tables()
+    weights = None
+    if checkpoint:
+
+        def weights():
+            return load_codec_weights(checkpoint)
+
+    elif pretrained:
+
+        def weights():
+            return entry(**cfg).state_dict()
+
+    return codec, weights
+
+
+def detector_config(detector: dict | str, resize: dict | None) -> tuple[dict, dict]:
+    """The model config, and the resize that goes with it unless one is given."""
+    if isinstance(detector, str):
+        detector = (
+            get_config(detector) if "::" in detector else Config.fromfile(detector)
+        )
+    if "model" in detector:
+        if resize is None:
+            resize = resize_of(detector["test_pipeline"])
+        detector = detector["model"]
+    elif resize is None:
+        resize = dict(scale=(1333, 800), keep_ratio=True)
+    return ConfigDict(detector), resize
+
+
+def load_detector(module: nn.Module, checkpoint: str) -> None:
+    """Loads a detector's weights from its own or a HumanMachineDetector's checkpoint.
+
+    Raises:
+        RuntimeError: If it is of another model.
+    """
+    weights, own = load_weights(checkpoint), module.state_dict()
+    weights = {
+        k.removeprefix("module.").removeprefix("detector."): v
+        for k, v in weights.items()
+    }
+    wrong = mismatches(module, weights)
+    if wrong:
+        raise RuntimeError(
+            f"{checkpoint} is of another model than {type(module).__name__}: "
+            f"{len(wrong)} of {len(own)} weights are missing or of another shape, the "
+            f"first is {wrong[0]}"
+        )
+    module.load_state_dict({k: v for k, v in weights.items() if k in own}, strict=False)
+
+
+def mismatches(module: nn.Module, weights: dict[str, Tensor]) -> list[str]:
+    """The module's weights that are missing or of another shape."""
+    return [
+        key
+        for key, value in module.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+        and (key not in weights or weights[key].shape != value.shape)
+    ]
