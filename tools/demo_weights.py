@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 
 from compressai_hm.detection import AtomicLocalBackend, launch
 
@@ -20,9 +21,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     for part in ("detector", "codec"):
-        work_dir = f"work_dirs/demo_{part}"
         config = ROOT / f"mmdet_configs/demo/{part}.py"
-        train = [ROOT / "tools/train.py", config, "--work-dir", work_dir, "--resume"]
+        work_dir = Config.fromfile(config).work_dir
+        train = [ROOT / "tools/train.py", config, "--resume"]
         subprocess.run([sys.executable, *map(str, train)], check=True)
         saved = torch.load(launch.latest_checkpoint(work_dir), weights_only=True)
         weights = {

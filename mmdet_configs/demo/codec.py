@@ -4,6 +4,7 @@ _base_ = [
     "../_base_/datasets/embedded.py",
     "../_base_/models/demo_codec.py",
 ]
+work_dir = "work_dirs/demo_codec"
 model = dict(
     type="HumanMachineDetector", codec=_base_.codec, detector=None, lambda_human=0.0035
 )

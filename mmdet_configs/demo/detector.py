@@ -4,6 +4,7 @@ _base_ = [
     "../_base_/datasets/embedded.py",
     "../_base_/models/demo_detector.py",
 ]
+work_dir = "work_dirs/demo_detector"
 model = _base_.detector
 custom_hooks = [dict(type="ReseedHook")]
 train_dataloader = dict(

@@ -5,6 +5,7 @@ _base_ = [
     "../_base_/datasets/coco_person.py",
     "../_base_/models/demo_codec.py",
 ]
+work_dir = "work_dirs/person_codec"
 model = dict(
     type="HumanMachineDetector",
     codec=dict(checkpoint="compressai_hm://demo_codec.pth", **_base_.codec),

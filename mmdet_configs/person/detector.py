@@ -4,6 +4,7 @@ _base_ = [
     "../_base_/datasets/coco_person.py",
     "../_base_/models/person_detector.py",
 ]
+work_dir = "work_dirs/person_detector"
 model = _base_.detector
 custom_hooks = [dict(type="ReseedHook")]
 # Native resolution; Resize only says so.
