@@ -267,7 +267,6 @@ def test_padding_costs_nothing(name):
         bits = picture_bits(likelihoods, sizes)
         for i, (h, w) in enumerate(sizes):
             h, w = -(-h // 64) * 64, -(-w // 64) * 64
-            alone = {k: p[i : i + 1, :, :-1, :-1] for k, p in likelihoods.items()}
             k, c = h // 64, w // 64
             alone = {
                 "y": likelihoods["y"][i : i + 1, :, : 4 * k, : 4 * c],
