@@ -1,6 +1,8 @@
 """Codecs: CompressAI models with a view for machines. Never imports OpenMMLab."""
 
 from .adaptation import AttentionBlock, DynamicAdaptation, ResidualBlock
+from .container import Bitstream, decode, encode
+from .entropy import BitstreamError
 from .human_machine import (
     HM_MODELS,
     HMCheng2020Anchor,
@@ -17,6 +19,8 @@ from .human_machine import (
 __all__ = [
     "HM_MODELS",
     "AttentionBlock",
+    "Bitstream",
+    "BitstreamError",
     "DynamicAdaptation",
     "HMCheng2020Anchor",
     "HMCheng2020AnchorCheckerboard",
@@ -27,5 +31,7 @@ __all__ = [
     "HMScaleHyperprior",
     "HumanMachineMixin",
     "ResidualBlock",
+    "decode",
+    "encode",
     "picture_bits",
 ]

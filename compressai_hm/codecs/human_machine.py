@@ -10,19 +10,14 @@
 """
 
 import contextlib
-import struct
-from itertools import accumulate, pairwise
+import copy
 from typing import Any
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from compressai.entropy_models import EntropyBottleneck
+from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.entropy_models.entropy_models import EntropyModel
-from compressai.latent_codecs import (
-    ChannelGroupsLatentCodec,
-    CheckerboardLatentCodec,
-)
 from compressai.models import (
     Cheng2020Anchor,
     Cheng2020AnchorCheckerboard,
@@ -33,10 +28,12 @@ from compressai.models import (
     ScaleHyperprior,
     SimpleVAECompressionModel,
 )
+from compressai.models.base import get_scale_table
 from compressai.registry import register_model
 from torch import Tensor
 
 from .adaptation import DynamicAdaptation
+from .entropy import BitstreamError, Coded, LatentCoder
 
 STRIDE = 64
 """Pictures are padded to a multiple of this: 16 for y times 4 for z."""
@@ -95,12 +92,14 @@ class HumanMachineMixin:
         )
         self._marks = 0
         self._tables_of = None
+        self._coder = self._coder_of = None
         self.register_load_state_dict_post_hook(_take_loaded_tables)
 
     def forward(self, x: Tensor) -> dict[str, Any]:
         """Codes without a bitstream.
 
-        In training the quantisation is the base's noise, so the rate is an estimate.
+        In eval mode x_hat, x_bar and bits are those of the coded path. In training the
+        quantisation is the base's noise, so the rate is an estimate.
 
         Args:
             x: RGB in [0, 1], ``(N, 3, H, W)``, any H and W from 1.
@@ -140,13 +139,21 @@ class HumanMachineMixin:
             )
         height, width = x.shape[-2:]
         pad = (0, -width % STRIDE, 0, -height % STRIDE)
-        return self.g_a(F.pad(x, pad, mode="replicate") if any(pad) else x)
+        return self._each(self.g_a, F.pad(x, pad, mode="replicate") if any(pad) else x)
+
+    def _each(self, transform: nn.Module, x: Tensor) -> Tensor:
+        """In eval mode one picture at a time: its numbers depend on no other's."""
+        if self.training or len(x) == 1:
+            return transform(x)
+        return torch.cat([transform(picture) for picture in x.split(1)])
 
     def code_latent(self, y: Tensor) -> dict[str, Any]:
-        """The base's entropy model alone, in its own precision also under autocast.
+        """The entropy model alone, in its own precision also under autocast.
 
-        The rate does not move the entropy bottleneck's quantiles: they belong to
-        ``aux_loss()`` only, as with CompressAI's two optimizers.
+        In eval mode this is what coding gives, to the symbol. In training the base's
+        noise stands for it; there the rate does not move the entropy bottleneck's
+        quantiles: they belong to ``aux_loss()`` only, as with CompressAI's two
+        optimizers.
 
         Args:
             y: ``(N, M, h, w)``.
@@ -154,14 +161,29 @@ class HumanMachineMixin:
         Returns:
             ``y_hat``, like y, and ``likelihoods``.
         """
+        y = self._own_precision(y)
+        if not self.training:
+            out = self.latent_coder().measure(y, self._hyper_analysis(y))
+            likelihoods = {k: p.float() for k, p in out["likelihoods"].items()}
+            return {"y_hat": out["y_hat"].to(y.dtype), "likelihoods": likelihoods}
         tap = _Tap()
         with (
             torch.autocast(y.device.type, enabled=False),
-            _replaced(self, g_a=_Constant(self._own_precision(y)), g_s=tap),
+            _replaced(self, g_a=_Constant(y), g_s=tap),
             _frozen_quantiles(self),
         ):
             out = super().forward(y)
         return {"y_hat": tap.seen, "likelihoods": out["likelihoods"]}
+
+    @torch.no_grad()
+    def _hyper_analysis(self, y: Tensor) -> Tensor:
+        """z of y."""
+        with torch.autocast(y.device.type, enabled=False):
+            if isinstance(self, SimpleVAECompressionModel):
+                return self._each(self.latent_codec["hyper"].h_a, y)
+            if not isinstance(self, MeanScaleHyperprior):
+                y = y.abs()  # Ballé 2018's h_a
+            return self._each(self.h_a, y)
 
     def synthesise(
         self,
@@ -190,16 +212,16 @@ class HumanMachineMixin:
         out = {}
         if not views:
             return out
-        x_hat = self.g_s(y_hat)
+        x_hat = self._each(self.g_s, y_hat)
         if "human" in views:
             out["x_hat"] = x_hat[..., : size[0], : size[1]]
         if "machine" in views:
-            out["x_bar"] = self.g_t(x_hat)[..., : size[0], : size[1]]
+            out["x_bar"] = self._each(self.g_t, x_hat)[..., : size[0], : size[1]]
         return out
 
     @torch.no_grad()
     def compress(self, x: Tensor) -> dict[str, Any]:
-        """Codes each picture by itself.
+        """Codes pictures of one size; the bytes of each depend on no other.
 
         Args:
             x: RGB in [0, 1], ``(N, 3, H, W)``.
@@ -211,18 +233,21 @@ class HumanMachineMixin:
         Raises:
             ValueError: See :meth:`forward`.
         """
-        self.ensure_tables()
-        strings = [[], []]
-        for picture in x.split(1):
-            y = self._own_precision(self.analyse(picture))
-            with (
-                torch.autocast(y.device.type, enabled=False),
-                _replaced(self, g_a=_Constant(y)),
-            ):
-                *y_parts, z_strings = super().compress(picture)["strings"]
-            strings[0].append(self._join([part[0] for part in y_parts]))
-            strings[1].append(z_strings[0])
-        return {"strings": strings, "shape": tuple(x.shape[-2:])}
+        coded = self.encode_latent(self.analyse(x))
+        return {"strings": coded.strings, "shape": tuple(x.shape[-2:])}
+
+    @torch.no_grad()
+    def encode_latent(self, y: Tensor) -> Coded:
+        """:meth:`compress` without the transform g_a.
+
+        Args:
+            y: ``(N, M, h, w)``.
+
+        Returns:
+            The strings, and per picture its symbols in coding order.
+        """
+        y = self._own_precision(y)
+        return self.latent_coder().encode(y, self._hyper_analysis(y))
 
     @torch.no_grad()
     def decompress(
@@ -231,7 +256,7 @@ class HumanMachineMixin:
         shape: tuple[int, int],
         views: tuple[str, ...] = ("human", "machine"),
     ) -> dict[str, Tensor]:
-        """Decodes what :meth:`compress` returned.
+        """Decodes what :meth:`compress` returned, alone or in any batch.
 
         Args:
             strings: ``[[y's bytes per picture], [z's bytes per picture]]``.
@@ -240,57 +265,55 @@ class HumanMachineMixin:
 
         Returns:
             ``x_hat`` and / or ``x_bar``, ``(N, 3, H, W)``, clamped to [0, 1].
-        """
-        self.ensure_tables()
-        pictures = []
-        for y_string, z_string in zip(*strings, strict=True):
-            y_hat = self._decompress_latent(y_string, z_string, shape)
-            pictures.append(self.synthesise(y_hat, shape, views))
-        return {
-            key: torch.cat([p[key] for p in pictures]).clamp_(0, 1)
-            for key in pictures[0]
-        }
 
-    def _decompress_latent(self, y_string, z_string, shape) -> Tensor:
-        tap = _Tap()
-        y_parts = [[part] for part in self._split(y_string)]
+        Raises:
+            BitstreamError: If a string is damaged, or was coded with other weights.
+        """
+        y_hat, _ = self.decode_latent(strings, shape)
+        out = self.synthesise(y_hat, shape, views)
+        return {key: view.clamp(0, 1) for key, view in out.items()}
+
+    @torch.no_grad()
+    def decode_latent(
+        self, strings: list[list[bytes]], shape: tuple[int, int]
+    ) -> tuple[Tensor, list]:
+        """:meth:`decompress` without the transforms.
+
+        Returns:
+            y_hat, ``(N, M, h, w)``, and per picture its symbols in coding order.
+
+        Raises:
+            BitstreamError: See :meth:`decompress`.
+        """
+        if len(strings) != 2 or len(strings[0]) != len(strings[1]) or not strings[0]:
+            raise BitstreamError(
+                "strings must be [[y's bytes per picture], [z's bytes per picture]], "
+                f"got {[len(part) for part in strings]} strings"
+            )
         z_shape = tuple(-(-side // STRIDE) for side in shape)
-        device = next(self.parameters()).device.type
-        with torch.autocast(device, enabled=False), _replaced(self, g_s=tap):
-            super().decompress([*y_parts, [z_string]], self._base_shape(*z_shape))
-        return tap.seen
+        y_hat, symbols = self.latent_coder().decode(*strings, z_shape)
+        parameter = next(self.parameters())
+        return y_hat.to(parameter.device, parameter.dtype), symbols
+
+    def latent_coder(self) -> LatentCoder:
+        """The exact entropy part of the present weights, made anew if they changed."""
+        if self._coder is None or self._coder_of != self.weights_state():
+            tables = None
+            if self._tables_hidden():
+                tables = {
+                    name: _with_tables(copy.deepcopy(module).cpu())
+                    for name, module in self.named_modules()
+                    if isinstance(module, EntropyModel)
+                }
+            else:
+                self.ensure_tables()
+            self._coder = LatentCoder(self, tables)
+            self._coder_of = self.weights_state()
+        return self._coder.to(next(self.parameters()).device)
 
     def _own_precision(self, y: Tensor) -> Tensor:
         """Undoes autocast; in a model that is half or double throughout, nothing."""
         return y.to(next(self.parameters()).dtype)
-
-    def _base_shape(self, h: int, w: int):
-        """The ``shape`` that the base's decompress wants, for z of (h, w)."""
-        if not isinstance(self, SimpleVAECompressionModel):
-            return (h, w)
-        y = self.latent_codec["y"]
-        if isinstance(y, ChannelGroupsLatentCodec):
-            y_shape: Any = [(channels, 4 * h, 4 * w) for channels in y.groups]
-        elif isinstance(y, CheckerboardLatentCodec):
-            y_shape = (y.context_prediction.in_channels, 4 * h, 4 * w)
-        else:
-            y_shape = (4 * h, 4 * w)
-        return {"y": y_shape, "hyper": (h, w)}
-
-    def _join(self, parts: list[bytes]) -> bytes:
-        """The base's strings for y as one: lengths first, where there may be many."""
-        if not isinstance(self, SimpleVAECompressionModel):
-            return parts[0]
-        return struct.pack(f"<B{len(parts)}I", len(parts), *map(len, parts)) + b"".join(
-            parts
-        )
-
-    def _split(self, string: bytes) -> list[bytes]:
-        if not isinstance(self, SimpleVAECompressionModel):
-            return [string]
-        lengths = struct.unpack_from(f"<{string[0]}I", string, 1)
-        ends = list(accumulate(lengths, initial=1 + 4 * len(lengths)))
-        return [string[a:b] for a, b in pairwise(ends)]
 
     def aux_loss(self) -> Tensor:
         """CompressAI's, of the quantiles; in its own precision also under autocast."""
@@ -330,7 +353,8 @@ class HumanMachineMixin:
     # Copies and moves keep tables that are fresh.
 
     def __getstate__(self):
-        return {**self.__dict__, "_tables_of": self._tables_of == self.weights_state()}
+        fresh = self._tables_of == self.weights_state()
+        return {**self.__dict__, "_tables_of": fresh, "_coder": None}
 
     def __setstate__(self, state):
         super().__setstate__(state)
@@ -340,6 +364,7 @@ class HumanMachineMixin:
         fresh = self._tables_of == self.weights_state()
         super()._apply(*args, **kwargs)
         self._tables_of = self.weights_state() if fresh else None
+        self._coder = None
         return self
 
     def hide_tables(self, hidden: bool = True) -> None:
@@ -357,6 +382,9 @@ class HumanMachineMixin:
                 module._non_persistent_buffers_set.difference_update(tables)
         if hidden:
             self.mark_stale()
+
+    def _tables_hidden(self) -> bool:
+        return any(m._non_persistent_buffers_set for m in self._entropy_models())
 
     def _entropy_models(self) -> list[EntropyModel]:
         return [m for m in self.modules() if isinstance(m, EntropyModel)]
@@ -383,7 +411,7 @@ class HumanMachineMixin:
                 self.g_t.reset()
             g_t = self.g_t.state_dict()
             state_dict.update({f"g_t.{key}": value for key, value in g_t.items()})
-        hidden = any(m._non_persistent_buffers_set for m in self._entropy_models())
+        hidden = self._tables_hidden()
         self.hide_tables()  # empties them: CompressAI resizes only empty ones
         self.hide_tables(False)
         try:
@@ -436,6 +464,14 @@ def _take_loaded_tables(model: HumanMachineMixin, incompatible_keys) -> None:
         m._quantized_cdf.numel() and not m._non_persistent_buffers_set for m in models
     ):
         model._tables_of = model.weights_state()
+
+
+def _with_tables(model: EntropyModel) -> EntropyModel:
+    if isinstance(model, GaussianConditional):
+        model.update_scale_table(get_scale_table(), force=True)
+    else:
+        model.update(force=True)
+    return model
 
 
 class _Constant(nn.Module):

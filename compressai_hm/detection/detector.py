@@ -6,7 +6,6 @@ with R in bits per original pixel, D_h the MSE times 255^2 and D_m the detector'
 losses on the decoded view.
 """
 
-import copy
 import logging
 from contextlib import nullcontext
 
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..codecs import HumanMachineMixin, picture_bits
+from ..codecs import picture_bits
 from .build import build_codec, detector_config, load_detector, mismatches
 from .view import DetectorView
 
@@ -109,8 +108,6 @@ class HumanMachineDetector(BaseDetector):
             self.detector = MODELS.build(detector)
             self.view = DetectorView(**resize)
         self._set_trainable(trainable)
-        self._coder: HumanMachineMixin | None = None
-        self._coder_of = None
 
     def part_parameters(self) -> dict[str, list[nn.Parameter]]:
         """The parameters of each part, the bottleneck's quantiles apart."""
@@ -160,7 +157,6 @@ class HumanMachineDetector(BaseDetector):
     def train(self, mode: bool = True):
         super().train(mode)
         if mode:
-            self._coder = None
             if self._stream_frozen:  # then it is the coded one: no noise
                 self.codec.eval()
                 for part in set(self.trainable) & {"g_s", "g_t"}:
@@ -242,10 +238,6 @@ class HumanMachineDetector(BaseDetector):
                 f"first is {prefix}{wrong[0]}"
             )
 
-    def _apply(self, fn, *args, **kwargs):
-        self._coder = None  # its buffers would stay behind
-        return super()._apply(fn, *args, **kwargs)
-
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
         """All terms, weighted; their sum is what is minimised.
 
@@ -322,16 +314,15 @@ class HumanMachineDetector(BaseDetector):
             ``coding="forward"``), ``x_hat`` and ``x_bar`` (``(3, H, W)`` uint8 RGB)
             and, where there is a detector, its ``pred_*`` at original size.
         """
-        coder = self.coder()
         for x, sample in zip(batch_inputs, batch_data_samples, strict=True):
             height, width = sample.img_shape[:2]
             x = x[None, :, :height, :width]
             if self.coding == "bytes":
-                coded = coder.compress(x)
+                coded = self.codec.compress(x)
                 bits = 8 * sum(len(s) for part in coded["strings"] for s in part)
-                views = coder.decompress(**coded)
+                views = self.codec.decompress(**coded)
             else:
-                out = coder(x)
+                out = self.codec(x)
                 bits = float(picture_bits(out["likelihoods"], [(height, width)])[0])
                 views = {k: out[k].clamp(0, 1) for k in ("x_hat", "x_bar")}
             sample.set_metainfo({"bits": bits})
@@ -349,25 +340,6 @@ class HumanMachineDetector(BaseDetector):
                     if key.startswith("pred_"):
                         sample.set_field(value, key)
         return batch_data_samples
-
-    def coder(self) -> HumanMachineMixin:
-        """The codec with tables of its present weights, for coding.
-
-        A copy that shares the weights: the tables are derived state and must reach
-        neither checkpoints nor EMA nor DDP. Made anew after training and loading.
-        """
-        if self._coder is None or self._coder_of != self.codec.weights_state():
-            shared = {id(p): p for p in self.codec.parameters()}
-            coder = copy.deepcopy(self.codec, shared).eval()
-            coder.update(force=True)
-            # Not a submodule: kept out of state_dict() and to().
-            object.__setattr__(self, "_coder", coder)
-            self._coder_of = self.codec.weights_state()
-        return self._coder
-
-    def refresh_tables(self) -> None:
-        """Has the tables made anew before the next picture is coded."""
-        self._coder = None
 
     def extract_feat(self, batch_inputs: Tensor):
         """The detector's features of the task view of ``(N, 3, H, W)`` pictures."""

@@ -71,10 +71,10 @@ def draw_views(model, picture, sample, classes=None, score_thr: float = 0.3):
     x_hat, x_bar = (
         sample.get(name).permute(1, 2, 0).cpu().numpy() for name in ("x_hat", "x_bar")
     )
-    coder = model.coder()
+    codec = model.codec
     with torch.no_grad():
-        x_01 = picture.flip(0)[None].to(next(coder.parameters()).device).float() / 255
-        likelihood = coder(x_01)["likelihoods"]["y"][0]
+        x_01 = picture.flip(0)[None].to(next(codec.parameters()).device).float() / 255
+        likelihood = codec(x_01)["likelihoods"]["y"][0]
     bits = (-likelihood.float().log2()).sum(0).cpu().numpy()
     bits = bits[: -(-x.shape[0] // 16), : -(-x.shape[1] // 16)]
 

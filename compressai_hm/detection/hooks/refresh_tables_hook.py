@@ -29,4 +29,4 @@ class RefreshTablesHook(Hook):
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
-        model.refresh_tables()
+        model.codec.mark_stale()

@@ -1,0 +1,241 @@
+"""The bitstream file: one picture, for humans and machines.
+
+::
+
+    offset  bytes  big-endian
+         0      3  "HMC"
+         3      1  format version
+         4      2  model: CRC-32 of its registered name, the low half
+         6      1  quality of the zoo entry, 0 for other weights; + 128 for ms-ssim
+         7      4  fingerprint of the entropy part (LatentCoder.fingerprint)
+        11      3  height in pixels
+        14      3  width in pixels
+        17      3  bytes of z's stream
+        20      4  bytes of y's stream
+        24      4  CRC-32 of the rest of the file
+        28      4  CRC-32 of the decoded symbols (int16 little-endian, in coding order)
+        32         z's stream, y's stream
+
+Any change to what a file decodes to is a new format version.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+import torch
+from compressai.registry import MODELS
+from torch import Tensor
+
+from .entropy import BitstreamError
+from .human_machine import HumanMachineMixin
+
+MAGIC = b"HMC"
+VERSION = 1
+HEADER_BYTES = 32
+MAX_PIXELS = 2**26
+"""Larger pictures are refused unless asked for: a forged size costs time and memory."""
+
+
+@dataclass(frozen=True)
+class Bitstream:
+    """What a file holds.
+
+    Args:
+        model: Registered name; None for a model that is not registered here.
+        model_id: 2 bytes of the name's CRC-32.
+        quality: Of the zoo entry; 0 for other weights.
+        metric: "mse" or "ms-ssim": what the zoo entry was trained for.
+        fingerprint: Of the entropy part that it was coded with.
+        size: (H, W) in pixels.
+        y: y's stream.
+        z: z's stream.
+        symbols_crc: CRC-32 of the decoded symbols.
+    """
+
+    model: str | None
+    model_id: int
+    quality: int
+    metric: str
+    fingerprint: bytes
+    size: tuple[int, int]
+    y: bytes
+    z: bytes
+    symbols_crc: int
+
+    @classmethod
+    def read(cls, data: bytes) -> "Bitstream":
+        """Parses and checks a file; no weights needed.
+
+        Raises:
+            BitstreamError: If it is not one, or is damaged.
+        """
+        if data[:3] != MAGIC:
+            raise BitstreamError(
+                f"not a compressai_hm bitstream: it begins with {data[:3]!r}, "
+                f"not {MAGIC!r}"
+            )
+        if len(data) < HEADER_BYTES:
+            raise BitstreamError(
+                f"the file is cut off: {len(data)} bytes, and the header alone has "
+                f"{HEADER_BYTES}"
+            )
+        if data[3] != VERSION:
+            raise BitstreamError(
+                f"the file has format version {data[3]}, this compressai_hm reads "
+                f"{VERSION}; use the version that wrote it"
+            )
+        model_id, quality = struct.unpack_from(">HB", data, 4)
+        height, width, z_bytes = (int.from_bytes(data[i : i + 3]) for i in (11, 14, 17))
+        y_bytes, crc, symbols_crc = struct.unpack_from(">III", data, 20)
+        expected = HEADER_BYTES + y_bytes + z_bytes
+        if len(data) != expected:
+            raise BitstreamError(
+                f"the file has {len(data)} bytes, its header says {expected}: it is "
+                "cut off, damaged, or something was appended"
+            )
+        if _crc(data) != crc:
+            raise BitstreamError("the file is damaged: its checksum does not match")
+        if not height or not width:
+            raise BitstreamError(f"the file is forged: a picture of {width}x{height}")
+        return cls(
+            model=_names().get(model_id),
+            model_id=model_id,
+            quality=quality & 127,
+            metric="ms-ssim" if quality & 128 else "mse",
+            fingerprint=data[7:11],
+            size=(height, width),
+            y=data[HEADER_BYTES + z_bytes :],
+            z=data[HEADER_BYTES : HEADER_BYTES + z_bytes],
+            symbols_crc=symbols_crc,
+        )
+
+    def to_bytes(self) -> bytes:
+        """The file.
+
+        Raises:
+            ValueError: If a number does not fit the format.
+        """
+        quality = self.quality + 128 * (self.metric == "ms-ssim")
+        try:
+            head = b"".join(
+                (
+                    MAGIC,
+                    struct.pack(">BHB", VERSION, self.model_id, quality),
+                    self.fingerprint,
+                    *(n.to_bytes(3) for n in (*self.size, len(self.z))),
+                    struct.pack(">I", len(self.y)),
+                )
+            )
+        except (OverflowError, struct.error):
+            raise ValueError(
+                f"a picture of {self.size[1]}x{self.size[0]} at quality {self.quality} "
+                "does not fit the file format"
+            ) from None
+        data = head + bytes(4) + struct.pack(">I", self.symbols_crc) + self.z + self.y
+        return data[:24] + struct.pack(">I", _crc(data)) + data[28:]
+
+    def weights(self) -> str:
+        """For people: which weights it was coded with."""
+        name = self.model or f"a model unknown here (id {self.model_id:04x})"
+        entry = f" quality {self.quality} ({self.metric})" if self.quality else ""
+        return f"{name}{entry}, entropy part {self.fingerprint.hex()}"
+
+
+@torch.no_grad()
+def encode(
+    net: HumanMachineMixin, x: Tensor, quality: int = 0, metric: str = "mse"
+) -> bytes:
+    """Codes a picture to a file.
+
+    Args:
+        net: The codec.
+        x: RGB in [0, 1], ``(1, 3, H, W)``.
+        quality: Of the zoo entry that net is; 0 for other weights.
+        metric: Of the zoo entry.
+
+    Raises:
+        ValueError: If x is not such a picture, or too large for the format.
+    """
+    if len(x) != 1:
+        raise ValueError(f"a file holds one picture, got {len(x)}")
+    coded = net.encode_latent(net.analyse(x))
+    return Bitstream(
+        model=None,
+        model_id=_id(_name_of(net)),
+        quality=quality,
+        metric=metric,
+        fingerprint=net.latent_coder().fingerprint(),
+        size=tuple(x.shape[-2:]),
+        y=coded.strings[0][0],
+        z=coded.strings[1][0],
+        symbols_crc=zlib.crc32(coded.symbols[0].tobytes()),
+    ).to_bytes()
+
+
+@torch.no_grad()
+def decode(
+    net: HumanMachineMixin,
+    data: bytes,
+    views: tuple[str, ...] = ("human", "machine"),
+    max_pixels: int = MAX_PIXELS,
+) -> dict[str, Tensor]:
+    """Decodes a file.
+
+    Args:
+        net: The codec that coded it.
+        data: The file.
+        views: Any of "human" and "machine"; only these are computed.
+        max_pixels: Pictures of more pixels are refused.
+
+    Returns:
+        ``x_hat`` and / or ``x_bar``, ``(1, 3, H, W)`` in [0, 1].
+
+    Raises:
+        BitstreamError: If the file is damaged, forged, of other weights or too large.
+    """
+    stream = Bitstream.read(data)
+    height, width = stream.size
+    if height * width > max_pixels:
+        raise BitstreamError(
+            f"the file says that the picture has {width}x{height} pixels, more than "
+            f"max_pixels={max_pixels}; raise that if you trust the file"
+        )
+    name, own = _name_of(net), net.latent_coder().fingerprint()
+    if (stream.model_id, stream.fingerprint) != (_id(name), own):
+        raise BitstreamError(
+            f"the file was coded with other weights: it needs {stream.weights()}; "
+            f"given is {name}, entropy part {own.hex()}"
+        )
+    y_hat, symbols = net.decode_latent([[stream.y], [stream.z]], stream.size)
+    if zlib.crc32(symbols[0].tobytes()) != stream.symbols_crc:
+        raise BitstreamError("the file is damaged: it decodes to other symbols")
+    out = net.synthesise(y_hat, stream.size, views)
+    return {key: view.clamp(0, 1) for key, view in out.items()}
+
+
+def _crc(data: bytes) -> int:
+    """Of all but the field that holds it."""
+    return zlib.crc32(data[28:], zlib.crc32(data[:24]))
+
+
+def _id(name: str) -> int:
+    return zlib.crc32(name.encode()) & 0xFFFF
+
+
+def _names() -> dict[int, str]:
+    return {
+        _id(name): name
+        for name, model in MODELS.items()
+        if isinstance(model, type) and issubclass(model, HumanMachineMixin)
+    }
+
+
+def _name_of(net: HumanMachineMixin) -> str:
+    for name, model in MODELS.items():
+        if model is type(net):
+            return name
+    raise ValueError(
+        f"{type(net).__name__} has no registered name to write into the file; "
+        'register it with @register_model("hm-...")'
+    )
