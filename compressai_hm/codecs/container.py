@@ -13,7 +13,8 @@
         17      3  bytes of z's stream
         20      4  bytes of y's stream
         24      4  CRC-32 of the rest of the file
-        28      4  CRC-32 of the decoded symbols (int16 little-endian, in coding order)
+        28      4  CRC-32 of bytes 0 to 23 and the decoded symbols (int16 little-endian,
+                   in coding order)
         32         z's stream, y's stream
 
 Any change to what a file decodes to is a new format version.
@@ -21,13 +22,14 @@ Any change to what a file decodes to is a new format version.
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from compressai.registry import MODELS
 from torch import Tensor
 
-from .entropy import BitstreamError
+from .entropy import BitstreamError, Coded
 from .human_machine import HumanMachineMixin
 
 MAGIC = b"HMC"
@@ -50,7 +52,7 @@ class Bitstream:
         size: (H, W) in pixels.
         y: y's stream.
         z: z's stream.
-        symbols_crc: CRC-32 of the decoded symbols.
+        symbols_crc: CRC-32 of the file's first 24 bytes and the decoded symbols.
     """
 
     model: str | None
@@ -94,7 +96,7 @@ class Bitstream:
                 f"the file has {len(data)} bytes, its header says {expected}: it is "
                 "cut off, damaged, or something was appended"
             )
-        if _crc(data) != crc:
+        if zlib.crc32(data[28:], zlib.crc32(data[:24])) != crc:
             raise BitstreamError("the file is damaged: its checksum does not match")
         if not height or not width:
             raise BitstreamError(f"the file is forged: a picture of {width}x{height}")
@@ -116,9 +118,15 @@ class Bitstream:
         Raises:
             ValueError: If a number does not fit the format.
         """
+        rest = struct.pack(">I", self.symbols_crc) + self.z + self.y
+        head = self.head()
+        return head + struct.pack(">I", zlib.crc32(rest, zlib.crc32(head))) + rest
+
+    def head(self) -> bytes:
+        """The file's first 24 bytes."""
         quality = self.quality + 128 * (self.metric == "ms-ssim")
         try:
-            head = b"".join(
+            return b"".join(
                 (
                     MAGIC,
                     struct.pack(">BHB", VERSION, self.model_id, quality),
@@ -132,8 +140,10 @@ class Bitstream:
                 f"a picture of {self.size[1]}x{self.size[0]} at quality {self.quality} "
                 "does not fit the file format"
             ) from None
-        data = head + bytes(4) + struct.pack(">I", self.symbols_crc) + self.z + self.y
-        return data[:24] + struct.pack(">I", _crc(data)) + data[28:]
+
+    def crc_of(self, symbols: np.ndarray) -> int:
+        """What ``symbols_crc`` must be if these were decoded."""
+        return zlib.crc32(symbols.tobytes(), zlib.crc32(self.head()))
 
     def weights(self) -> str:
         """For people: which weights it was coded with."""
@@ -160,17 +170,37 @@ def encode(
     if len(x) != 1:
         raise ValueError(f"a file holds one picture, got {len(x)}")
     coded = net.encode_latent(net.analyse(x))
-    return Bitstream(
+    return pack(net, coded, tuple(x.shape[-2:]), quality, metric)
+
+
+def pack(
+    net: HumanMachineMixin,
+    coded: Coded,
+    size: tuple[int, int],
+    quality: int = 0,
+    metric: str = "mse",
+) -> bytes:
+    """The file of one picture's streams; see :func:`encode`.
+
+    Args:
+        net: The codec that coded them.
+        coded: What its ``encode_latent`` gave for one picture.
+        size: (H, W) of the picture.
+        quality: Of the zoo entry that net is; 0 for other weights.
+        metric: Of the zoo entry.
+    """
+    stream = Bitstream(
         model=None,
         model_id=_id(_name_of(net)),
         quality=quality,
         metric=metric,
         fingerprint=net.latent_coder().fingerprint(),
-        size=tuple(x.shape[-2:]),
+        size=size,
         y=coded.strings[0][0],
         z=coded.strings[1][0],
-        symbols_crc=zlib.crc32(coded.symbols[0].tobytes()),
-    ).to_bytes()
+        symbols_crc=0,
+    )
+    return replace(stream, symbols_crc=stream.crc_of(coded.symbols[0])).to_bytes()
 
 
 @torch.no_grad()
@@ -208,15 +238,10 @@ def decode(
             f"given is {name}, entropy part {own.hex()}"
         )
     y_hat, symbols = net.decode_latent([[stream.y], [stream.z]], stream.size)
-    if zlib.crc32(symbols[0].tobytes()) != stream.symbols_crc:
+    if stream.crc_of(symbols[0]) != stream.symbols_crc:
         raise BitstreamError("the file is damaged: it decodes to other symbols")
     out = net.synthesise(y_hat, stream.size, views)
     return {key: view.clamp(0, 1) for key, view in out.items()}
-
-
-def _crc(data: bytes) -> int:
-    """Of all but the field that holds it."""
-    return zlib.crc32(data[28:], zlib.crc32(data[:24]))
 
 
 def _id(name: str) -> int:

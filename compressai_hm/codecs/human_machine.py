@@ -34,6 +34,7 @@ from torch import Tensor
 
 from .adaptation import DynamicAdaptation
 from .entropy import BitstreamError, Coded, LatentCoder
+from .tiles import tiled
 
 STRIDE = 64
 """Pictures are padded to a multiple of this: 16 for y times 4 for z."""
@@ -139,13 +140,22 @@ class HumanMachineMixin:
             )
         height, width = x.shape[-2:]
         pad = (0, -width % STRIDE, 0, -height % STRIDE)
-        return self._each(self.g_a, F.pad(x, pad, mode="replicate") if any(pad) else x)
+        if any(pad):
+            x = F.pad(x, pad, mode="replicate")
+        return self._each(self.g_a, x, 1 / 16)
 
-    def _each(self, transform: nn.Module, x: Tensor) -> Tensor:
-        """In eval mode one picture at a time: its numbers depend on no other's."""
-        if self.training or len(x) == 1:
+    def _each(self, transform: nn.Module, x: Tensor, scale: float = 1) -> Tensor:
+        """In eval mode one picture at a time: its numbers depend on no other's.
+
+        Args:
+            transform: g_a, g_s, g_t or h_a.
+            x: ``(N, C, h, w)``.
+            scale: The sides of the output over those of x.
+        """
+        if self.training:
             return transform(x)
-        return torch.cat([transform(picture) for picture in x.split(1)])
+        outs = [tiled(transform, picture, scale) for picture in x.split(1)]
+        return outs[0] if len(outs) == 1 else torch.cat(outs)
 
     def code_latent(self, y: Tensor) -> dict[str, Any]:
         """The entropy model alone, in its own precision also under autocast.
@@ -180,10 +190,10 @@ class HumanMachineMixin:
         """z of y."""
         with torch.autocast(y.device.type, enabled=False):
             if isinstance(self, SimpleVAECompressionModel):
-                return self._each(self.latent_codec["hyper"].h_a, y)
+                return self._each(self.latent_codec["hyper"].h_a, y, 1 / 4)
             if not isinstance(self, MeanScaleHyperprior):
                 y = y.abs()  # Ballé 2018's h_a
-            return self._each(self.h_a, y)
+            return self._each(self.h_a, y, 1 / 4)
 
     def synthesise(
         self,
@@ -212,7 +222,7 @@ class HumanMachineMixin:
         out = {}
         if not views:
             return out
-        x_hat = self._each(self.g_s, y_hat)
+        x_hat = self._each(self.g_s, y_hat, 16)
         if "human" in views:
             out["x_hat"] = x_hat[..., : size[0], : size[1]]
         if "machine" in views:

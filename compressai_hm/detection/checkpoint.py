@@ -1,6 +1,5 @@
 """Where weights come from and how checkpoints are written."""
 
-import os
 from pathlib import Path
 from urllib.error import URLError
 
@@ -9,6 +8,8 @@ from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
+
+from ..codecs.files import write_whole
 
 WEIGHTS = Path(__file__).parent.parent / "zoo" / "weights"
 
@@ -63,11 +64,4 @@ class AtomicLocalBackend(LocalBackend):
     """Writes aside and renames, so that no half-written checkpoint is ever found."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        path = Path(filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.part")
-        with open(aside, "wb") as f:
-            f.write(obj)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(aside, path)
+        write_whole(obj, filepath)

@@ -10,6 +10,7 @@ from urllib.error import URLError
 
 import compressai.zoo
 import torch
+from compressai.registry import MODELS
 from compressai.zoo.image import cfgs as _base_cfgs
 from compressai.zoo.image import model_architectures, model_urls
 from torch import nn
@@ -72,6 +73,39 @@ def load_model(
     if pretrained == "base":
         net.load_state_dict(_base_weights(name, quality, metric, progress))
     return net
+
+
+def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
+    """An HM model from a file.
+
+    Args:
+        path: What CompressAI's training, ``ExportCodecHook`` or this package's training
+            wrote.
+        name: Its registered name; left out, the weights tell which of the zoo's it is.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no HM model, or another than ``name``.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint")
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # unpickling rubbish raises almost anything
+        raise ValueError(f"{path}: not a checkpoint ({e})") from e
+    for key in ("state_dict", "network"):
+        weights = weights.get(key, weights)
+    codec = {k[6:]: v for k, v in weights.items() if k.startswith("codec.")}
+    weights = compressai.zoo.load_state_dict(codec or weights)
+    for candidate in [name] if name else HM_MODELS:
+        try:
+            return MODELS[candidate].from_state_dict(weights)
+        except (RuntimeError, KeyError, IndexError) as e:
+            reason = e
+    raise ValueError(
+        f"{path}: not the weights of {name or 'any of the HM models'}"
+        + (f" ({reason})" if name else "")
+    )
 
 
 def _base_weights(name: str, quality: int, metric: str, progress: bool) -> dict:

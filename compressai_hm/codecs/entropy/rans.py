@@ -9,8 +9,9 @@ that has no room for it, is undefined behaviour there. Here
   more entry of no probability in their place. The last symbol of a table, its tail, is
   our escape, and two bytes with the value follow after the step's symbols;
 - the first word of the padding is a mark. The coder's state ends as it began, so what
-  decodes after the last symbol is the mark, unless the stream is not what was coded:
-  a check of 32 bits that takes no byte of the file;
+  decodes after the last symbol is the mark, if all of the stream was read and no more:
+  a check that takes no byte of the file. (It may miss a change of one symbol into
+  another of equal probability; the file's checksums do not.)
 - in long streams a mark of two bytes follows at every 2**18 symbols, so that a broken
   one is noticed soon;
 - its encoder, which writes past its buffer for fewer than 4 symbols, gets more.

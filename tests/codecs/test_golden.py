@@ -1,0 +1,78 @@
+"""Streams written once, and decoded for ever.
+
+A change here means that files of users no longer decode: it needs a new format version,
+golden streams of its own, and a reader that still takes the old ones.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from compressai.entropy_models.entropy_models import EntropyModel
+
+from compressai_hm.codecs import HM_MODELS, Bitstream, container, decode
+
+from .families import drawn_latents, families, portable
+
+GOLDEN = Path(__file__).parent / "golden"
+SIZE = (100, 170)
+
+
+def golden_codec(name):
+    """Weights from integers; tables, which floating point makes, from the file."""
+    net = portable(name)
+    stored = np.load(GOLDEN / "tables.npz")
+    for module in net.modules():
+        if isinstance(module, EntropyModel):
+            kind = type(module).__name__
+            for buffer in [b for b in module._buffers if f"{kind}/{b}" in stored]:
+                module._buffers[buffer] = torch.from_numpy(stored[f"{kind}/{buffer}"])
+    return type(net).from_state_dict(net.state_dict()).eval()
+
+
+def digest(y_hat):
+    return hashlib.sha256(y_hat.mul(2**14).long().numpy().tobytes()).hexdigest()
+
+
+@families
+def test_golden_streams_decode(name):
+    net, data = golden_codec(name), (GOLDEN / f"{name}.hmc").read_bytes()
+    stream = Bitstream.read(data)
+    assert (stream.model, stream.size, stream.quality) == (name, SIZE, 0)
+    views = decode(net, data)  # compares the symbols with the file's checksum
+    assert {v.shape for v in views.values()} == {(1, 3, *SIZE)}
+    y_hat, _ = net.latent_coder().decode([stream.y], [stream.z], (2, 3))
+    assert digest(y_hat) == json.loads((GOLDEN / "y_hat.json").read_text())[name]
+
+
+@families
+def test_golden_streams_are_written_again(name):
+    net = golden_codec(name)
+    coded = net.latent_coder().encode(*drawn_latents(net, 2, 3))
+    expected = (GOLDEN / f"{name}.hmc").read_bytes()
+    assert container.pack(net, coded, SIZE) == expected
+
+
+def write():
+    """What made the files of this format version; never run on it again."""
+    tables, digests = {}, {}
+    net = portable("hm-mbt2018")
+    net.update(force=True)
+    for module in net._entropy_models():
+        for key in ("_offset", "_quantized_cdf", "_cdf_length", "scale_table"):
+            if key in module._buffers:
+                tables[f"{type(module).__name__}/{key}"] = module._buffers[key].numpy()
+    np.savez_compressed(GOLDEN / "tables.npz", **tables)
+    for name in HM_MODELS:
+        net = golden_codec(name)
+        coded = net.latent_coder().encode(*drawn_latents(net, 2, 3))
+        (GOLDEN / f"{name}.hmc").write_bytes(container.pack(net, coded, SIZE))
+        y_hat, _ = net.latent_coder().decode(*coded.strings, (2, 3))
+        digests[name] = digest(y_hat)
+    (GOLDEN / "y_hat.json").write_text(json.dumps(digests, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    write()

@@ -1,0 +1,188 @@
+"""Codes pictures into small files, and decodes them for humans and machines.
+
+python tools/codec.py encode photos --checkpoint codec.pth.tar --out streams
+python tools/codec.py decode streams --checkpoint codec.pth.tar --out decoded
+python tools/codec.py info streams
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import nn
+from tqdm import tqdm
+
+from compressai_hm.codecs import Bitstream, BitstreamError, container, decode, encode
+from compressai_hm.codecs.files import read_picture, write_png, write_whole
+from compressai_hm.zoo import cfgs, load_checkpoint, load_model
+
+SUFFIX = ".hmc"
+VIEWS = {"human": "x_hat", "machine": "x_bar"}
+
+
+def main() -> int:
+    args = parse()
+    jobs = list(find(args))
+    if not jobs:
+        kind = "pictures" if args.command == "encode" else f"{SUFFIX} files"
+        sys.exit(f"there are no {kind} in {', '.join(map(str, args.inputs))}")
+    run = {"encode": encode_file, "decode": decode_file, "info": info_file}
+    if args.command != "info" and (args.checkpoint or args.model):
+        try:
+            weights(args.checkpoint, args.model, args.quality, args.metric)
+        except (OSError, ValueError, RuntimeError) as e:
+            sys.exit(str(e))
+    failed, lines, bpps = [], [], []
+    sources: dict[Path, Path] = {}
+    with tqdm(jobs, unit="picture", disable=args.command == "info") as bar:
+        for source, target in bar:
+            bar.set_postfix_str(source.name)
+            try:
+                first = sources.setdefault(target, source)
+                if first is not source:
+                    raise ValueError(f"{first} has the same name; give another --out")
+                line, bpp = run[args.command](args, source, target)
+            except (OSError, ValueError, RuntimeError) as e:
+                failed.append(f"{source}: {str(e).removeprefix(f'{source}: ')}")
+                continue
+            lines.append(line)
+            bpps.append(bpp)
+    print("\n".join(lines))
+    if len(bpps) > 1:
+        print(f"{len(bpps)} pictures, {sum(bpps) / len(bpps):.4f} bpp on average")
+    for line in failed:
+        print(line, file=sys.stderr)
+    if failed:
+        print(f"{len(failed)} of {len(jobs)} failed", file=sys.stderr)
+    return bool(failed)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("encode", f"pictures to {SUFFIX} files"),
+        ("decode", f"{SUFFIX} files to PNG"),
+        ("info", f"what {SUFFIX} files hold; needs no weights"),
+    ):
+        sub = commands.add_parser(name, help=text)
+        sub.add_argument("inputs", nargs="+", type=Path, help="files or folders")
+        if name == "info":
+            continue
+        sub.add_argument("--out", type=Path, help="folder; default: beside the input")
+        sub.add_argument("--checkpoint", type=Path, help="weights of your own")
+        sub.add_argument(
+            "--model",
+            help="zoo entry, or the registered name of --checkpoint's model"
+            + ("; default: what the file says" if name == "decode" else ""),
+        )
+        sub.add_argument("--quality", type=int, help="of the zoo entry")
+        sub.add_argument("--metric", default="mse", choices=("mse", "ms-ssim"))
+        if name == "decode":
+            sub.add_argument("--view", default="both", choices=(*VIEWS, "both"))
+            sub.add_argument(
+                "--max-pixels",
+                type=int,
+                default=container.MAX_PIXELS,
+                help="refuse larger pictures; default: %(default)s",
+            )
+    args = parser.parse_args()
+    if args.command == "info":
+        return args
+    if args.checkpoint and args.quality is not None:
+        parser.error("--quality belongs to a zoo entry; --checkpoint is another")
+    if not args.checkpoint:
+        if args.command == "encode" and None in (args.model, args.quality):
+            parser.error("say which weights: --model and --quality, or --checkpoint")
+        if (args.model is None) != (args.quality is None):
+            parser.error("--model and --quality go together")
+        if args.model and args.model not in cfgs:
+            parser.error(f"--model {args.model}: there are {', '.join(cfgs)}")
+    if args.out and args.out.is_file():
+        parser.error(f"--out {args.out} is a file; give a folder")
+    return args
+
+
+def find(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
+    """The files to work on, and the path without suffix to write each to."""
+    Image.init()
+    wanted = set(Image.EXTENSION) if args.command == "encode" else {SUFFIX}
+    out = getattr(args, "out", None)
+    for given in args.inputs:
+        if not given.is_dir():
+            yield given, (out or given.parent) / given.stem
+            continue
+        for path in sorted(given.rglob("*")):
+            if path.suffix.lower() in wanted and path.is_file():
+                yield path, (out or given) / path.relative_to(given).with_suffix("")
+
+
+@cache
+def weights(
+    checkpoint: Path | None, model: str | None, quality: int | None, metric: str
+) -> nn.Module:
+    """The codec, once for all files that it serves."""
+    if checkpoint:
+        net = load_checkpoint(checkpoint, model)
+    else:
+        net = load_model(model, quality, metric, pretrained="base")
+    return net.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def encode_file(args, source: Path, target: Path) -> tuple[str, float]:
+    target = target.with_name(target.name + SUFFIX)
+    net = weights(args.checkpoint, args.model, args.quality, args.metric)
+    x = read_picture(source).to(next(net.parameters()).device)
+    data = encode(net, x, args.quality or 0, args.metric)
+    write_whole(data, target)
+    bpp = 8 * len(data) / x[0, 0].numel()
+    return f"{target}: {len(data)} bytes, {bpp:.4f} bpp", bpp
+
+
+def decode_file(args, source: Path, target: Path) -> tuple[str, float]:
+    data = source.read_bytes()
+    stream = Bitstream.read(data)
+    which = args.checkpoint, args.model, args.quality, args.metric
+    if not args.checkpoint and not args.model:
+        if not stream.quality or stream.model not in cfgs:
+            raise BitstreamError(
+                f"give the weights with --checkpoint: {stream.weights()}"
+            )
+        which = None, stream.model, stream.quality, stream.metric
+    net = weights(*which)
+    views = tuple(VIEWS) if args.view == "both" else (args.view,)
+    out = decode(net, data, views, args.max_pixels)
+    paths = []
+    for view in views:
+        paths.append(target.with_name(f"{target.name}.{view}.png"))
+        write_png(out[VIEWS[view]], paths[-1])
+    return ", ".join(map(str, paths)), _bpp(stream, data)
+
+
+def info_file(args, source: Path, target: Path) -> tuple[str, float]:
+    data = source.read_bytes()
+    stream = Bitstream.read(data)
+    height, width = stream.size
+    bpp = _bpp(stream, data)
+    return (
+        f"{source}: {width}x{height}, {len(data)} bytes, {bpp:.4f} bpp "
+        f"(y {len(stream.y)}, z {len(stream.z)}), {stream.weights()}",
+        bpp,
+    )
+
+
+def _bpp(stream: Bitstream, data: bytes) -> float:
+    return 8 * len(data) / (stream.size[0] * stream.size[1])
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped; every file written so far is whole")
