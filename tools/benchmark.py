@@ -1,18 +1,27 @@
-"""Speed, both sides of a comparison in one run: python tools/benchmark.py train"""
+"""Speed, both sides of a comparison in one run.
+
+python tools/benchmark.py train
+python tools/benchmark.py codec
+"""
 
 import argparse
+import contextlib
 import statistics
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import torch
-from mmdet.registry import MODELS
-from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from torch import nn
+from tqdm import tqdm
 
-import compressai_hm.detection  # noqa: F401
-from compressai_hm.codecs import picture_bits
+import compressai_hm.zoo
+from compressai_hm.codecs import HM_MODELS, HumanMachineMixin, picture_bits
+from compressai_hm.codecs.files import read_picture
+from compressai_hm.zoo import load_checkpoint, load_model
+
+DEMO_CODEC = Path(compressai_hm.zoo.__file__).parent / "weights/demo_codec.pth"
 
 
 def train(args: argparse.Namespace) -> None:
@@ -22,6 +31,14 @@ def train(args: argparse.Namespace) -> None:
     of x_bar in place of the detector; the detector its normalised input, whose gradient
     it computes as well. What lies between the two is in the full step alone.
     """
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import init_default_scope
+    from mmengine.runner import Runner
+
+    import compressai_hm.detection  # noqa: F401
+
     cfg = Config.fromfile(args.config)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
@@ -75,6 +92,203 @@ def train(args: argparse.Namespace) -> None:
     print(f"full / (codec + detector) {medians['full step'] / own:.3f}")
 
 
+def codec(args: argparse.Namespace) -> None:
+    """Coding with an HM model against CompressAI's own with the same weights.
+
+    Without ``--pretrained`` the weights are random, but the entropy part predicts the
+    scale that the latents have, so that they cost 0.3 to 1 bpp. "latents" is coding
+    without g_a and g_s, which are the floor of the whole.
+    """
+    names = args.models or list(HM_MODELS)
+    print(f"{torch.get_num_threads()} threads, medians of {args.repeats}, seconds")
+    for name in names:
+        ours, base = _codecs(name, args.quality, args.pretrained)
+        for size in args.sizes:
+            width, height = map(int, size.split("x"))
+            x = _picture(height, width)
+            rows = _timed(ours, base, x, args.repeats)
+            coded = ours.compress(x)["strings"]
+            bpp = 8 * sum(len(s) for part in coded for s in part) / (height * width)
+            print(f"{name} {size}, {bpp:.2f} bpp")
+            print(
+                f"{'':18}{'ours':>8}{'CompressAI':>12}{'ratio':>8}{'MiB':>8}{'MiB':>8}"
+            )
+            for row, ((a, a_mib), (b, b_mib)) in rows.items():
+                print(
+                    f"  {row:16}{a:8.3f}{b:12.3f}{b / a:8.2f}{a_mib:8.0f}{b_mib:8.0f}"
+                )
+
+
+def _picture(height: int, width: int) -> torch.Tensor:
+    x = torch.rand(1, 3, height // 8, width // 8)
+    return nn.functional.interpolate(x, (height, width), mode="bicubic").clamp(0, 1)
+
+
+@torch.no_grad()
+def _codecs(name: str, quality: int, pretrained: bool) -> tuple[nn.Module, nn.Module]:
+    """The HM model, and its base with the same weights."""
+    torch.manual_seed(0)
+    weights = "base" if pretrained else False
+    ours = load_model(name, quality, pretrained=weights, g_t_width=0).eval()
+    if not pretrained:
+        sigma = 0.4
+        y = ours.analyse(_picture(256, 256))
+        last = [m for m in ours.g_a.modules() if isinstance(m, nn.Conv2d)][-1]
+        last.weight *= sigma / y.std()
+        last.bias *= sigma / y.std()
+        for net in _parameter_nets(ours):
+            last = [m for m in net.modules() if isinstance(m, nn.Conv2d)][-1]
+            last.weight *= 0.01
+            last.bias.zero_()
+            scales = len(last.bias) // (1 if "hyperprior" in name else 2)
+            last.bias[:scales] = sigma
+    ours.update(force=True)
+    return ours, _base(ours)
+
+
+def _parameter_nets(net: nn.Module) -> list[nn.Module]:
+    """What gives scales and means."""
+    named = [m for n, m in net.named_modules() if n.endswith("entropy_parameters")]
+    return [m for m in named if list(m.children())] or [net.h_s]
+
+
+@torch.no_grad()
+def _timed(ours, base, x, repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """Per row and side the median seconds and the peak of memory in MiB."""
+    y = ours.analyse(x)
+    coded = {net: net.compress(x) for net in (ours, base)}
+    y_hat, _ = ours.decode_latent(**coded[ours])
+
+    def without(net, part: str, stand_in):
+        def run(do):
+            own = net._modules[part]
+            net._modules[part] = stand_in
+            try:
+                return do()
+            finally:
+                net._modules[part] = own
+
+        return run
+
+    class Gives(nn.Module):
+        def __init__(self, out):
+            super().__init__()
+            self.out = out
+
+        def forward(self, _):
+            return self.out
+
+    def both(do):
+        return [lambda net=net: do(net) for net in (ours, base)]
+
+    rows = {
+        "encode": both(lambda net: net.compress(x)),
+        "decode": [
+            lambda: ours.decompress(**coded[ours], views=("human",)),
+            lambda: base.decompress(**coded[base]),
+        ],
+        "encode latents": [
+            lambda: ours.encode_latent(y),
+            lambda: without(base, "g_a", Gives(y))(lambda: base.compress(x)),
+        ],
+        "decode latents": [
+            lambda: ours.decode_latent(**coded[ours]),
+            lambda: without(base, "g_s", Gives(x))(
+                lambda: base.decompress(**coded[base])
+            ),
+        ],
+        "g_a": [lambda: ours.analyse(x), lambda: base.g_a(x)],
+        "g_s": [
+            lambda: ours.synthesise(y_hat, x.shape[-2:], ("human",)),
+            lambda: base.g_s(y_hat),
+        ],
+    }
+    found = {}
+    for row, sides in rows.items():
+        times, peaks = ([], []), [0.0, 0.0]
+        for i in range(repeats + 1):
+            for side, do in enumerate(sides):
+                _forget_peak()
+                started = time.perf_counter()
+                do()
+                if i or repeats == 1:  # the first warms up
+                    times[side].append(time.perf_counter() - started)
+                peaks[side] = max(peaks[side], _peak_mib())
+        found[row] = [
+            (statistics.median(t), p) for t, p in zip(times, peaks, strict=True)
+        ]
+    return found
+
+
+def _forget_peak() -> None:
+    with contextlib.suppress(OSError):  # Linux only
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_mib() -> float:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+@torch.no_grad()
+def fixed_point(args: argparse.Namespace) -> None:
+    """Bits and PSNR of exact coding against CompressAI's floating point.
+
+    Both sides code real bytes with the same weights.
+    """
+    ours = load_checkpoint(args.checkpoint).eval()
+    ours.ensure_tables()
+    base = _base(ours)
+    if args.pictures:
+        paths = sorted(p for p in args.pictures.iterdir() if p.is_file())
+        pictures = map(read_picture, paths[: args.count])
+    else:
+        pictures = _drawn(args.count)
+    found: list[list[float]] = []
+    for x in tqdm(pictures, unit="picture", total=args.count):
+        pad = (0, -x.shape[3] % 64, 0, -x.shape[2] % 64)
+        padded = nn.functional.pad(x, pad, mode="replicate")
+        row = []
+        for net, given in ((ours, x), (base, padded)):
+            coded = net.compress(given)
+            x_hat = net.decompress(**coded)["x_hat"]
+            x_hat = x_hat[..., : x.shape[2], : x.shape[3]]
+            bits = 8 * sum(len(s) for part in coded["strings"] for s in part)
+            mse = (x_hat - x).square().mean()
+            row += [bits / x[0, 0].numel(), -10 * mse.log10().item()]
+        found.append(row)
+    bpp, psnr, base_bpp, base_psnr = map(statistics.mean, zip(*found, strict=True))
+    print(f"{type(ours).__name__}, {len(found)} pictures, real bytes without header")
+    print(f"  exact           {bpp:8.4f} bpp {psnr:8.3f} dB")
+    print(f"  floating point  {base_bpp:8.4f} bpp {base_psnr:8.3f} dB")
+    print(f"  cost            {100 * (bpp / base_bpp - 1):+8.3f} %   ", end="")
+    print(f"{psnr - base_psnr:+8.4f} dB")
+
+
+def _drawn(count: int) -> Iterator[torch.Tensor]:
+    from compressai_hm.detection.synthetic import draw
+
+    for seed in range(count):
+        picture, *_ = draw(np.random.default_rng(seed), ellipses=bool(seed % 2))
+        yield torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+
+
+def _base(net: HumanMachineMixin) -> nn.Module:
+    """CompressAI's model with the same weights."""
+    mro = type(net).__mro__
+    base = mro[mro.index(HumanMachineMixin) + 1]
+    weights = {k: v for k, v in net.state_dict().items() if not k.startswith("g_t.")}
+    if isinstance(net, HM_MODELS["hm-elic2022"]):  # its own does not infer these
+        groups = net.latent_codec["y"].groups
+        base = base(net.g_a[0].out_channels, sum(groups), groups)
+        base.load_state_dict(weights)
+        return base.eval()
+    return base.from_state_dict(weights).eval()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True)
@@ -82,6 +296,20 @@ def main() -> None:
     command.add_argument("--config", default="mmdet_configs/hm_faster_rcnn_demo.py")
     command.add_argument("--repeats", type=int, default=9)
     command.set_defaults(run=train)
+    command = commands.add_parser("codec", help=codec.__doc__.splitlines()[0])
+    command.add_argument("--models", nargs="+", choices=list(HM_MODELS))
+    command.add_argument("--sizes", nargs="+", default=["768x512", "1280x720"])
+    command.add_argument("--quality", type=int, default=3)
+    command.add_argument("--pretrained", action="store_true", help="the base's weights")
+    command.add_argument("--repeats", type=int, default=3)
+    command.set_defaults(run=codec)
+    command = commands.add_parser(
+        "fixed-point", help=fixed_point.__doc__.splitlines()[0]
+    )
+    command.add_argument("--checkpoint", type=Path, default=DEMO_CODEC)
+    command.add_argument("--pictures", type=Path, help="folder; default: drawn ones")
+    command.add_argument("--count", type=int, default=24)
+    command.set_defaults(run=fixed_point)
     args = parser.parse_args()
     args.run(args)
 

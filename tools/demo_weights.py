@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from compressai_hm.codecs import HM_MODELS
+from compressai_hm.codecs.human_machine import TABLE_BUFFERS
 from compressai_hm.detection import AtomicLocalBackend, launch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +34,12 @@ def main() -> None:
             else value
             for key, value in saved["state_dict"].items()
         }
+        if part == "codec":  # with the tables that its streams are coded with
+            net = HM_MODELS["hm-mbt2018-mean"].from_state_dict(weights)
+            net.update(force=True)
+            for key, value in net.state_dict().items():
+                if key.split(".")[-1] in TABLE_BUFFERS:
+                    weights[key] = value
         with io.BytesIO() as f:
             torch.save({"state_dict": weights}, f)
             target = ROOT / f"compressai_hm/zoo/weights/demo_{part}.pth"

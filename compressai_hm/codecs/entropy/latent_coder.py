@@ -49,7 +49,7 @@ class Group:
         parameters: From the parts to scale and mean.
         parts: Its inputs: "hyper", "channels" (of the groups before), "spatial".
         tables: Of the conditional Gaussian.
-        thresholds: Between the scales of the tables, fixed point.
+        thresholds: The scales of the tables but the last, fixed point.
         means_first: Whether the means precede the scales; None without means.
         spatial: The convolution over what is decoded of these channels.
         across: The network over the groups before.
@@ -461,6 +461,5 @@ def _latent_codec_groups(y: nn.Module, own, first: int = 0) -> Iterator[Group]:
 
 
 def _thresholds(gaussian: GaussianConditional) -> Tensor:
-    """Between the scales of the table, so that the nearest (by ratio) is taken."""
-    table = gaussian.scale_table.double().cpu()
-    return ((table[1:] * table[:-1]).sqrt() * 2**FRACTION).floor()
+    """CompressAI's rule: the smallest scale of the table that is not below."""
+    return (gaussian.scale_table[:-1].double().cpu() * 2**FRACTION).floor()

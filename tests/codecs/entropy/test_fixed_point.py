@@ -145,7 +145,7 @@ def test_no_activations_can_leave_the_exact_range():
         with torch.no_grad():
             conv.weight *= scale
         (layer,) = FixedNet(conv).layers
-        largest = layer.weight.abs().sum(0) * LIMIT + layer.bias.abs()
+        largest = layer.weight.abs().sum(1) * LIMIT + layer.bias.abs()
         assert largest.max() <= 2**53
         assert layer.shift == 24 or largest.max() * 2 > 2**52
 
