@@ -8,10 +8,10 @@ that has no room for it, is undefined behaviour there. Here
 - CompressAI's own escapes, of unlimited length, are never reached: each table gets one
   more entry of no probability in their place. The last symbol of a table, its tail, is
   our escape, and two bytes with the value follow after the step's symbols;
-- the first word of the padding is a mark. The coder's state ends as it began, so what
-  decodes after the last symbol is the mark, if all of the stream was read and no more:
-  a check that takes no byte of the file. (It may miss a change of one symbol into
-  another of equal probability; the file's checksums do not.)
+- the padding begins with a mark. The coder's state ends as it began, so what decodes
+  after the last symbol is always the same, if the stream is what was coded: a check
+  that takes no byte of the file. (It misses a change of one symbol into another of
+  equal probability; the file's checksums do not.)
 - in long streams a mark of two bytes follows at every 2**18 symbols, so that a broken
   one is noticed soon;
 - its encoder, which writes past its buffer for fewer than 4 symbols, gets more.
@@ -28,12 +28,27 @@ LOWEST = -(2**15)
 """Symbols lie in [LOWEST, -LOWEST - 1]: an escape's two bytes."""
 
 _MARK = [0x5A, 0xC3]
-_END = [0x9D, 0x3A, 0xC5, 0x71]
+_END = bytes(range(0x9D, 0x9D + 32))
 _MARK_EVERY = 2**18
 
 
 class BitstreamError(ValueError):
     """A bitstream that cannot be decoded: damaged, forged, or of other weights."""
+
+
+_BYTES = [*range(0, TOTAL + 1, TOTAL // 256), TOTAL]
+
+
+def _after_end() -> list[int]:
+    """The bytes that decode after the end of any stream."""
+    encoder, decoder = BufferedRansEncoder(), RansDecoder()
+    args = [_BYTES], [len(_BYTES)], [0]
+    encoder.encode_with_indexes([0] * 8, [0] * 8, *args)
+    decoder.set_stream(encoder.flush() + _END)
+    return decoder.decode_stream([0] * 32, *args)[8:]
+
+
+_AFTER_END = _after_end()
 
 
 class Tables:
@@ -66,7 +81,7 @@ class Tables:
             row[: size + 1].tolist() + [TOTAL]
             for row, size in zip(cdfs, self.sizes, strict=True)
         ]
-        rows.append([*range(0, TOTAL + 1, TOTAL // 256), TOTAL])  # bytes
+        rows.append(_BYTES)
         self.rows = np.empty(len(rows), dtype=object)
         self.rows[:] = rows
         # The probability of every symbol; an escape's with its two bytes.
@@ -140,7 +155,7 @@ class Decoder:
             )
         self.tables, self.name = tables, name
         self._decoder = RansDecoder()
-        padding = bytes(_END) + bytes(longest - len(string) + 32)
+        padding = _END + bytes(longest - len(string) + 32)
         self._decoder.set_stream(string + padding)
         self._since_mark = 0
 
@@ -170,7 +185,7 @@ class Decoder:
         Raises:
             BitstreamError: If not.
         """
-        self._check(self._pull_bytes(4) == [0, *_END[1:]])
+        self._check(self._pull_bytes(len(_AFTER_END)) == _AFTER_END)
 
     def _check(self, ok: bool) -> None:
         if not ok:

@@ -1,0 +1,167 @@
+"""tools/codec.py, as it is typed."""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import compressai_hm.zoo
+from compressai_hm.codecs import HM_MODELS, encode
+from compressai_hm.codecs.files import read_picture
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools/codec.py"
+DEMO = Path(compressai_hm.zoo.__file__).parent / "weights/demo_codec.pth"
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["codec.py", *map(str, args)])
+        try:
+            code = runpy.run_path(str(TOOL))["main"]()
+        except SystemExit as e:
+            code = e.code
+        out, err = capsys.readouterr()
+        return code, out, err if isinstance(code, int) else f"{err}{code}"
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with pictures of two depths."""
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, size in (
+        ("a.png", (40, 70)),
+        ("b.jpg", (64, 64)),
+        ("more/c.png", (9, 9)),
+    ):
+        smooth = rng.integers(0, 255, (3, 3, 3), dtype=np.uint8)
+        picture = Image.fromarray(smooth).resize(size[::-1], Image.BICUBIC)
+        picture.save(folder / name)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_a_folder_goes_there_and_back(tool, pictures, tmp_path):
+    streams, decoded = tmp_path / "streams", tmp_path / "decoded"
+    code, out, _ = tool("encode", pictures, "--checkpoint", DEMO, "--out", streams)
+    assert code == 0 and "3 pictures" in out and "bpp on average" in out
+    found = sorted(str(p.relative_to(streams)) for p in streams.rglob("*.*"))
+    assert found == ["a.hmc", "b.hmc", "more/c.hmc"]
+
+    code, out, _ = tool("info", streams)
+    assert code == 0 and "70x40" in out and "hm-mbt2018-mean, entropy part" in out
+
+    code, out, _ = tool("decode", streams, "--checkpoint", DEMO, "--out", decoded)
+    assert code == 0
+    for view in ("human", "machine"):
+        again = read_picture(decoded / f"a.{view}.png")
+        error = (again - read_picture(pictures / "a.png")).square().mean()
+        assert -10 * error.log10() > 22
+
+    code, _, _ = tool(
+        "decode", streams / "a.hmc", "--checkpoint", DEMO, "--view", "human"
+    )
+    assert code == 0 and (streams / "a.human.png").exists()
+    assert not (streams / "a.machine.png").exists()
+
+
+def test_broken_files_are_reported_and_the_others_done(tool, pictures, tmp_path):
+    (pictures / "broken.png").write_bytes(b"\x89PNG\r\n rubbish")
+    Image.new("RGB", (8, 8)).save(pictures / "b.png")  # the same name as b.jpg
+    streams = tmp_path / "streams"
+    code, out, err = tool("encode", pictures, "--checkpoint", DEMO, "--out", streams)
+    assert code == 1 and "3 pictures" in out and "2 of 5 failed" in err
+    assert "broken.png: not a readable picture" in err
+    assert "b.png: " in err and "b.jpg has the same name" in err
+
+    data = (streams / "a.hmc").read_bytes()
+    (streams / "a.hmc").write_bytes(data[:-3])
+    code, _, err = tool(
+        "decode", streams, "--checkpoint", DEMO, "--out", tmp_path / "d"
+    )
+    assert code == 1 and "1 of 3 failed" in err and "a.hmc: the file has" in err
+    found = {p.name for p in (tmp_path / "d").rglob("*.png")}
+    assert found == {f"{n}.{v}.png" for n in "bc" for v in ("human", "machine")}
+
+
+def test_the_weights_a_file_needs_are_said(tool, pictures, tmp_path):
+    tool("encode", pictures / "a.png", "--checkpoint", DEMO)
+    code, _, err = tool("decode", pictures / "a.hmc")
+    assert code == 1 and "give the weights with --checkpoint: hm-mbt2018-mean" in err
+    other = HM_MODELS["hm-mbt2018-mean"](8, 12)
+    torch.save({"state_dict": other.state_dict()}, tmp_path / "other.pth")
+    code, _, err = tool(
+        "decode", pictures / "a.hmc", "--checkpoint", tmp_path / "other.pth"
+    )
+    assert code == 1 and "coded with other weights: it needs hm-mbt2018-mean" in err
+
+
+def test_a_file_of_a_zoo_entry_finds_its_weights(tool, tmp_path, monkeypatch):
+    """The header's model and quality choose the weights."""
+    asked = []
+
+    def load_model(*args, **kwargs):
+        asked.append((args, kwargs))
+        torch.manual_seed(0)
+        return HM_MODELS["hm-mbt2018-mean"](8, 12)
+
+    monkeypatch.setattr("compressai_hm.zoo.load_model", load_model)
+    data = encode(load_model().eval(), torch.rand(1, 3, 20, 20), 4, "ms-ssim")
+    (tmp_path / "x.hmc").write_bytes(data)
+    code, *_ = tool("decode", tmp_path / "x.hmc")
+    assert code == 0 and (tmp_path / "x.machine.png").exists()
+    assert asked[1] == (("hm-mbt2018-mean", 4, "ms-ssim"), {"pretrained": "base"})
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["encode", "x.png"], "--model and --quality, or --checkpoint"),
+        (["encode", "x.png", "--model", "hm-mbt2018"], "--model and --quality"),
+        (["encode", "x.png", "--model", "mbt", "--quality", 1], "hm-mbt2018-mean"),
+        (["encode", "x.png", "--checkpoint", "none.pth"], "none.pth: there is no such"),
+        (["decode", "x.hmc", "--quality", 1], "go together"),
+        (["decode", "none.hmc"], "none.hmc"),
+        (["info", "."], "no .hmc files in ."),
+    ],
+)
+def test_wrong_arguments_are_explained(tool, args, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("x.png")
+    code, _, err = tool(*args)
+    assert code and named in err
+
+
+def test_ctrl_c_leaves_whole_files(tmp_path):
+    for i in range(200):
+        Image.new("RGB", (256, 256), (i, 0, 0)).save(tmp_path / f"{i:03}.png")
+    out = tmp_path / "out"
+    command = [sys.executable, TOOL, "encode", tmp_path, "--checkpoint", DEMO]
+    with subprocess.Popen(
+        [*command, "--out", out],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(out.glob("*.hmc")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "every file written so far is whole" in err
+    assert "Traceback" not in err
+    files = list(out.iterdir())
+    assert 0 < len(files) < 200 and all(p.suffix == ".hmc" for p in files)
