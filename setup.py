@@ -17,10 +17,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["compressai_hm", "compressai_hm.*"]),
-    package_data={"compressai_hm": ["zoo/weights/*"]},
+    package_data={"compressai_hm": ["zoo/weights/*", "evaluation/published.json"]},
     python_requires=">=3.11,<3.13",  # compressai 1.2.8 has no wheel for 3.13
     install_requires=[
+        "bjontegaard>=1.3",
         "compressai==1.2.8",
+        "imageio-ffmpeg",  # its wheel holds an ffmpeg with the anchors' encoders
+        "matplotlib",
         "numpy<2",  # compressai 1.2.8
         "torch>=2.4",
         "torchvision",

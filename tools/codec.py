@@ -26,6 +26,7 @@ VIEWS = {"human": "x_hat", "machine": "x_bar"}
 
 def main() -> int:
     args = parse()
+    sys.stdout.reconfigure(errors="backslashreplace")
     jobs = list(find(args))
     if not jobs:
         kind = "pictures" if args.command == "encode" else f"{SUFFIX} files"
@@ -43,7 +44,7 @@ def main() -> int:
             bar.set_postfix_str(source.name)
             try:
                 first = sources.setdefault(target, source)
-                if first is not source:
+                if first.resolve() != source.resolve():
                     raise ValueError(f"{first} has the same name; give another --out")
                 line, bpp = run[args.command](args, source, target)
             except (OSError, ValueError, RuntimeError) as e:
@@ -112,7 +113,10 @@ def parse() -> argparse.Namespace:
 def find(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
     """The files to work on, and the path without suffix to write each to."""
     Image.init()
-    wanted = set(Image.EXTENSION) if args.command == "encode" else {SUFFIX}
+    wanted = {SUFFIX}
+    if args.command == "encode":
+        wanted = {e for e, kind in Image.EXTENSION.items() if kind in Image.OPEN}
+        wanted.discard(".pdf")
     out = getattr(args, "out", None)
     for given in args.inputs:
         if not given.is_dir():

@@ -30,7 +30,7 @@ from compressai.registry import MODELS
 from torch import Tensor
 
 from .entropy import BitstreamError, Coded
-from .human_machine import HumanMachineMixin
+from .human_machine import STRIDE, HumanMachineMixin
 
 MAGIC = b"HMC"
 VERSION = 1
@@ -226,7 +226,9 @@ def decode(
     """
     stream = Bitstream.read(data)
     height, width = stream.size
-    if height * width > max_pixels:
+    # What is coded is padded: a long thin picture costs many times its pixels.
+    coded = -(-height // STRIDE) * -(-width // STRIDE) * STRIDE**2
+    if height * width > max_pixels or coded > max(max_pixels, 2**22):
         raise BitstreamError(
             f"the file says that the picture has {width}x{height} pixels, more than "
             f"max_pixels={max_pixels}; raise that if you trust the file"

@@ -13,8 +13,8 @@ from torch import Tensor
 def read_picture(path: str | Path) -> Tensor:
     """A picture as people see it.
 
-    EXIF rotation is applied, transparency laid over white; 16 bits a sample are kept;
-    grayscale, palette and CMYK become RGB.
+    EXIF rotation is applied, transparency laid over white; grayscale, palette and CMYK
+    become RGB. 16-bit grayscale is kept; of 16-bit colour Pillow gives 8 bits.
 
     Args:
         path: Anything that Pillow reads.
@@ -32,7 +32,7 @@ def read_picture(path: str | Path) -> Tensor:
             image.load()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+    except Exception as e:  # a damaged file makes Pillow raise almost anything
         raise ValueError(f"{path}: not a readable picture ({e})") from e
     if image.mode.startswith("I"):  # 16 bits a sample, gray
         values = np.asarray(image, dtype=np.float64)

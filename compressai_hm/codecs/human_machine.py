@@ -142,7 +142,9 @@ class HumanMachineMixin:
         pad = (0, -width % STRIDE, 0, -height % STRIDE)
         if any(pad):
             x = F.pad(x, pad, mode="replicate")
-        return self._each(self.g_a, x, 1 / 16)
+        y = self._each(self.g_a, x, 1 / 16)
+        _check_stride("g_a", x, y, 16)
+        return y
 
     def _each(self, transform: nn.Module, x: Tensor, scale: float = 1) -> Tensor:
         """In eval mode one picture at a time: its numbers depend on no other's.
@@ -173,9 +175,7 @@ class HumanMachineMixin:
         """
         y = self._own_precision(y)
         if not self.training:
-            out = self.latent_coder().measure(y, self._hyper_analysis(y))
-            likelihoods = {k: p.float() for k, p in out["likelihoods"].items()}
-            return {"y_hat": out["y_hat"].to(y.dtype), "likelihoods": likelihoods}
+            return self.latent_coder().measure(y, self._hyper_analysis(y))
         tap = _Tap()
         with (
             torch.autocast(y.device.type, enabled=False),
@@ -187,13 +187,24 @@ class HumanMachineMixin:
 
     @torch.no_grad()
     def _hyper_analysis(self, y: Tensor) -> Tensor:
-        """z of y."""
-        with torch.autocast(y.device.type, enabled=False):
-            if isinstance(self, SimpleVAECompressionModel):
-                return self._each(self.latent_codec["hyper"].h_a, y, 1 / 4)
-            if not isinstance(self, MeanScaleHyperprior):
-                y = y.abs()  # Ballé 2018's h_a
-            return self._each(self.h_a, y, 1 / 4)
+        """z of y: what the base's own forward gives to its entropy bottleneck."""
+        holder = self
+        if isinstance(self, SimpleVAECompressionModel):
+            holder = self.latent_codec["hyper"]
+        found = []
+        for picture in y.split(1):
+            with (
+                torch.autocast(y.device.type, enabled=False),
+                _replaced(holder, entropy_bottleneck=_Stop()),
+                _replaced(self, g_a=_Constant(picture)),
+            ):
+                try:
+                    super().forward(picture)
+                except _Stopped as e:
+                    found.append(e.args[0])
+        z = torch.cat(found)
+        _check_stride("h_a", y, z, 4)
+        return z
 
     def synthesise(
         self,
@@ -310,16 +321,29 @@ class HumanMachineMixin:
         if self._coder is None or self._coder_of != self.weights_state():
             tables = None
             if self._tables_hidden():
-                tables = {
-                    name: _with_tables(copy.deepcopy(module).cpu())
-                    for name, module in self.named_modules()
-                    if isinstance(module, EntropyModel)
-                }
+                tables = self._fresh_tables()
             else:
                 self.ensure_tables()
             self._coder = LatentCoder(self, tables)
             self._coder_of = self.weights_state()
         return self._coder.to(next(self.parameters()).device)
+
+    def _fresh_tables(self, scale_table=None) -> dict[str, EntropyModel]:
+        """Copies of the entropy models with tables of the present weights.
+
+        Made on the CPU in float32, whatever the model's device and the default dtype:
+        tables of the same weights are the same.
+        """
+        dtype = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            return {
+                name: _with_tables(copy.deepcopy(module).cpu().float(), scale_table)
+                for name, module in self.named_modules()
+                if isinstance(module, EntropyModel)
+            }
+        finally:
+            torch.set_default_dtype(dtype)
 
     def _own_precision(self, y: Tensor) -> Tensor:
         """Undoes autocast; in a model that is half or double throughout, nothing."""
@@ -330,13 +354,26 @@ class HumanMachineMixin:
         with torch.autocast(next(self.parameters()).device.type, enabled=False):
             return super().aux_loss()
 
-    def update(self, *args, **kwargs) -> bool:
+    def update(
+        self, scale_table=None, force: bool = False, update_quantiles: bool = False
+    ) -> bool:
         """CompressAI's: rebuilds the tables of the entropy coder, if they are stale."""
-        if self._tables_of != self.weights_state():
-            kwargs["force"] = True
-        updated = super().update(*args, **kwargs)
+        if not force and self._tables_of == self.weights_state():
+            return False
+        if update_quantiles:
+            for module in self._entropy_models():
+                if isinstance(module, EntropyBottleneck):
+                    module._update_quantiles()
+        fresh = self._fresh_tables(scale_table)
+        for name, module in fresh.items():
+            own = self.get_submodule(name)
+            for key in TABLE_BUFFERS:
+                if key in own._buffers:
+                    device = own._buffers[key].device
+                    own._buffers[key] = module._buffers[key].to(device)
         self._tables_of = self.weights_state()
-        return updated
+        self._coder = None
+        return True
 
     def ensure_tables(self) -> None:
         """Rebuilds the tables if the weights may have changed since they were made."""
@@ -344,17 +381,26 @@ class HumanMachineMixin:
             self.update(force=True)
 
     def weights_state(self) -> tuple[int, int]:
-        """Changes with training, loading and in-place changes of the entropy part.
+        """Changes with training, loading and other changes of the entropy part.
 
         Not with a change through ``.data``, as of MMEngine's EMAHook: see
         :meth:`mark_stale`.
         """
-        versions = (
-            p._version
+        entropy = [
+            p
             for name, p in self.named_parameters()
             if not name.startswith(("g_a.", "g_s.", "g_t."))
+        ]
+        tables = [
+            module._buffers[key]
+            for module in self._entropy_models()
+            for key in TABLE_BUFFERS
+            if key in module._buffers
+        ]
+        versions = (
+            (id(x), 0 if x.is_inference() else x._version) for x in (*entropy, *tables)
         )
-        return self._marks, sum(versions)
+        return self._marks, hash(tuple(versions))
 
     def mark_stale(self) -> None:
         """Says that the weights may have changed."""
@@ -476,9 +522,20 @@ def _take_loaded_tables(model: HumanMachineMixin, incompatible_keys) -> None:
         model._tables_of = model.weights_state()
 
 
-def _with_tables(model: EntropyModel) -> EntropyModel:
+def _check_stride(name: str, x: Tensor, out: Tensor, stride: int) -> None:
+    if any(s != stride * t for s, t in zip(x.shape[-2:], out.shape[-2:], strict=True)):
+        raise TypeError(
+            f"{name} turns {tuple(x.shape)} into {tuple(out.shape)}; an HM model's has "
+            f"stride {stride}"
+        )
+
+
+def _with_tables(model: EntropyModel, scale_table: Tensor | None) -> EntropyModel:
     if isinstance(model, GaussianConditional):
-        model.update_scale_table(get_scale_table(), force=True)
+        if scale_table is None:
+            own = model.scale_table
+            scale_table = own if own.numel() else get_scale_table()
+        model.update_scale_table(scale_table, force=True)
     else:
         model.update(force=True)
     return model
@@ -493,6 +550,17 @@ class _Constant(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.y
+
+
+class _Stopped(Exception):
+    """Carries what :class:`_Stop` was given."""
+
+
+class _Stop(nn.Module):
+    """Ends the base's forward and hands out its own input."""
+
+    def forward(self, x: Tensor):
+        raise _Stopped(x)
 
 
 class _Tap(nn.Module):

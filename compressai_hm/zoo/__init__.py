@@ -15,7 +15,7 @@ from compressai.zoo.image import cfgs as _base_cfgs
 from compressai.zoo.image import model_architectures, model_urls
 from torch import nn
 
-from ..codecs import HM_MODELS
+from ..codecs import HM_MODELS, HumanMachineMixin
 
 _CHENG2020 = _base_cfgs["cheng2020-anchor"]
 
@@ -79,8 +79,7 @@ def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
     """An HM model from a file.
 
     Args:
-        path: What CompressAI's training, ``ExportCodecHook`` or this package's training
-            wrote.
+        path: What CompressAI's training or ``ExportCodecHook`` wrote.
         name: Its registered name; left out, the weights tell which of the zoo's it is.
 
     Raises:
@@ -89,14 +88,19 @@ def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: there is no such checkpoint")
+    if name and not _is_hm(name):
+        raise ValueError(f"{name!r} is no HM model; there are {sorted(HM_MODELS)}")
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
+        for key in ("state_dict", "network"):
+            weights = weights.get(key, weights)
+        codec = {k[6:]: v for k, v in weights.items() if k.startswith("codec.")}
+        weights = compressai.zoo.load_state_dict(codec or weights)
     except Exception as e:  # unpickling rubbish raises almost anything
-        raise ValueError(f"{path}: not a checkpoint ({e})") from e
-    for key in ("state_dict", "network"):
-        weights = weights.get(key, weights)
-    codec = {k[6:]: v for k, v in weights.items() if k.startswith("codec.")}
-    weights = compressai.zoo.load_state_dict(codec or weights)
+        raise ValueError(
+            f"{path}: not a CompressAI checkpoint ({str(e).splitlines()[0]}); of an "
+            "MMEngine run take the codec.pth.tar in its work folder"
+        ) from e
     for candidate in [name] if name else HM_MODELS:
         try:
             return MODELS[candidate].from_state_dict(weights)
@@ -106,6 +110,11 @@ def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
         f"{path}: not the weights of {name or 'any of the HM models'}"
         + (f" ({reason})" if name else "")
     )
+
+
+def _is_hm(name: str) -> bool:
+    model = MODELS.get(name)
+    return isinstance(model, type) and issubclass(model, HumanMachineMixin)
 
 
 def _base_weights(name: str, quality: int, metric: str, progress: bool) -> dict:

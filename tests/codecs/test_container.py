@@ -58,6 +58,7 @@ def test_the_header_says_what_the_file_holds(net, data):
         (lambda d: with_crc(d[:6] + b"\x05" + d[7:]), "other symbols"),
         (lambda d: with_crc(d[:11] + bytes(3) + d[14:]), "100x0"),
         (lambda d: with_crc(d[:11] + b"\xff\xff\xff" * 2 + d[17:]), "max_pixels"),
+        (lambda d: with_crc(d[:11] + b"\0\0\1\x7f\xff\xff" + d[17:]), "max_pixels"),
         (lambda d: with_crc(d[:13] + b"\x47" + d[14:]), "other symbols"),
         (lambda d: with_crc(d[:11] + b"\0\x04\0" + d[14:]), "never take|not decode"),
         (lambda d: with_crc(d[:28] + bytes(4) + d[32:]), "other symbols"),

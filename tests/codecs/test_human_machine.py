@@ -7,7 +7,7 @@ from compressai.models import MeanScaleHyperprior
 from torch import nn
 
 import compressai_hm
-from compressai_hm.codecs import HM_MODELS, picture_bits
+from compressai_hm.codecs import HM_MODELS, HumanMachineMixin, picture_bits
 
 from .families import busy, families, tiny
 
@@ -285,3 +285,74 @@ def test_a_codec_of_ones_own_becomes_an_hm_model():
     out = net.decompress(**net.compress(torch.rand(1, 3, 5, 5)))
     assert out["x_bar"].shape == (1, 3, 5, 5)
     del MODELS["hm-mine"]
+
+
+def test_z_is_what_the_bases_own_forward_codes():
+    """Also where h_a is applied in another way than in CompressAI's models."""
+
+    class Base(MeanScaleHyperprior):
+        def forward(self, x):
+            y = self.g_a(x)
+            z = self.h_a(3 * y)
+            self.entropy_bottleneck(z)
+            raise AssertionError("only z is asked for")
+
+    class Tripled(HumanMachineMixin, Base):
+        pass
+
+    net = Tripled(16, 24, g_t_width=0).eval()
+    y = torch.randn(2, 24, 8, 4)
+    assert torch.allclose(net._hyper_analysis(y), net.h_a(3 * y), atol=1e-5)
+
+
+def test_a_codec_of_another_stride_is_refused():
+    class Coarse(HumanMachineMixin, MeanScaleHyperprior):
+        pass
+
+    net = Coarse(16, 24, g_t_width=0).eval()
+    net.g_a = net.g_a[2:]  # one stride less
+    net.g_a[0] = nn.Identity()
+    net.g_a[1] = nn.Conv2d(3, 16, 5, 2, 2)
+    with pytest.raises(TypeError, match="g_a turns .* has stride 16"):
+        net.compress(torch.rand(1, 3, 64, 64))
+
+
+def test_the_coder_follows_tables_and_modules():
+    net, x = busy("hm-mbt2018-mean"), torch.rand(1, 3, 64, 64)
+    net.compress(x)
+    net.update(scale_table=torch.linspace(0.2, 50, 40), force=True)
+    fresh = type(net).from_state_dict(net.state_dict()).eval()
+    assert net.latent_coder().fingerprint() == fresh.latent_coder().fingerprint()
+    net.h_s = busy("hm-mbt2018-mean").h_s
+    fresh = type(net).from_state_dict(net.state_dict()).eval()
+    assert net.latent_coder().fingerprint() == fresh.latent_coder().fingerprint()
+
+
+def test_tables_do_not_depend_on_the_default_dtype():
+    net = busy("hm-mbt2018-mean")
+    weights = {k: v for k, v in net.state_dict().items() if "cdf" not in k}
+    weights = {k: v for k, v in weights.items() if "offset" not in k}
+    own = net.latent_coder().fingerprint()
+    torch.set_default_dtype(torch.float64)
+    try:
+        other = type(net)(16, 24, g_t_width=8, g_t_downscale=2)
+        other.load_state_dict(weights)
+        assert other.eval().latent_coder().fingerprint() == own
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_inference_mode_codes_too():
+    with torch.inference_mode():
+        net = busy("hm-mbt2018")
+        x = torch.rand(1, 3, 64, 64)
+        assert net.decompress(**net.compress(x))["x_hat"].shape == x.shape
+
+
+def test_weights_that_give_nan_are_an_error():
+    net = busy("hm-mbt2018")
+    with torch.no_grad():
+        net.g_a[0].weight[0] = float("nan")
+    for run in (net, net.compress):
+        with pytest.raises(ValueError, match="not finite"):
+            run(torch.rand(1, 3, 64, 64))

@@ -97,3 +97,19 @@ def test_eval_model_knows_the_names(tmp_path, capsys):
     )  # fmt: skip
     printed = capsys.readouterr().out
     assert '"hm-mbt2018-mean' in printed and '"psnr-rgb"' in printed
+
+
+def test_checkpoints_tell_their_model(tmp_path):
+    path = tmp_path / "x.pth"
+    for name in ("hm-cheng2020-attn", "hm-cheng2020-anchor", "hm-mbt2018"):
+        net = HM_MODELS[name](8) if "cheng" in name else HM_MODELS[name](8, 12)
+        torch.save({"state_dict": net.state_dict()}, path)
+        assert type(compressai_hm.zoo.load_checkpoint(path)) is type(net)
+    with pytest.raises(ValueError, match="not the weights of hm-mbt2018-mean"):
+        compressai_hm.zoo.load_checkpoint(path, "hm-mbt2018-mean")
+    with pytest.raises(ValueError, match="'mbt2018' is no HM model"):
+        compressai_hm.zoo.load_checkpoint(path, "mbt2018")
+    for rubbish in ([1], {1: 2}, {"state_dict": [1]}, torch.zeros(2)):
+        torch.save(rubbish, path)
+        with pytest.raises(ValueError, match=r"x\.pth: not"):
+            compressai_hm.zoo.load_checkpoint(path)

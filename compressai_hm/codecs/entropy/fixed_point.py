@@ -35,7 +35,7 @@ _CHUNK = 2**22
 
 def to_fixed(x: Tensor) -> Tensor:
     """The nearest activations to real numbers: float64 integers, saturated."""
-    return (x.double() * 2**FRACTION).round_().clamp_(-LIMIT, LIMIT)
+    return x.double().mul(2**FRACTION).round_().clamp_(-LIMIT, LIMIT)
 
 
 class FixedConv:
@@ -51,8 +51,8 @@ class FixedConv:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, taps: list[tuple[int, int]]):
-        weight = weight.flatten(0, 1).double().cpu()
-        bias = bias.double().cpu()
+        weight = weight.flatten(0, 1).cpu().double()  # in this order: MPS has no double
+        bias = bias.cpu().double()
         for shift in range(MAX_SHIFT, -1, -1):
             w = (weight * 2**shift).round()
             half = 2**shift // 2  # floor(sum + half) rounds to nearest

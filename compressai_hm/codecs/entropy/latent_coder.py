@@ -99,7 +99,9 @@ class LatentCoder:
     def to(self, device: torch.device | str) -> "LatentCoder":
         """Moves the integers; a device without float64 is replaced by the CPU."""
         device = torch.device(device)
-        if device.type == "mps":
+        try:
+            torch.zeros(1, dtype=torch.float64, device=device)
+        except (TypeError, RuntimeError):
             device = torch.device("cpu")
         if device != self.device:
             for conv in self._convs():
@@ -159,7 +161,7 @@ class LatentCoder:
         for encoder, q in zip(z_encoders, q_z, strict=True):
             encoder.push(numpy(q), z_index)
 
-        target = to_fixed(y.to(self.device)).flatten(2).transpose(1, 2)
+        target = self._target(y)
         y_encoders = [Encoder(self.groups[0].tables) for _ in q_z]
 
         def exchange(at: Tensor, group: Group, index: Tensor, mean: Tensor) -> Tensor:
@@ -199,16 +201,20 @@ class LatentCoder:
         z_index = np.tile(np.arange(channels), height * width)
         symbols, q_z = [], []
         for string in z_strings:
-            decoder = Decoder(self.z_tables, string, len(z_index), "z")
+            count = len(z_index)
+            decoder = Decoder(self.z_tables, string, count, count, "z")
             values = decoder.pull(z_index)
             decoder.finish()
             symbols.append([values.astype("<i2")])
             q_z.append(torch.from_numpy(values).view(height, width, channels))
 
         size = (height * self.h_s.stride, width * self.h_s.stride)
-        count = size[0] * size[1] * self.groups[-1].channels.stop
+        channels = self.groups[-1].channels.stop
+        count = size[0] * size[1] * channels
+        largest = max(order.BAND, size[1]) * channels
         decoders = [
-            Decoder(self.groups[0].tables, string, count, "y") for string in y_strings
+            Decoder(self.groups[0].tables, string, count, largest, "y")
+            for string in y_strings
         ]
 
         def exchange(at: Tensor, group: Group, index: Tensor, mean: Tensor) -> Tensor:
@@ -234,13 +240,13 @@ class LatentCoder:
             z: ``(N, C, h', w')``.
 
         Returns:
-            ``y_hat``, float64 like y, and ``likelihoods`` ``{"y", "z"}``, float64: the
+            ``y_hat``, like y, and ``likelihoods`` ``{"y", "z"}``, float32: the
             probabilities that the range coder uses.
         """
         q_z = self._symbols_of_z(z)
         z_index = np.tile(self._z_index(q_z), len(q_z))
         p_z = torch.from_numpy(_likelihood(self.z_tables, numpy(q_z), z_index))
-        target = to_fixed(y.to(self.device)).flatten(2).transpose(1, 2)
+        target = self._target(y)
         p_y = torch.empty(target.shape, dtype=torch.float64)
 
         def exchange(at: Tensor, group: Group, index: Tensor, mean: Tensor) -> Tensor:
@@ -251,12 +257,18 @@ class LatentCoder:
 
         y_hat = self._walk(q_z, y.shape[-2:], exchange)
         likelihoods = {
-            "y": p_y.transpose(1, 2).reshape(y.shape).to(y.device),
-            "z": p_z.view(q_z.shape).permute(0, 3, 1, 2).to(y.device),
+            "y": p_y.transpose(1, 2).reshape(y.shape).float().to(y.device),
+            "z": p_z.view(q_z.shape).permute(0, 3, 1, 2).float().to(y.device),
         }
-        return {"y_hat": y_hat.to(y.device), "likelihoods": likelihoods}
+        return {"y_hat": y_hat.to(y.dtype).to(y.device), "likelihoods": likelihoods}
+
+    def _target(self, y: Tensor) -> Tensor:
+        """``(N, h w, M)``, fixed point."""
+        return to_fixed(y.to(self.device)).flatten(2).transpose(1, 2)
 
     def _symbols_of_z(self, z: Tensor) -> Tensor:
+        if not z.isfinite().all():  # so is y, of which it is made
+            raise ValueError("g_a or h_a gave values that are not finite")
         z = to_fixed(z.to(self.device)).permute(0, 2, 3, 1)
         return _nearest(z, self.medians)
 
@@ -280,7 +292,7 @@ class LatentCoder:
         # Two positions of border, for the contexts at the edge.
         pitch = width + 4
         channels = self.groups[-1].channels.stop
-        y_hat = z_hat.new_zeros(n, (height + 4) * pitch, channels)
+        y_hat = _lazy_zeros((n, (height + 4) * pitch, channels), z_hat.device)
         picture = y_hat.view(n, height + 4, pitch, channels)[:, 2:-2, 2:-2]
 
         for group in self.groups:
@@ -354,6 +366,13 @@ class _Rows:
             self.done = end
 
 
+def _lazy_zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Float64 zeros; on the CPU, memory is taken as they are written."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.zeros(shape))
+    return torch.zeros(shape, dtype=torch.float64, device=device)
+
+
 def _context(
     y_hat: Tensor, flat: Tensor, pitch: int, group: Group, zero: bool
 ) -> Tensor:
@@ -401,6 +420,8 @@ def _structure(
         )
     gaussian = own(model.gaussian_conditional)
     context = getattr(model, "context_prediction", None)
+    if context is not None:
+        context = _spatial(context, causal=True)
     parameters = getattr(model, "entropy_parameters", nn.Identity())
     h_s = FixedNet(model.h_s)
     widths = [len(conv.bias) for conv in h_s.convs()]
@@ -413,7 +434,7 @@ def _structure(
         Tables(gaussian),
         _thresholds(gaussian),
         means_first=False if has_means else None,
-        spatial=FixedNet(context) if context is not None else None,
+        spatial=context,
     )
     return own(model.entropy_bottleneck), model.h_s, [group]
 
@@ -430,7 +451,7 @@ def _latent_codec_groups(y: nn.Module, own, first: int = 0) -> Iterator[Group]:
             yield group
         return
     if isinstance(y, CheckerboardLatentCodec) and y.anchor_parity == "even":
-        inner, spatial = y.latent_codec["y"], FixedNet(y.context_prediction)
+        inner, spatial = y.latent_codec["y"], _spatial(y.context_prediction)
         channels, parameters = y.context_prediction.in_channels, y.entropy_parameters
         steps, parts = order.checkerboard, ("spatial", "hyper")
     else:
@@ -460,6 +481,22 @@ def _latent_codec_groups(y: nn.Module, own, first: int = 0) -> Iterator[Group]:
     )
 
 
+def _spatial(context: nn.Module, causal: bool = False) -> FixedNet:
+    """The context's net, if the orders here suit it."""
+    net = FixedNet(context)
+    suits = len(net.layers) == 1 and net.layers[0].reach <= 2
+    if suits and causal:
+        suits = all(tap < (0, 0) for tap in net.layers[0].taps)
+    if suits and not causal:  # neighbours of the other parity only
+        suits = all((dy + dx) % 2 for dy, dx in net.layers[0].taps)
+    if not suits:
+        raise TypeError(
+            f"no order of coding is known for the context {context}; there is for "
+            "MaskedConv2d and CheckerboardMaskedConv2d of at most 5x5"
+        )
+    return net
+
+
 def _thresholds(gaussian: GaussianConditional) -> Tensor:
     """CompressAI's rule: the smallest scale of the table that is not below."""
-    return (gaussian.scale_table[:-1].double().cpu() * 2**FRACTION).floor()
+    return (gaussian.scale_table[:-1].cpu().double() * 2**FRACTION).floor()

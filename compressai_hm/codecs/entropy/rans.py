@@ -3,18 +3,18 @@
 It checks no bounds: reading past the end of a stream, or coding a value with a table
 that has no room for it, is undefined behaviour there. Here
 
-- a symbol takes at most 16 bits, and 16 more if it is coded as an escape, so padding a
-  stream to that many bits keeps every read inside it;
 - CompressAI's own escapes, of unlimited length, are never reached: each table gets one
   more entry of no probability in their place. The last symbol of a table, its tail, is
   our escape, and two bytes with the value follow after the step's symbols;
+- a symbol then takes at most 16 bits, and an escape 16 more, so padding for the largest
+  step keeps every read inside, as long as no step begins beyond the end. What the
+  symbols so far have cost is what was read: a stream that has cost more than it is long
+  is given up at once. (This needs a coder state of at least 2**31 at the start, as
+  every encoder leaves it.)
 - the padding begins with a mark. The coder's state ends as it began, so what decodes
   after the last symbol is always the same, if the stream is what was coded: a check
   that takes no byte of the file. (It misses a change of one symbol into another of
   equal probability; the file's checksums do not.)
-- in long streams a mark of two bytes follows at every 2**18 symbols, so that a broken
-  one is noticed soon;
-- its encoder, which writes past its buffer for fewer than 4 symbols, gets more.
 """
 
 import numpy as np
@@ -27,9 +27,7 @@ TOTAL = 2**16
 LOWEST = -(2**15)
 """Symbols lie in [LOWEST, -LOWEST - 1]: an escape's two bytes."""
 
-_MARK = [0x5A, 0xC3]
 _END = bytes(range(0x9D, 0x9D + 32))
-_MARK_EVERY = 2**18
 
 
 class BitstreamError(ValueError):
@@ -84,11 +82,13 @@ class Tables:
         rows.append(_BYTES)
         self.rows = np.empty(len(rows), dtype=object)
         self.rows[:] = rows
-        # The probability of every symbol; an escape's with its two bytes.
+        # Of every symbol; an escape's with its two bytes.
         self.probability = np.zeros((len(self.sizes), self.sizes.max()))
         for p, row, size in zip(self.probability, cdfs, self.sizes, strict=True):
             p[:size] = np.diff(row[: size + 1]) / TOTAL
             p[size - 1] /= 2**16
+        with np.errstate(divide="ignore"):
+            self.bits = -np.log2(self.probability)
 
     def symbols(self, values: np.ndarray, index: np.ndarray) -> np.ndarray:
         """Which symbol of its table codes each value; the last is the escape."""
@@ -113,25 +113,20 @@ class Encoder:
     def __init__(self, tables: Tables):
         self.tables = tables
         self._encoder = BufferedRansEncoder()
-        self._since_mark = 0
 
     def push(self, values: np.ndarray, index: np.ndarray) -> None:
         """Codes a step: values in the clamp, ``(n,)``, with table ``index[i]``."""
-        symbols = self.tables.symbols(values, index)
-        self._encoder.encode_with_indexes(symbols.tolist(), *self.tables.used(index))
-        escaped = symbols == self.tables.sizes[index] - 1
+        tables = self.tables
+        symbols = tables.symbols(values, index)
+        self._encoder.encode_with_indexes(symbols.tolist(), *tables.used(index))
+        escaped = symbols == tables.sizes[index] - 1
         if escaped.any():
             raw = values[escaped] - LOWEST
-            self._push_bytes(np.stack([raw % 256, raw // 256], 1).reshape(-1).tolist())
-        self._since_mark += len(values)
-        if self._since_mark >= _MARK_EVERY:
-            self._push_bytes(_MARK)
-            self._since_mark = 0
-
-    def _push_bytes(self, values: list[int]) -> None:
-        self._encoder.encode_with_indexes(values, *self.tables.code_bytes(len(values)))
+            raw = np.stack([raw % 256, raw // 256], 1).reshape(-1).tolist()
+            self._encoder.encode_with_indexes(raw, *tables.code_bytes(len(raw)))
 
     def finish(self) -> bytes:
+        """The stream. At least 4 symbols must have been pushed."""
         return self._encoder.flush()
 
 
@@ -141,39 +136,47 @@ class Decoder:
     Args:
         string: The stream.
         count: How many symbols it holds.
+        largest: How many symbols a step holds at most.
+        name: What it holds, for errors.
 
     Raises:
-        BitstreamError: If the stream's length is impossible.
+        BitstreamError: If the stream cannot be one of an encoder.
     """
 
-    def __init__(self, tables: Tables, string: bytes, count: int, name: str):
-        longest = 4 * count + 2 * (count // _MARK_EVERY) + 16
+    def __init__(
+        self, tables: Tables, string: bytes, count: int, largest: int, name: str
+    ):
+        longest = 4 * count + 16
         if len(string) < 8 or len(string) % 4 or len(string) > longest:
             raise BitstreamError(
                 f"the {name} stream has {len(string)} bytes, which {count} symbols "
                 "never take; the file is damaged"
             )
         self.tables, self.name = tables, name
+        self._check(int.from_bytes(string[:8], "little") >= 2**31)
+        # The state rounds: up to 2**-14 bits a symbol.
+        slack = 64 + count / 2**14
+        self._bits_left = 8 * len(string) + slack
+        self._largest = largest
         self._decoder = RansDecoder()
-        padding = _END + bytes(longest - len(string) + 32)
-        self._decoder.set_stream(string + padding)
-        self._since_mark = 0
+        padding = bytes(4 * min(largest, count) + int(slack / 8) + 64)
+        self._decoder.set_stream(string + _END + padding)
 
     def pull(self, index: np.ndarray) -> np.ndarray:
         """Decodes a step: ``(n,)`` values coded with table ``index[i]``."""
         tables = self.tables
+        if len(index) > self._largest:
+            raise ValueError(f"a step of {len(index)} symbols, not {self._largest}")
         symbols = np.asarray(
             self._decoder.decode_stream(*tables.used(index)), dtype=np.int64
         )
+        self._bits_left -= tables.bits[index, symbols].sum()
+        self._check(self._bits_left >= 0)
         escaped = symbols == tables.sizes[index] - 1
         values = symbols + tables.offsets[index]
         if escaped.any():
             raw = np.asarray(self._pull_bytes(2 * int(escaped.sum()))).reshape(-1, 2)
             values[escaped] = raw[:, 0] + 256 * raw[:, 1] + LOWEST
-        self._since_mark += len(values)
-        if self._since_mark >= _MARK_EVERY:
-            self._check(self._pull_bytes(2) == _MARK)
-            self._since_mark = 0
         return values
 
     def _pull_bytes(self, count: int) -> list[int]:

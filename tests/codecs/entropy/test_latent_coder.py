@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from compressai.latent_codecs import RasterScanLatentCodec
+from compressai.layers import CheckerboardMaskedConv2d, MaskedConv2d
 from torch import nn
 
 from compressai_hm.codecs import BitstreamError
@@ -181,3 +182,13 @@ def test_unknown_structures_are_named():
         LatentCoder(net)
     with pytest.raises(TypeError, match="Linear has an entropy part of unknown"):
         LatentCoder(nn.Linear(1, 1))
+
+
+def test_contexts_without_an_order_are_named():
+    net = tiny("hm-mbt2018")
+    net.context_prediction = MaskedConv2d(24, 48, 7, padding=3)
+    with pytest.raises(TypeError, match="no order of coding is known.*7"):
+        LatentCoder(net)
+    net.context_prediction = CheckerboardMaskedConv2d(24, 48, 5, padding=2)
+    with pytest.raises(TypeError, match="no order of coding is known"):
+        LatentCoder(net)

@@ -3,7 +3,6 @@ import pytest
 from compressai.entropy_models import GaussianConditional
 from compressai.models.base import get_scale_table
 
-from compressai_hm.codecs.entropy import rans
 from compressai_hm.codecs.entropy.rans import BitstreamError, Decoder, Encoder, Tables
 
 
@@ -29,7 +28,8 @@ def coded(tables, parts):
 
 
 def decoded(tables, string, parts):
-    decoder = Decoder(tables, string, sum(len(v) for v, _ in parts), "y")
+    sizes = [len(v) for v, _ in parts]
+    decoder = Decoder(tables, string, sum(sizes), max(sizes), "y")
     out = [decoder.pull(index) for _, index in parts]
     decoder.finish()
     return out
@@ -59,16 +59,25 @@ def test_every_symbol_is_the_worst_and_the_stream_still_fits(tables):
     assert (decoded(tables, string, parts)[0] == -32768).all()
 
 
-def test_marks_come_and_are_checked_in_long_streams(tables, monkeypatch):
-    monkeypatch.setattr(rans, "_MARK_EVERY", 700)
+def test_a_stream_that_has_ended_is_given_up_at_once(tables):
+    """At the step that reads beyond its end, not after all of a forged size."""
     parts = list(steps())
-    string = coded(tables, parts)
-    assert (decoded(tables, string, parts)[5] == parts[5][0]).all()
-    # Noticed at the first mark, not at the end.
-    decoder = Decoder(tables, bytes(len(string)), 3000, "y")
-    decoder.pull(parts[0][1])
+    decoder = Decoder(tables, b"\xff" * 400, 10**6, 500, "y")
     with pytest.raises(BitstreamError, match="y stream does not decode"):
-        decoder.pull(parts[1][1])
+        for _, index in parts:
+            decoder.pull(index)
+
+
+def test_a_state_that_no_encoder_leaves_is_refused(tables):
+    """From one, symbols would take 32 bits each, and reads leave the padding."""
+    for state in (0, 1, 2**31 - 1):
+        with pytest.raises(BitstreamError, match="y stream does not decode"):
+            Decoder(tables, state.to_bytes(8, "little") + bytes(1000), 500, 500, "y")
+
+
+def test_a_step_larger_than_announced_is_not_read(tables):
+    with pytest.raises(ValueError, match="a step of 9 symbols, not 8"):
+        Decoder(tables, b"\xff" * 400, 500, 8, "y").pull(np.zeros(9, dtype=int))
 
 
 @pytest.mark.parametrize(
