@@ -22,9 +22,10 @@ setup(
     install_requires=[
         "bjontegaard>=1.3",
         "compressai==1.2.8",
-        "imageio-ffmpeg",  # its wheel holds an ffmpeg with the anchors' encoders
+        "imageio-ffmpeg>=0.8.1",  # its wheel holds an ffmpeg with the anchors' encoders
         "matplotlib",
         "numpy<2",  # compressai 1.2.8
+        "pillow>=11.3",  # AVIF
         "torch>=2.4",
         "torchvision",
         "tqdm",

@@ -1,6 +1,7 @@
 """Codecs: CompressAI models with a view for machines. Never imports OpenMMLab."""
 
 from .adaptation import AttentionBlock, DynamicAdaptation, ResidualBlock
+from .anchors import ANCHORS, Anchor
 from .container import Bitstream, decode, encode
 from .entropy import BitstreamError
 from .human_machine import (
@@ -17,7 +18,9 @@ from .human_machine import (
 )
 
 __all__ = [
+    "ANCHORS",
     "HM_MODELS",
+    "Anchor",
     "AttentionBlock",
     "Bitstream",
     "BitstreamError",

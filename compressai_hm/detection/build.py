@@ -7,6 +7,7 @@ from mmengine.hub import get_config
 from torch import Tensor, nn
 
 from ..codecs import HumanMachineMixin
+from ..codecs.anchors import ANCHORS, Anchor
 from .checkpoint import load_codec_weights, load_weights
 from .view import resize_of
 
@@ -36,8 +37,10 @@ def build_codec(cfg: dict | None):
         cfg.pop("pretrained", None)
         codec = CODECS[name](**cfg)
     else:
-        known = sorted(k for k in CODECS if k.startswith("hm-"))
+        known = sorted(k for k in CODECS if k.startswith("hm-") or k in ANCHORS)
         raise ValueError(f"model.codec.type {name!r} is unknown; there are {known}")
+    if isinstance(codec, Anchor):
+        return codec, None
     if not isinstance(codec, HumanMachineMixin):
         raise ValueError(f"model.codec.type {name!r} is no HM model: try 'hm-{name}'")
     codec.hide_tables()

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..codecs import picture_bits
+from ..codecs import Anchor, picture_bits
 from .build import build_codec, detector_config, load_detector, mismatches
 from .view import DetectorView
 
@@ -250,6 +250,8 @@ class HumanMachineDetector(BaseDetector):
             times λ_m, ``loss_aux`` where the entropy part trains, and for the log
             ``psnr`` (dB, of x_hat).
         """
+        if isinstance(self.codec, Anchor):
+            raise TypeError(f"{type(self.codec).__name__} does not train: test it only")
         sizes = [tuple(s.img_shape[:2]) for s in batch_data_samples]
         with torch.no_grad() if self._stream_frozen else nullcontext():
             latent = self.codec.code_latent(self.codec.analyse(batch_inputs))

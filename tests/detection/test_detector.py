@@ -384,3 +384,22 @@ def test_starting_weights_are_loaded(tmp_path):
         model.init_weights()
         for key, value in source.state_dict().items():
             assert torch.equal(model.state_dict()[key], value), key
+
+
+def test_an_anchor_stands_in_for_the_codec():
+    """Tested like a learned codec, with its files' bits; it does not train."""
+    codec = dict(type="jpeg", quality=30)
+    model = tiny.model(codec=codec, detector=tiny.faster_rcnn()).eval()
+    batch = tiny.batch((50, 33))
+    x = model.data_preprocessor(copy.deepcopy(batch))["inputs"]
+    (sample,) = model.test_step(batch)
+    coded = model.codec.compress(x)
+    assert sample.bits == 8 * len(coded["strings"][0][0]) > 0
+    view = model.codec.decompress(**coded)["x_hat"][0]
+    assert torch.equal(sample.x_hat, (view * 255).round().byte())
+    assert torch.equal(sample.x_hat, sample.x_bar)
+    assert "pred_instances" in sample
+    with pytest.raises(ValueError, match="quality of JPEG .* got 300"):
+        tiny.model(codec=dict(type="jpeg", quality=300))
+    with pytest.raises(TypeError, match="JPEG does not train"):
+        model.train().loss(x, batch["data_samples"])

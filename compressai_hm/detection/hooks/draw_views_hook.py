@@ -8,6 +8,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
+from ...codecs import HumanMachineMixin
+
 
 @HOOKS.register_module()
 class DrawViewsHook(Hook):
@@ -71,12 +73,7 @@ def draw_views(model, picture, sample, classes=None, score_thr: float = 0.3):
     x_hat, x_bar = (
         sample.get(name).permute(1, 2, 0).cpu().numpy() for name in ("x_hat", "x_bar")
     )
-    codec = model.codec
-    with torch.no_grad():
-        x_01 = picture.flip(0)[None].to(next(codec.parameters()).device).float() / 255
-        likelihood = codec(x_01)["likelihoods"]["y"][0]
-    bits = (-likelihood.float().log2()).sum(0).cpu().numpy()
-    bits = bits[: -(-x.shape[0] // 16), : -(-x.shape[1] // 16)]
+    bits = _bits(model.codec, picture)
 
     figure = matplotlib.figure.Figure(figsize=(15, 15 * x.shape[0] / x.shape[1] / 1.4))
     axes = figure.subplots(2, 3)
@@ -128,6 +125,17 @@ def draw_boxes(ax, instances, classes=None, score_thr: float = 0.3) -> None:
 def _psnr(a: np.ndarray, b: np.ndarray) -> float:
     mse = np.square(a.astype(float) - b).mean()
     return float("inf") if mse == 0 else 10 * np.log10(255**2 / mse)
+
+
+def _bits(codec, picture: torch.Tensor) -> np.ndarray:
+    """Bits of y_hat by place; an anchor does not tell where its bits go."""
+    if not isinstance(codec, HumanMachineMixin):
+        return np.zeros((1, 1))
+    with torch.no_grad():
+        x = picture.flip(0)[None].to(next(codec.parameters()).device).float() / 255
+        likelihood = codec(x)["likelihoods"]["y"][0]
+    bits = (-likelihood.float().log2()).sum(0).cpu().numpy()
+    return bits[: -(-x.shape[2] // 16), : -(-x.shape[3] // 16)]
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:

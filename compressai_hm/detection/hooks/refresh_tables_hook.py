@@ -2,6 +2,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
+from ...codecs import HumanMachineMixin
+
 
 @HOOKS.register_module()
 class RefreshTablesHook(Hook):
@@ -29,4 +31,5 @@ class RefreshTablesHook(Hook):
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
-        model.codec.mark_stale()
+        if isinstance(model.codec, HumanMachineMixin):
+            model.codec.mark_stale()

@@ -1,0 +1,1 @@
+"""Rate-accuracy sweeps, BD figures, plots and a report."""

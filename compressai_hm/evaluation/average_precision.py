@@ -1,0 +1,126 @@
+"""COCO's mean average precision, for any weighting of the pictures.
+
+The figure is pycocotools' own (101 recalls, IoU 0.5 to 0.95, 100 detections a picture).
+Weights make a bootstrap over pictures cheap: a picture drawn k times counts k times.
+"""
+
+import contextlib
+import io
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+
+class Matches:
+    """Which detections hit, picture by picture.
+
+    Args:
+        truth: Annotations.
+        detections: In COCO's results format.
+        pictures: Ids of the pictures, in the order of the weights.
+        categories: Ids of the categories that count.
+        iou_type: "bbox" or "segm".
+    """
+
+    def __init__(
+        self,
+        truth: COCO,
+        detections: list[dict],
+        pictures: list[int],
+        categories: list[int],
+        iou_type: str = "bbox",
+    ):
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = truth.loadRes(detections) if detections else COCO()
+            evaluation = COCOeval(truth, found, iou_type)
+            evaluation.params.imgIds = pictures
+            evaluation.params.catIds = categories
+            evaluation.params.areaRng = evaluation.params.areaRng[:1]
+            evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
+            if detections:
+                evaluation.evaluate()
+        self.recalls = evaluation.params.recThrs
+        self.num_thresholds = len(evaluation.params.iouThrs)
+        order = evaluation.params.imgIds  # pycocotools sorts them
+        place = {picture: i for i, picture in enumerate(pictures)}
+        self.num_pictures = len(pictures)
+        self.categories = []
+        for k, category in enumerate(evaluation.params.catIds):
+            relevant = np.zeros(len(pictures))
+            for picture in pictures:
+                ids = truth.getAnnIds(imgIds=[picture], catIds=[category])
+                relevant[place[picture]] = sum(
+                    not a.get("iscrowd") for a in truth.loadAnns(ids)
+                )
+            if not relevant.any():
+                continue
+            found = [
+                (place[order[i]], e)
+                for i in range(len(order))
+                if detections and (e := evaluation.evalImgs[k * len(order) + i])
+            ]
+            self.categories.append(_Category(relevant, found, self.num_thresholds))
+
+    def average_precision(self, weights: np.ndarray | None = None) -> np.ndarray:
+        """mAP under each weighting.
+
+        Args:
+            weights: How often each picture counts, ``(R, N)``. Defaults to once.
+
+        Returns:
+            ``(R,)``, in [0, 1]; nan where no category has an object.
+        """
+        if weights is None:
+            weights = np.ones((1, self.num_pictures))
+        total, count = np.zeros(len(weights)), np.zeros(len(weights))
+        for category in self.categories:
+            relevant = weights @ category.relevant
+            has = relevant > 0
+            if has.any():
+                ap = category.average_precision(weights[has], self.recalls)
+                total[has] += ap
+                count[has] += 1
+        with np.errstate(invalid="ignore"):
+            return total / count
+
+
+class _Category:
+    """One category's detections, best first.
+
+    Args:
+        relevant: Objects to find per picture, ``(N,)``.
+        found: (place of the picture, pycocotools' record of it).
+        num_thresholds: IoU thresholds.
+    """
+
+    def __init__(self, relevant, found, num_thresholds: int):
+        self.relevant = relevant
+        if not found:
+            self.picture = np.zeros(0, dtype=int)
+            self.hit = self.miss = np.zeros((num_thresholds, 0), dtype=bool)
+            return
+        scores = np.concatenate([e["dtScores"] for _, e in found])
+        order = np.argsort(-scores, kind="mergesort")
+        picture = [np.full(len(e["dtScores"]), place) for place, e in found]
+        self.picture = np.concatenate(picture)[order]
+        matched = np.concatenate([e["dtMatches"] for _, e in found], 1)[:, order] > 0
+        ignored = np.concatenate([e["dtIgnore"] for _, e in found], 1)[:, order] > 0
+        self.hit, self.miss = matched & ~ignored, ~matched & ~ignored
+
+    def average_precision(self, weights: np.ndarray, recalls: np.ndarray) -> np.ndarray:
+        if not len(self.picture):
+            return np.zeros(len(weights))
+        w = weights[:, self.picture]
+        relevant = (weights @ self.relevant)[:, None]
+        out = np.zeros(len(weights))
+        for hit, miss in zip(self.hit, self.miss, strict=True):
+            hits, misses = np.cumsum(w * hit, 1), np.cumsum(w * miss, 1)
+            precision = hits / (hits + misses + np.spacing(1))
+            precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+            recall = hits / relevant
+            for r in range(len(weights)):
+                at = np.searchsorted(recall[r], recalls, side="left")
+                at = at[at < len(self.picture)]
+                out[r] += precision[r, at].sum() / len(recalls)
+        return out / len(self.hit)

@@ -1,0 +1,146 @@
+"""Bjøntegaard figures that say on how much they rest.
+
+BD-rate is the mean difference in rate at equal quality, BD-quality the mean difference
+in quality at equal rate, both by piecewise cubic (pchip) curves through the measured
+points, by the package ``bjontegaard`` [Bjontegaard2001]_.
+
+.. [Bjontegaard2001] G. Bjøntegaard, "Calculation of average PSNR differences between
+   RD-curves", VCEG-M33, 2001.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import bjontegaard
+import numpy as np
+
+MIN_OVERLAP = 0.2
+"""A figure needs the curves to overlap in this share of the anchor's range."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A rate-quality curve.
+
+    Args:
+        rate: bpp of each point.
+        quality: mAP, PSNR, ... of each point.
+    """
+
+    rate: Sequence[float]
+    quality: Sequence[float]
+
+    def monotone(self) -> tuple["Curve", int]:
+        """Its upper envelope, and how many points that leaves out.
+
+        A point is left out if another has no more rate and no less quality.
+        """
+        points = sorted(
+            zip(self.rate, self.quality, strict=True), key=lambda p: (p[0], -p[1])
+        )
+        kept: list[tuple[float, float]] = []
+        for rate, quality in points:
+            if not kept or quality > kept[-1][1]:
+                kept.append((rate, quality))
+        rates, qualities = zip(*kept, strict=True)
+        return Curve(rates, qualities), len(points) - len(kept)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A BD figure, or the reason why there is none.
+
+    Args:
+        value: Per cent for BD-rate, else in units of the quality; None if refused.
+        overlap: Where both curves have points: of quality for BD-rate, else of bpp.
+        share: How much of the anchor's range the overlap is.
+        notes: What was done to the curves, or why there is no value.
+        interval: 95 % bootstrap interval over pictures, if asked for.
+    """
+
+    value: float | None
+    overlap: tuple[float, float] | None
+    share: float
+    notes: list[str] = field(default_factory=list)
+    interval: tuple[float, float] | None = None
+
+
+def bd_rate(anchor: Curve, test: Curve, min_overlap: float = MIN_OVERLAP) -> Figure:
+    """Rate of ``test`` over that of ``anchor`` at equal quality, in per cent.
+
+    Args:
+        anchor: What is compared with.
+        test: What is compared.
+        min_overlap: Refuses below this share of the anchor's range of quality.
+    """
+    return _figure(anchor, test, min_overlap, bjontegaard.bd_rate, "quality")
+
+
+def bd_quality(anchor: Curve, test: Curve, min_overlap: float = MIN_OVERLAP) -> Figure:
+    """Quality of ``test`` less that of ``anchor`` at equal rate.
+
+    Args:
+        anchor: What is compared with.
+        test: What is compared.
+        min_overlap: Refuses below this share of the anchor's range of log rate.
+    """
+    return _figure(anchor, test, min_overlap, bjontegaard.bd_psnr, "rate")
+
+
+def _figure(anchor, test, min_overlap, compute, axis) -> Figure:
+    curves, notes = [], []
+    for name, curve in (("anchor", anchor), ("test", test)):
+        if not np.isfinite([*curve.rate, *curve.quality]).all():
+            return Figure(None, None, 0, [f"the {name} curve has points without value"])
+        if len(curve.rate) == 0 or min(curve.rate) <= 0:
+            return Figure(None, None, 0, [f"the {name} curve has no positive rates"])
+        envelope, dropped = curve.monotone()
+        if dropped:
+            notes.append(
+                f"the {name} curve is not monotone: {dropped} of {len(curve.rate)} "
+                "points lie under its envelope and were left out"
+            )
+        if len(envelope.rate) < 2:
+            notes.append(f"the {name} curve has fewer than two points")
+            return Figure(None, None, 0, notes)
+        curves.append(envelope)
+    scale = np.log if axis == "rate" else np.asarray
+    (a_low, a_high), (t_low, t_high) = (
+        (min(getattr(c, axis)), max(getattr(c, axis))) for c in curves
+    )
+    low, high = max(a_low, t_low), min(a_high, t_high)
+    if high <= low:
+        notes.append(
+            f"the curves do not overlap in {axis}: {a_low:.4g} to {a_high:.4g} and "
+            f"{t_low:.4g} to {t_high:.4g}"
+        )
+        return Figure(None, None, 0, notes)
+    share = float((scale(high) - scale(low)) / (scale(a_high) - scale(a_low)))
+    if share < min_overlap:
+        notes.append(
+            f"the curves overlap in only {100 * share:.0f} % of the anchor's range "
+            f"({low:.4g} to {high:.4g} in {axis})"
+        )
+        return Figure(None, (low, high), share, notes)
+    value = compute(
+        curves[0].rate, curves[0].quality, curves[1].rate, curves[1].quality,
+        method="pchip", require_matching_points=False, min_overlap=0,
+    )  # fmt: skip
+    return Figure(float(value), (low, high), share, notes)
+
+
+def with_interval(figure: Figure, replicates: Sequence[Figure]) -> Figure:
+    """The figure with a 95 % interval from figures of resampled pictures."""
+    if figure.value is None:
+        return figure
+    values = [f.value for f in replicates if f.value is not None]
+    refused = len(replicates) - len(values)
+    notes = list(figure.notes)
+    if refused:
+        notes.append(f"{refused} of {len(replicates)} resamplings gave no figure")
+    if len(values) < 0.9 * len(replicates):
+        notes.append("too many for an interval")
+        return Figure(figure.value, figure.overlap, figure.share, notes)
+    low, high = np.percentile(values, [2.5, 97.5])
+    interval = (float(low), float(high))
+    return Figure(figure.value, figure.overlap, figure.share, notes, interval)

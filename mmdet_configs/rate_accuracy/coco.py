@@ -1,0 +1,48 @@
+# Classical codecs on COCO, on people in COCO, and on Kodak. MMDET_DATASETS names the
+# folder of COCO, COCO_PERSON that of person_val.json, KODAK that of the Kodak pictures,
+# DETECTORS that of the detectors' weights.
+_base_ = [
+    "../_base_/datasets/coco_detection.py",
+]
+detectors = "{{$DETECTORS:checkpoints}}"
+person = "{{$COCO_PERSON:data/coco_person}}"
+
+anchor = "HEVC"
+codecs = [
+    dict(name="JPEG", type="jpeg", qualities=[5, 10, 20, 30, 50]),
+    dict(name="WebP", type="webp", qualities=[1, 10, 30, 55, 75]),
+    dict(name="AVIF", type="avif", qualities=[6, 15, 28, 40, 55]),
+    dict(name="HEVC", type="hevc", qualities=[43, 39, 35, 31, 27]),
+    dict(name="VVC", type="vvc", qualities=[43, 39, 35, 31, 27]),
+    dict(name="JPEG XL", type="jpegxl", qualities=[11, 20, 35, 55, 75]),
+]
+sets = [
+    dict(
+        name="coco",
+        dataset=_base_.val_dataloader.dataset,
+        detectors=[
+            dict(
+                name="YOLOX-Nano",
+                config="mmdet::yolox/yolox_nano_8xb8-300e_coco.py",
+                checkpoint=detectors + "/yolox_nano_mmdet.pth",
+            )
+        ],
+    ),
+    dict(
+        name="person",
+        dataset=dict(
+            type="CheckedCocoDataset",
+            metainfo=dict(classes=("person",)),
+            ann_file=person + "/annotations/person_val.json",
+            data_prefix=dict(img=_base_.data_root + "/val2017/"),
+        ),
+        detectors=[
+            dict(
+                name="RTMDet-nano",
+                config="mmdet_configs/person/rtmdet_nano.py",
+                checkpoint=detectors + "/rtmdet_nano_person_mmdet.pth",
+            )
+        ],
+    ),
+    dict(name="kodak", pictures="{{$KODAK:data/kodak}}"),
+]

@@ -1,0 +1,81 @@
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from compressai_hm.evaluation.average_precision import Matches
+
+PICTURES = [7, 3, 12, 5, 20]
+
+
+def drawn(seed=0, pictures=PICTURES):
+    """Truth and detections that sometimes hit."""
+    rng = np.random.default_rng(seed)
+    annotations, detections = [], []
+    for picture in pictures:
+        for _ in range(rng.integers(1, 7)):
+            box = [*rng.uniform(0, 80, 2), *rng.uniform(10, 40, 2)]
+            category = int(rng.integers(1, 4))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1, image_id=picture, category_id=category,
+                    bbox=box, area=box[2] * box[3], iscrowd=int(rng.random() < 0.15),
+                )
+            )  # fmt: skip
+            for _ in range(rng.integers(0, 4)):
+                moved = np.array(box) + rng.normal(0, 3, 4)
+                detections.append(
+                    dict(
+                        image_id=picture, category_id=category,
+                        bbox=moved.tolist(), score=float(rng.random()),
+                    )
+                )  # fmt: skip
+    truth = COCO()
+    truth.dataset = {
+        "images": [dict(id=p, width=128, height=128) for p in pictures],
+        "annotations": annotations,
+        "categories": [dict(id=i, name=str(i)) for i in (1, 2, 3)],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+    return truth, detections
+
+
+def pycocotools(truth, detections, pictures):
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
+        evaluation.params.imgIds = pictures
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats[0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_is_pycocotools_figure(seed):
+    truth, detections = drawn(seed)
+    matches = Matches(truth, detections, PICTURES, [1, 2, 3])
+    expected = pycocotools(truth, detections, PICTURES)
+    assert matches.average_precision()[0] == pytest.approx(expected, abs=1e-12)
+    assert expected > 0.05
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weights_are_repeated_pictures(seed):
+    truth, detections = drawn(seed)
+    matches = Matches(truth, detections, PICTURES, [1, 2, 3])
+    weights = np.array([[1, 1, 0, 1, 0], [0, 1, 1, 1, 1.0]])
+    some = [[p for p, w in zip(PICTURES, row, strict=True) if w] for row in weights]
+    for value, pictures in zip(matches.average_precision(weights), some, strict=True):
+        assert value == pytest.approx(pycocotools(truth, detections, pictures))
+    doubled = matches.average_precision(2 * weights)
+    assert doubled == pytest.approx(matches.average_precision(weights))
+
+
+def test_nothing_found_is_zero():
+    truth, _ = drawn()
+    matches = Matches(truth, [], PICTURES, [1, 2, 3])
+    assert matches.average_precision()[0] == 0

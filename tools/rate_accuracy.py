@@ -1,0 +1,62 @@
+"""Measures codecs as bits against accuracy: real files, any detector, BD figures.
+
+    python tools/rate_accuracy.py mmdet_configs/rate_accuracy/demo.py
+
+Unfinished points are run, finished ones are kept.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from compressai_hm.evaluation import report, results
+from compressai_hm.evaluation.sweep import Sweep
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="the sweep: codecs, sets, detectors")
+    parser.add_argument("--work-dir", help="folder for everything [work_dirs/CONFIG]")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, a thread each")
+    parser.add_argument(
+        "--resamplings",
+        type=int,
+        default=results.RESAMPLINGS,
+        help="bootstrap draws over the pictures for intervals [%(default)s]",
+    )
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    args = parser.parse_args()
+    if not Path(args.config).is_file():
+        sys.exit(
+            f"{args.config} does not exist; there are mmdet_configs/rate_accuracy/"
+        )
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    work_dir = args.work_dir or f"work_dirs/{Path(args.config).stem}"
+    try:
+        sweep = Sweep(cfg, work_dir)
+        sweep.run(args.jobs)
+    except (ValueError, FileNotFoundError, RuntimeError) as e:
+        sys.exit(str(e))
+    curves, reference = results.measure(sweep, args.resamplings)
+    rows = results.compare(curves, cfg.anchor)
+    folder = results.write(sweep, curves, rows, reference)
+    for name, detectors in reference.items():
+        for detector, value in detectors.items():
+            print(f"{name}, {detector} on uncompressed pictures: mAP {value:.4f}")
+    print(f"BD-rate against {cfg.anchor} [95 % over pictures], by pchip")
+    print(results.table(rows))
+    print(results.transfer(sweep, rows), end="")
+    page = report.write(sweep, curves, rows, reference, command=sys.argv)
+    print(f"figures in {folder}, report in {page}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("stopped; finished points are kept, the same command goes on")
