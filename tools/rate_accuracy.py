@@ -45,9 +45,9 @@ def main() -> None:
     curves, reference = results.measure(sweep, args.resamplings)
     rows = results.compare(curves, cfg.anchor)
     folder = results.write(sweep, curves, rows, reference)
-    for name, detectors in reference.items():
-        for detector, value in detectors.items():
-            print(f"{name}, {detector} on uncompressed pictures: mAP {value:.4f}")
+    for name, metrics in reference.items():
+        for metric, value in metrics.items():
+            print(f"{name}, uncompressed: {metric} {value:.4f}")
     print(f"BD-rate against {cfg.anchor} [95 % over pictures], by pchip")
     print(results.table(rows))
     print(results.transfer(sweep, rows), end="")

@@ -61,7 +61,7 @@ def write(
     charts = []
     for name, metric in dict.fromkeys((c.set, m) for c in curves for m in c.metrics):
         own = [c for c in curves if c.set == name and metric in c.metrics]
-        level = reference.get(name, {}).get(metric.removeprefix("mAP "))
+        level = reference.get(name, {}).get(metric)
         published = _published(sweep, name, metric)
         _plot(sweep, name, metric, own, level, published, colours)
         charts.append(_chart(name, metric, own, level, published, colours))
@@ -83,12 +83,13 @@ def write(
 
 def _published(sweep: Sweep, name: str, metric: str) -> dict[str, list]:
     kind = sweep.cfg.get("published", {}).get(name)
-    fits = metric.startswith("mAP") if kind != "Kodak PSNR" else metric == "psnr"
-    return PUBLISHED["curves"][kind] if kind and fits else {}
+    of = {"detection": "mAP ", "segmentation": "mask mAP ", "Kodak PSNR": "psnr"}
+    fits = kind and metric.startswith(of[kind])
+    return PUBLISHED["curves"][kind] if fits else {}
 
 
 def _scaled(metric: str, values):
-    return [100 * v for v in values] if metric.startswith("mAP") else list(values)
+    return [100 * v for v in values] if "mAP " in metric else list(values)
 
 
 def _plot(sweep, name, metric, own, level, published, colours) -> None:

@@ -32,7 +32,8 @@ class Measured:
         view: "x_hat" or "x_bar".
         qualities: The codec's knob at each point.
         bpp: At each point.
-        metrics: Name to value at each point: "psnr", "ms_ssim", "mAP <detector>".
+        metrics: Name to value at each point: "psnr", "ms_ssim", "mAP <detector>",
+            "mask mAP <detector>".
         resampled: "bpp" and each metric, ``(points, R)``.
     """
 
@@ -65,8 +66,7 @@ def measure(sweep: Sweep, resamplings: int = RESAMPLINGS, seed: int = 0):
         seed: Of the draws.
 
     Returns:
-        A list of :class:`Measured`, and per set the mAP of each detector on
-        uncompressed pictures.
+        A list of :class:`Measured`, and per set each mAP on uncompressed pictures.
     """
     curves: dict[tuple, Measured] = {}
     reference: dict[str, dict[str, float]] = {}
@@ -77,9 +77,7 @@ def measure(sweep: Sweep, resamplings: int = RESAMPLINGS, seed: int = 0):
         for view, metrics, drawn in _views(own, result, weights):
             if point.codec < 0:
                 reference[entry.name] = {
-                    name.removeprefix("mAP "): value
-                    for name, value in metrics.items()
-                    if name.startswith("mAP ")
+                    name: value for name, value in metrics.items() if "mAP " in name
                 }
                 continue
             codec = sweep.cfg.codecs[point.codec].name
@@ -119,14 +117,15 @@ def _views(own: PictureSet, result: dict, weights: np.ndarray):
             with np.errstate(invalid="ignore"):
                 drawn[name] = weights @ (values * known) / (weights @ known)
         for detector, found in result["detections"].items():
-            matches = Matches(
-                own.truth,
-                found.get(view, []),
-                [row["id"] for row in rows],
-                own.categories,
-            )
-            metrics[f"mAP {detector}"] = float(matches.average_precision()[0])
-            drawn[f"mAP {detector}"] = matches.average_precision(weights)
+            found = found.get(view, [])
+            kinds = {"mAP": "bbox"}
+            if any("segmentation" in d for d in found):
+                kinds["mask mAP"] = "segm"
+            for name, kind in kinds.items():
+                ids = [row["id"] for row in rows]
+                matches = Matches(own.truth, found, ids, own.categories, kind)
+                metrics[f"{name} {detector}"] = float(matches.average_precision()[0])
+                drawn[f"{name} {detector}"] = matches.average_precision(weights)
         yield view, metrics, drawn
 
 
@@ -210,11 +209,9 @@ def write(sweep: Sweep, curves: list[Measured], rows: list[dict], reference) -> 
                     table.writerow(
                         [c.set, c.codec, c.view, *point[:2], metric, point[2]]
                     )
-        for name, detectors in reference.items():
-            for detector, value in detectors.items():
-                table.writerow(
-                    [name, UNCOMPRESSED, "", "", "", f"mAP {detector}", value]
-                )
+        for name, metrics in reference.items():
+            for metric, value in metrics.items():
+                table.writerow([name, UNCOMPRESSED, "", "", "", metric, value])
         write_whole(f.getvalue().encode(), folder / "points.csv")
     figures = [
         {k: asdict(v) if isinstance(v, Figure) else v for k, v in row.items()}
@@ -262,8 +259,8 @@ def transfer(sweep: Sweep, rows: list[dict]) -> str:
         return ""
     lines = ["trained for x read by (BD-rate at equal mAP)"]
     for row in rows:
-        if row["codec"] in trained and row["metric"].startswith("mAP "):
-            detector = row["metric"].removeprefix("mAP ")
+        if row["codec"] in trained and "mAP " in row["metric"]:
+            detector = row["metric"].split("mAP ")[1]
             own = " (its own)" if detector == trained[row["codec"]] else ""
             lines.append(
                 f"  {row['codec']} {row['view']}, for {trained[row['codec']]}, read by "

@@ -12,6 +12,7 @@ interrupted sweep goes on where it stopped. Sets that share pictures share the f
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import multiprocessing
@@ -103,6 +104,34 @@ class Sweep:
             if not _qualities(codec):
                 raise ValueError(f"codec {codec.name!r} names no qualities")
         self.sets = [PictureSet(entry) for entry in cfg.sets]
+        self._check_identity()
+
+    def _check_identity(self) -> None:
+        """Refuses to mix results in the work folder with others of that name."""
+        new = {}
+        for codec in self.cfg.codecs:
+            rest = {
+                k: v
+                for k, v in codec.items()
+                if k not in ("name", "qualities", "checkpoints", "trained_for")
+            }
+            for quality in _qualities(codec):
+                paths = codec.get("checkpoints")
+                weights = _digest(paths[quality]) if paths else ""
+                new[f"codec {codec.name!r} at {quality}"] = _json([rest, weights])
+        for entry in self.cfg.sets:
+            detectors = [_digest(d["checkpoint"]) for d in entry.get("detectors", ())]
+            new[f"set {entry.name!r}"] = _json([entry, detectors])
+        new = {name: f"{zlib.crc32(text):08x}" for name, text in new.items()}
+        file = self.work_dir / "sweep.json"
+        old = json.loads(file.read_text()) if file.exists() else {}
+        for name, identity in new.items():
+            if old.get(name, identity) != identity:
+                raise ValueError(
+                    f"{name} is not what was measured in {self.work_dir} before; name "
+                    "it otherwise, or give another --work-dir"
+                )
+        write_whole(_json({**old, **new}), file)
 
     def points(self) -> list[Point]:
         """All points, the uncompressed ones of detection sets first."""
@@ -218,7 +247,14 @@ class Sweep:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value).encode()
+    return json.dumps(value, default=str).encode()
+
+
+def _digest(path: str) -> str:
+    """Of a file's content; of a name such as a URL, the name."""
+    if not Path(path).is_file():
+        return path
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 _WORKER: dict[str, Sweep] = {}

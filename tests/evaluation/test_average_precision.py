@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from pycocotools.mask import encode
 
 from compressai_hm.evaluation.average_precision import Matches
 
@@ -44,9 +45,9 @@ def drawn(seed=0, pictures=PICTURES):
     return truth, detections
 
 
-def pycocotools(truth, detections, pictures):
+def pycocotools(truth, detections, pictures, kind="bbox"):
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
+        evaluation = COCOeval(truth, truth.loadRes(detections), kind)
         evaluation.params.imgIds = pictures
         evaluation.evaluate()
         evaluation.accumulate()
@@ -79,3 +80,27 @@ def test_nothing_found_is_zero():
     truth, _ = drawn()
     matches = Matches(truth, [], PICTURES, [1, 2, 3])
     assert matches.average_precision()[0] == 0
+
+
+def as_masks(boxes):
+    """Each box as a mask of its own."""
+    out = []
+    for box in boxes:
+        mask = np.zeros((128, 128), np.uint8, order="F")
+        left, top, width, height = np.clip(box["bbox"], 0, 127).astype(int)
+        mask[top : top + height, left : left + width] = 1
+        out.append({**box, "segmentation": encode(mask)})
+    return out
+
+
+def test_masks_too():
+    truth, detections = drawn()
+    truth.dataset["annotations"] = as_masks(truth.dataset["annotations"])
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+    detections = as_masks(detections)
+    matches = Matches(truth, detections, PICTURES, [1, 2, 3], "segm")
+    expected = pycocotools(truth, detections, PICTURES, "segm")
+    assert matches.average_precision()[0] == pytest.approx(expected, abs=1e-12)
+    boxes = pycocotools(truth, detections, PICTURES)
+    assert 0.05 < expected != pytest.approx(boxes)

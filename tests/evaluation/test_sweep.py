@@ -56,7 +56,7 @@ def finish(cfg, work_dir, **kwargs):
 
 def test_points_are_measured_from_files(cfg, tmp_path):
     one, curves, rows, reference = finish(cfg, tmp_path / "w")
-    assert 0.3 < reference["drawn"]["Faster R-CNN R18"] <= 1
+    assert 0.3 < reference["drawn"]["mAP Faster R-CNN R18"] <= 1
     found = {(c.set, c.label): c for c in curves}
     assert set(found) == {
         (name, label)
@@ -176,7 +176,7 @@ def test_uncompressed_is_exactly_mmdetections_own_map(cfg, tmp_path, letterbox):
     load_detector(runner.model, detector.checkpoint)
     expected = runner.test()["coco/bbox_mAP"]
     assert expected > 0.3
-    assert round(reference["drawn"]["Faster R-CNN R18"], 3) == expected
+    assert round(reference["drawn"]["mAP Faster R-CNN R18"], 3) == expected
 
 
 def test_the_report_shows_every_number(cfg, tmp_path):
@@ -222,6 +222,19 @@ def test_wrong_configs_are_explained(cfg, tmp_path, change, named):
     if "codecs" in change:
         cfg.anchor = "x"
     with pytest.raises(ValueError, match=named):
+        Sweep(cfg, tmp_path)
+
+
+def test_other_things_of_the_same_name_are_not_mixed(cfg, tmp_path):
+    Sweep(cfg, tmp_path)
+    cfg.codecs[0].qualities = [20, 30]  # more of the same is welcome
+    Sweep(cfg, tmp_path)
+    cfg.codecs[0].type = "webp"
+    with pytest.raises(ValueError, match="codec 'JPEG' at 30 is not what was measured"):
+        Sweep(cfg, tmp_path)
+    cfg.codecs[0].type = "jpeg"
+    cfg.sets[1].count = 1
+    with pytest.raises(ValueError, match="set 'people' is not what was measured"):
         Sweep(cfg, tmp_path)
 
 
