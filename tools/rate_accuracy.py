@@ -40,7 +40,7 @@ def main() -> None:
     try:
         sweep = Sweep(cfg, work_dir)
         sweep.run(args.jobs)
-    except (ValueError, FileNotFoundError, RuntimeError) as e:
+    except (ValueError, RuntimeError, OSError) as e:
         sys.exit(str(e))
     curves, reference = results.measure(sweep, args.resamplings)
     rows = results.compare(curves, cfg.anchor)
@@ -48,9 +48,10 @@ def main() -> None:
     for name, metrics in reference.items():
         for metric, value in metrics.items():
             print(f"{name}, uncompressed: {metric} {value:.4f}")
-    print(f"BD-rate against {cfg.anchor} [95 % over pictures], by pchip")
+    print(f"Against {cfg.anchor} by pchip [95 % over resampled pictures]")
     print(results.table(rows))
-    print(results.transfer(sweep, rows), end="")
+    for line in results.transfer(sweep, rows):
+        print(" | ".join(line))
     page = report.write(sweep, curves, rows, reference, command=sys.argv)
     print(f"figures in {folder}, report in {page}")
 

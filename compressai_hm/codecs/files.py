@@ -2,6 +2,7 @@
 
 import io
 import os
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,8 @@ def write_whole(data: bytes, path: str | Path) -> None:
     """Writes aside and renames, so that no half-written file is ever found."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
+    unique = f"{os.getpid()}-{secrets.token_hex(4)}"  # others may write it too
+    aside = path.with_name(f".{path.name}.{unique}.part")
     try:
         with open(aside, "wb") as f:
             f.write(data)

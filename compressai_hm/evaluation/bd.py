@@ -9,7 +9,7 @@ points, by the package ``bjontegaard`` [Bjontegaard2001]_.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import bjontegaard
 import numpy as np
@@ -130,17 +130,18 @@ def _figure(anchor, test, min_overlap, compute, axis) -> Figure:
 
 
 def with_interval(figure: Figure, replicates: Sequence[Figure]) -> Figure:
-    """The figure with a 95 % interval from figures of resampled pictures."""
-    if figure.value is None:
+    """The figure with a 95 % percentile interval from figures of resampled pictures."""
+    if figure.value is None or not replicates:
         return figure
     values = [f.value for f in replicates if f.value is not None]
-    refused = len(replicates) - len(values)
-    notes = list(figure.notes)
-    if refused:
-        notes.append(f"{refused} of {len(replicates)} resamplings gave no figure")
-    if len(values) < 0.9 * len(replicates):
+    notes, total = list(figure.notes), len(replicates)
+    if len(values) < total:
+        notes.append(f"{total - len(values)} of {total} resamplings gave no figure")
+    bent = sum(any("not monotone" in note for note in f.notes) for f in replicates)
+    if bent:
+        notes.append(f"the envelope was used in {bent} of {total} resamplings")
+    if len(values) < 0.9 * total:
         notes.append("too many for an interval")
-        return Figure(figure.value, figure.overlap, figure.share, notes)
+        return replace(figure, notes=notes)
     low, high = np.percentile(values, [2.5, 97.5])
-    interval = (float(low), float(high))
-    return Figure(figure.value, figure.overlap, figure.share, notes, interval)
+    return replace(figure, notes=notes, interval=(float(low), float(high)))

@@ -1,7 +1,6 @@
 """Plots as PNG and SVG, and one HTML page that needs nothing else."""
 
 import base64
-import hashlib
 import html
 import importlib.metadata
 import io
@@ -16,9 +15,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from ..codecs.files import write_whole
+from ..detection.checkpoint import WEIGHTS
 from .bd import Curve, Figure, bd_rate
-from .results import Measured
-from .sweep import Point, Sweep, _coder, finished, read
+from .parts import digest, read
+from .results import Measured, describe, in_units, title, transfer
+from .sweep import UNCOMPRESSED, Point, Sweep
 
 PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text())
 """The paper's figures; never mixed with measured ones."""
@@ -27,7 +28,6 @@ _COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
     "#56b4e9", "#8c564b", "#444444", "#7f3fbf", "#b8a900",
 )  # fmt: skip
-_NAMES = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM"}
 _PACKAGES = (
     "compressai-hm", "torch", "torchvision", "compressai", "bjontegaard", "Pillow",
     "imageio-ffmpeg", "onedl-mmdetection", "mmdet", "pycocotools", "numpy",
@@ -45,7 +45,8 @@ def write(
 
     Args:
         sweep: The sweep; its config may say ``published = {set: curve}`` to lay the
-            paper's points ("detection", "segmentation", "Kodak PSNR") beside ours.
+            paper's points ("detection", "segmentation", "Kodak PSNR") beside ours, and
+            ``ablation``, names of codecs to be plotted by themselves as well.
         curves: Of ``results.measure``.
         rows: Of ``results.compare``.
         reference: mAP on uncompressed pictures.
@@ -61,10 +62,19 @@ def write(
     charts = []
     for name, metric in dict.fromkeys((c.set, m) for c in curves for m in c.metrics):
         own = [c for c in curves if c.set == name and metric in c.metrics]
-        level = reference.get(name, {}).get(metric)
+        level = in_units(metric, [reference.get(name, {}).get(metric, np.nan)])[0]
         published = _published(sweep, name, metric)
-        _plot(sweep, name, metric, own, level, published, colours)
-        charts.append(_chart(name, metric, own, level, published, colours))
+        chosen = {"": (own, published)}
+        ablated = sweep.cfg.get("ablation", ())
+        if ablated:
+            some = [c for c in own if c.codec in ablated]
+            pair = {k: v for k, v in published.items() if k.startswith("method")}
+            chosen[" ablation"] = (some, pair)
+        for suffix, (lines, points) in chosen.items():
+            if lines:
+                chart = (f"{name}{suffix}", metric, lines, level, points, colours)
+                _plot(Path(sweep.work_dir) / "plots", *chart)
+                charts.append(_chart(*chart))
     body = [
         f"<h1>{html.escape(Path(sweep.work_dir).name)}</h1>",
         "<p>Real bytes of files over original pixels. A set's bpp, PSNR and MS-SSIM "
@@ -72,6 +82,7 @@ def write(
         "Dashed: x_bar. Hover for numbers.</p>",
         '<div class="charts">' + "".join(charts) + "</div>",
         _table(sweep, rows),
+        _transfer(sweep, rows),
         _paper_table(),
         _strips(sweep, curves),
         _environment(sweep, command),
@@ -88,23 +99,26 @@ def _published(sweep: Sweep, name: str, metric: str) -> dict[str, list]:
     return PUBLISHED["curves"][kind] if fits else {}
 
 
-def _scaled(metric: str, values):
-    return [100 * v for v in values] if "mAP " in metric else list(values)
-
-
-def _plot(sweep, name, metric, own, level, published, colours) -> None:
+def _plot(folder: Path, name, metric, own, level, published, colours) -> None:
     figure = matplotlib.figure.Figure(figsize=(7, 5), layout="constrained")
     ax = figure.subplots()
     for c in own:
         style = "o-" if c.view == "x_hat" else "s--"
-        values = _scaled(metric, c.metrics[metric])
-        ax.plot(c.bpp, values, style, color=colours[c.codec], label=c.label, ms=4)
+        curve = c.curve(metric)
+        ax.plot(
+            curve.rate,
+            curve.quality,
+            style,
+            color=colours[c.codec],
+            label=c.label,
+            ms=4,
+        )
     for label, points in published.items():
         ax.plot(*zip(*points, strict=True), "x:", lw=1, label=f"{label} (published)")
-    if level is not None:
-        ax.axhline(100 * level, color="black", lw=1, label="uncompressed")
-    ax.set(xlabel="bits per original pixel", ylabel=_NAMES.get(metric, metric))
-    ax.set_title(f"{name}: {_NAMES.get(metric, metric)}")
+    if np.isfinite(level):
+        ax.axhline(level, color="black", lw=1, label=UNCOMPRESSED)
+    ax.set(xlabel="bits per original pixel", ylabel=title(metric))
+    ax.set_title(f"{name}: {title(metric)}")
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
     stem = f"{name} {metric}".replace(" ", "_").replace("/", "_")
@@ -112,8 +126,7 @@ def _plot(sweep, name, metric, own, level, published, colours) -> None:
         with io.BytesIO() as f:
             metadata = {"Date": None} if suffix == "svg" else None
             figure.savefig(f, format=suffix, dpi=150, metadata=metadata)
-            target = Path(sweep.work_dir) / "plots" / f"{stem}.{suffix}"
-            write_whole(f.getvalue(), target)
+            write_whole(f.getvalue(), folder / f"{stem}.{suffix}")
 
 
 def _chart(name, metric, own, level, published, colours) -> str:
@@ -121,7 +134,7 @@ def _chart(name, metric, own, level, published, colours) -> str:
     width, height, left, right, top, bottom = 560, 380, 56, 12, 30, 44
     lines = [
         (c.label, colours[c.codec], "" if c.view == "x_hat" else "6 3",
-         list(zip(c.bpp, _scaled(metric, c.metrics[metric]), c.qualities, strict=True)))
+         list(zip(c.bpp, c.curve(metric).quality, c.qualities, strict=True)))
         for c in own
     ]  # fmt: skip
     lines += [
@@ -130,8 +143,8 @@ def _chart(name, metric, own, level, published, colours) -> str:
     ]
     xs = [p[0] for line in lines for p in line[3]]
     ys = [p[1] for line in lines for p in line[3] if np.isfinite(p[1])]
-    if level is not None:
-        ys.append(100 * level)
+    if np.isfinite(level):
+        ys.append(level)
     if not ys:
         return ""
     x_ticks, y_ticks = _ticks(0, max(xs)), _ticks(min(ys), max(ys))
@@ -143,8 +156,8 @@ def _chart(name, metric, own, level, published, colours) -> str:
         share = (y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
         return x, height - bottom - share * (height - top - bottom)
 
-    title = html.escape(f"{name}: {_NAMES.get(metric, metric)}")
-    parts = [f'<text x="{left}" y="18" class="title">{title}</text>']
+    heading = html.escape(f"{name}: {title(metric)}")
+    parts = [f'<text x="{left}" y="18" class="title">{heading}</text>']
     for x in x_ticks:
         (px, low), (_, high) = at(x, y_ticks[0]), at(x, y_ticks[-1])
         parts.append(f'<line x1="{px}" y1="{low}" x2="{px}" y2="{high}" class="grid"/>')
@@ -155,8 +168,8 @@ def _chart(name, metric, own, level, published, colours) -> str:
         parts.append(f'<text x="{low - 6}" y="{py + 4}" class="y">{y:g}</text>')
     middle = (left + width - right) / 2
     parts.append(f'<text x="{middle}" y="{height - 8}" class="x">bpp</text>')
-    if level is not None:
-        (low, py), (high, _) = at(x_ticks[0], 100 * level), at(x_ticks[-1], 0)
+    if np.isfinite(level):
+        (low, py), (high, _) = at(x_ticks[0], level), at(x_ticks[-1], 0)
         parts.append(
             f'<line x1="{low}" y1="{py}" x2="{high}" y2="{py}" class="level"/>'
         )
@@ -179,6 +192,8 @@ def _chart(name, metric, own, level, published, colours) -> str:
         f'<span><i style="background:{colour}"></i>{html.escape(label)}</span>'
         for label, colour, *_ in lines
     )
+    if np.isfinite(level):
+        legend += f'<span><i style="background:#000"></i>{UNCOMPRESSED}</span>'
     svg = f'<svg viewBox="0 0 {width} {height}">{"".join(parts)}</svg>'
     return f'<figure>{svg}<figcaption class="legend">{legend}</figcaption></figure>'
 
@@ -207,26 +222,31 @@ def _table(sweep: Sweep, rows: list[dict]) -> str:
         lines.append(f"<tr><th>{name}</th>{''.join(cells)}</tr>")
     return (
         f"<h2>BD-rate against {html.escape(sweep.cfg.anchor)}</h2>"
-        "<p>Bits at equal quality; 95 % interval over resampled pictures; then where "
-        "the curves overlap, and BD-quality at equal rate.</p>"
+        "<p>Bits at equal quality, quality at equal bits; 95 % interval over resampled "
+        "pictures; where the curves overlap, and in how much of the anchor's range.</p>"
         f"<table><tr><th></th>{head}</tr>{''.join(lines)}</table>"
     )
 
 
 def _cell(row: dict) -> str:
-    rate, quality = row["bd_rate"], row["bd_quality"]
-    if rate.value is None:
-        return f'<span class="none">{html.escape("; ".join(rate.notes))}</span>'
-    low, high = rate.overlap
-    text = f"<b>{rate.value:+.1f} %</b>"
-    if rate.interval:
-        text += f"<br>[{rate.interval[0]:+.1f}, {rate.interval[1]:+.1f}]"
-    text += f"<br><small>over {low:.4g}–{high:.4g} ({100 * rate.share:.0f} %)"
-    if quality.value is not None:
-        text += f"<br>BD-quality {quality.value:+.4f}"
-    if rate.notes:
-        text += f"<br>{html.escape('; '.join(rate.notes))}"
-    return f"{text}</small>"
+    lines = [html.escape(describe(row, name)) for name in ("bd_rate", "bd_quality")]
+    value = row["bd_rate"].value
+    head = f"<b>{value:+.1f} %</b><br>" if value is not None else ""
+    return f"{head}<small>bits: {lines[0]}<br>quality: {lines[1]}</small>"
+
+
+def _transfer(sweep: Sweep, rows: list[dict]) -> str:
+    table = transfer(sweep, rows)
+    if not table:
+        return ""
+    lines = [
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>"
+        for line in table
+    ]
+    return (
+        "<h2>Trained for, by read by: BD-rate at equal mAP</h2>"
+        f"<table>{''.join(lines)}</table>"
+    )
 
 
 def paper_check() -> list[tuple[str, str, float, Figure]]:
@@ -250,59 +270,79 @@ def paper_check() -> list[tuple[str, str, float, Figure]]:
 
 
 def _paper_table() -> str:
-    lines = [
-        f"<tr><td>{kind}</td><th>{codec}</th><td>{table:+.1f} %</td>"
-        f"<td>{figure.value:+.1f} %</td><td>{figure.value - table:+.1f}</td></tr>"
-        for kind, codec, table, figure in paper_check()
-    ]
+    """Table 1 as published, and what its digitised points give."""
+    columns = PUBLISHED["table1"]["columns"]
+    found = {(kind, codec): figure.value for kind, codec, _, figure in paper_check()}
+    lines = []
+    for codec, figures in PUBLISHED["table1"]["rows"].items():
+        cells = []
+        for kind, value in zip(columns, figures, strict=True):
+            own = found.get((kind, codec))
+            text = f"{value:+.2f} %"
+            if own is not None:
+                text += f"<br><small>from its points {own:+.1f} %</small>"
+            cells.append(f"<td>{text}</td>")
+        lines.append(f"<tr><th>{codec}</th>{''.join(cells)}</tr>")
+    head = "".join(f"<th>{column}</th>" for column in columns)
+    curves = PUBLISHED["curves"]["detection"]
+    pair = (Curve(*zip(*curves[c], strict=True)) for c in ("Cheng 2020", "method"))
     return (
-        "<h2>Published, not measured here</h2>"
-        f"<p>{html.escape(PUBLISHED['source'])}. Anchor {PUBLISHED['anchor']}, of "
-        "which only three points are published; hence the gaps.</p><table><tr><th></th>"
-        "<th>codec</th><th>Table 1</th><th>from its points</th><th>gap</th></tr>"
-        f"{''.join(lines)}</table>"
+        "<h2>Published, not measured here: the paper's Table 1</h2>"
+        f"<p>{html.escape(PUBLISHED['source'])}. BD-rate against "
+        f"{PUBLISHED['anchor']}, of which only three points can be read, hence the "
+        "gaps. The method against "
+        f"Cheng 2020, detection, from the points: {bd_rate(*pair).value:+.1f} %.</p>"
+        f"<table><tr><th></th>{head}</tr>{''.join(lines)}</table>"
     )
 
 
 def _strips(sweep: Sweep, curves: list[Measured], count: int = 3) -> str:
     """Pictures beside their decoded versions at about the same bits."""
-    points = {point: result for point, result in finished(sweep) if point.codec >= 0}
+    points = dict(sweep.finished())
     out = []
-    for s, entry in enumerate(sweep.cfg.sets):
-        own = [c for c in curves if c.set == entry.name]
-        if not own:
+    for s, own in enumerate(sweep.sets):
+        measured = [c for c in curves if c.set == sweep.cfg.sets[s].name]
+        if not measured:
             continue
-        target = float(np.median([b for c in own for b in c.bpp]))
-        files = sweep.sets[s].pictures[:count]
-        for i, (_, path) in enumerate(files):
-            x = read(path)
-            panels = [_panel(x, [], "x")]
-            for c, codec in enumerate(sweep.cfg.codecs):
-                near = [m for m in own if m.codec == codec.name and m.view == "x_hat"]
-                if not near:
-                    continue
-                place = int(np.argmin([abs(b - target) for b in near[0].bpp]))
-                point = Point(c, near[0].qualities[place], s)
-                panels += _decoded(sweep, point, points[point], i, path, x)
+        target = float(np.median([b for c in measured for b in c.bpp]))
+        shown = [Point(-1, 0, s)] if Point(-1, 0, s) in points else []
+        for c, codec in enumerate(sweep.cfg.codecs):
+            near = next((m for m in measured if m.codec == codec.name), None)
+            if near:
+                place = int(np.argmin([abs(b - target) for b in near.bpp]))
+                shown.append(Point(c, near.qualities[place], s))
+        for i, (_, path) in enumerate(own.pictures[:count]):
+            panels = [
+                panel
+                for point in shown
+                for panel in _decoded(sweep, point, points[point], i, path)
+            ]
             out.append(f'<div class="strip">{"".join(panels)}</div>')
-    return f"<h2>Pictures, at about equal bits</h2>{''.join(out)}"
+    return (
+        "<h2>Pictures, at the points nearest to equal bits</h2>"
+        f"<p>Boxes of the set's first detector, from a score of 0.3.</p>{''.join(out)}"
+    )
 
 
-def _decoded(sweep, point, result, i, path, x) -> list[str]:
-    coder = _coder(sweep.cfg, point)
-    data = sweep.stream_file(point, path, coder.suffix).read_bytes()
-    row = result["pictures"][i]
+def _decoded(sweep: Sweep, point: Point, result: dict, i: int, path: Path) -> list[str]:
+    row, x = result["pictures"][i], read(path)
+    if point.codec < 0:
+        views, name = {"x_hat": x}, "x"
+    else:
+        data = sweep.stream_file(point, path).read_bytes()
+        views = sweep.coder(point).decode(data, tuple(x.shape[-2:]))
+        name = sweep.cfg.codecs[point.codec].name
     panels = []
-    for view, picture in coder.decode(data, tuple(x.shape[-2:])).items():
+    for view, picture in views.items():
         found = next(iter(result["detections"].values()), {}).get(view, [])
         boxes = [
             d["bbox"] for d in found if d["image_id"] == row["id"] and d["score"] >= 0.3
         ]
-        name = sweep.cfg.codecs[point.codec].name
-        bpp = 8 * row["bytes"] / (row["size"][0] * row["size"][1])
-        psnr = row[f"psnr_{view}"]
-        caption = f"{name} {view}, {bpp:.3f} bpp"
-        caption += f", {psnr:.2f} dB" if psnr is not None else ""
+        caption = "x, uncompressed"
+        if point.codec >= 0:
+            bpp, psnr = 8 * row["bytes"] / (x[0, 0].numel()), row[f"psnr_{view}"]
+            caption = f"{name} {view}, {bpp:.3f} bpp"
+            caption += f", {psnr:.2f} dB" if psnr is not None else ""
         panels.append(_panel(picture, boxes, caption))
     return panels
 
@@ -333,17 +373,33 @@ def _environment(sweep: Sweep, command: list[str]) -> str:
             lines.append((package, importlib.metadata.version(package)))
         except importlib.metadata.PackageNotFoundError:
             continue
+    for seconds in ("encode", "decode"):
+        lines.append((f"{seconds}, seconds a picture", _times(sweep, seconds)))
     weights = [p for c in sweep.cfg.codecs for p in c.get("checkpoints", ())]
-    weights += [d["checkpoint"] for s in sweep.cfg.sets for d in s.get("detectors", ())]
+    weights += [d["checkpoint"] for own in sweep.sets for d in own.detectors]
     for path in dict.fromkeys(weights):
-        if Path(path).is_file():
-            digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-            lines.append((Path(path).name, f"sha256 {digest}"))
+        shipped = "compressai_hm://"
+        local = WEIGHTS / path.removeprefix(shipped) if shipped in path else path
+        lines.append((path, f"sha256 {digest(str(local))}"))
     lines.append(("resampling of pictures", "seed 0"))
+    lines.append(("config", sweep.cfg.pretty_text))
     body = "".join(
-        f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in lines
+        f"<tr><th>{html.escape(k)}</th><td><pre>{html.escape(v)}</pre></td></tr>"
+        for k, v in lines
     )
     return f"<h2>How this was made</h2><table>{body}</table>"
+
+
+def _times(sweep: Sweep, which: str) -> str:
+    """Of each codec, the median over its points' means."""
+    found: dict[str, list[float]] = {}
+    for point, _ in sweep.finished():
+        file = sweep.result_file(point, "times")
+        seconds = json.loads(file.read_text())[which] if file.exists() else []
+        if point.codec >= 0 and seconds:
+            name = sweep.cfg.codecs[point.codec].name
+            found.setdefault(name, []).append(float(np.mean(seconds)))
+    return ", ".join(f"{name} {np.median(v):.3f}" for name, v in found.items())
 
 
 _PAGE = """<!doctype html>
@@ -366,7 +422,8 @@ circle:hover { stroke: #000; stroke-width: 2; }
 table { border-collapse: collapse; margin: 1em 0; }
 th, td { border-bottom: 1px solid #ddd; padding: 4px 10px; text-align: left;
   vertical-align: top; }
-small, .none { color: #666; }
+small { color: #666; } pre { margin: 0; white-space: pre-wrap; font-size: 12px; }
+th { font-weight: 600; max-width: 16em; }
 .strip { display: flex; gap: 8px; overflow-x: auto; margin-bottom: 1em; }
 .strip img { max-height: 260px; display: block; }
 .strip figcaption { font-size: 12px; max-width: 260px; }

@@ -8,6 +8,7 @@ are compared on the same pictures.
 import csv
 import io
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from tqdm import tqdm
 from ..codecs.files import write_whole
 from .average_precision import Matches
 from .bd import Curve, Figure, bd_quality, bd_rate, with_interval
-from .sweep import UNCOMPRESSED, PictureSet, Sweep, finished
+from .parts import PictureSet
+from .sweep import UNCOMPRESSED, Sweep
 
 RESAMPLINGS = 200
 
@@ -32,6 +34,7 @@ class Measured:
         view: "x_hat" or "x_bar".
         qualities: The codec's knob at each point.
         bpp: At each point.
+        container_bytes: Of a file, at each point.
         metrics: Name to value at each point: "psnr", "ms_ssim", "mAP <detector>",
             "mask mAP <detector>".
         resampled: "bpp" and each metric, ``(points, R)``.
@@ -42,6 +45,7 @@ class Measured:
     view: str
     qualities: list[int] = field(default_factory=list)
     bpp: list[float] = field(default_factory=list)
+    container_bytes: list[float] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
     resampled: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
@@ -52,12 +56,30 @@ class Measured:
     def curve(self, metric: str, draw: int | None = None) -> Curve:
         """Its rate-quality curve, of the set or of one resampling."""
         if draw is None:
-            return Curve(self.bpp, self.metrics[metric])
-        rate, quality = self.resampled["bpp"], self.resampled[metric]
-        return Curve([r[draw] for r in rate], [q[draw] for q in quality])
+            return Curve(self.bpp, in_units(metric, self.metrics[metric]))
+        rate = [r[draw] for r in self.resampled["bpp"]]
+        quality = [q[draw] for q in self.resampled[metric]]
+        return Curve(rate, in_units(metric, quality))
 
 
-def measure(sweep: Sweep, resamplings: int = RESAMPLINGS, seed: int = 0):
+def in_units(metric: str, values: Sequence[float]) -> list[float]:
+    """As plotted and compared: mAP in per cent, MS-SSIM in dB."""
+    if "mAP " in metric:
+        return [100 * v for v in values]
+    if metric == "ms_ssim":
+        return [-10 * float(np.log10(max(1 - v, 1e-10))) for v in values]
+    return list(values)
+
+
+def title(metric: str) -> str:
+    """A metric's name with its unit."""
+    names = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM (dB)"}
+    return names.get(metric, f"{metric} (%)")
+
+
+def measure(
+    sweep: Sweep, resamplings: int = RESAMPLINGS, seed: int = 0
+) -> tuple[list[Measured], dict[str, dict[str, float]]]:
     """Curves of all finished points.
 
     Args:
@@ -66,32 +88,63 @@ def measure(sweep: Sweep, resamplings: int = RESAMPLINGS, seed: int = 0):
         seed: Of the draws.
 
     Returns:
-        A list of :class:`Measured`, and per set each mAP on uncompressed pictures.
+        The curves, and per set each mAP on uncompressed pictures.
     """
     curves: dict[tuple, Measured] = {}
     reference: dict[str, dict[str, float]] = {}
-    points = list(finished(sweep))
+    points = list(sweep.finished())
+    comparable = [_comparable(s, points) for s in range(len(sweep.sets))]
     for point, result in tqdm(points, unit="point", desc="mAP, resampled", leave=False):
-        entry, own = sweep.cfg.sets[point.set], sweep.sets[point.set]
+        name, own = sweep.cfg.sets[point.set].name, sweep.sets[point.set]
         weights = _draws(len(own.pictures), resamplings, seed)
-        for view, metrics, drawn in _views(own, result, weights):
+        for view, metrics, drawn in _views(own, result, weights, comparable[point.set]):
             if point.codec < 0:
-                reference[entry.name] = {
-                    name: value for name, value in metrics.items() if "mAP " in name
-                }
+                reference[name] = {k: v for k, v in metrics.items() if "mAP " in k}
                 continue
             codec = sweep.cfg.codecs[point.codec].name
-            key = (entry.name, codec, view)
-            measured = curves.setdefault(key, Measured(codec, entry.name, view))
+            key = (name, codec, view)
+            measured = curves.setdefault(key, Measured(codec, name, view))
             measured.qualities.append(point.quality)
             measured.bpp.append(metrics.pop("bpp"))
-            for name, value in metrics.items():
-                measured.metrics.setdefault(name, []).append(value)
-            for name, value in drawn.items():
-                measured.resampled.setdefault(name, []).append(value)
+            measured.container_bytes.append(metrics.pop("container_bytes"))
+            for metric, value in metrics.items():
+                measured.metrics.setdefault(metric, []).append(value)
+            for metric, value in drawn.items():
+                measured.resampled.setdefault(metric, []).append(value)
     for measured in curves.values():
         _sort(measured)
     return list(curves.values()), reference
+
+
+@dataclass
+class _Comparable:
+    """What all points of a set have: the same pictures enter every mean.
+
+    Args:
+        known: Per distortion, which pictures have it at every point. (There is no PSNR
+            where a codec happened to be lossless.)
+        masks: Detectors that give masks.
+    """
+
+    known: dict[str, np.ndarray]
+    masks: set[str]
+
+
+def _comparable(of_set: int, points: list) -> _Comparable:
+    out = _Comparable({}, set())
+    for point, result in points:
+        if point.set != of_set:
+            continue
+        for detector, views in result["detections"].items():
+            if any("segmentation" in d for found in views.values() for d in found):
+                out.masks.add(detector)
+        for name in ("psnr", "ms_ssim") if point.codec >= 0 else ():
+            for key in result["pictures"][0]:
+                if key.startswith(f"{name}_x"):
+                    known = [row[key] is not None for row in result["pictures"]]
+                    before = out.known.get(name, np.ones(len(known), bool))
+                    out.known[name] = before & known
+    return out
 
 
 def _draws(count: int, resamplings: int, seed: int) -> np.ndarray:
@@ -99,31 +152,33 @@ def _draws(count: int, resamplings: int, seed: int) -> np.ndarray:
     return rng.multinomial(count, np.full(count, 1 / count), resamplings).astype(float)
 
 
-def _views(own: PictureSet, result: dict, weights: np.ndarray):
+def _views(
+    own: PictureSet, result: dict, weights: np.ndarray, comparable: _Comparable
+) -> Iterator[tuple[str, dict, dict]]:
     """Per view the figures of a point, and the same for each weighting."""
     rows = result["pictures"]
     bpp = np.array([8 * r["bytes"] / (r["size"][0] * r["size"][1]) for r in rows])
-    views = [key[5:] for key in rows[0] if key.startswith("psnr_")]
-    for view in views:
-        metrics = {"bpp": float(bpp.mean())}
+    for view in [key[5:] for key in rows[0] if key.startswith("psnr_")]:
+        metrics = {
+            "bpp": float(bpp.mean()),
+            "container_bytes": float(np.mean([r["container_bytes"] for r in rows])),
+        }
         drawn = {"bpp": weights @ bpp / weights.sum(1)}
-        for name in ("psnr", "ms_ssim"):
-            values = [row.get(f"{name}_{view}") for row in rows]
-            known = np.array([v is not None for v in values])
-            if not known.any():
-                continue
-            values = np.array([v or 0.0 for v in values])
-            metrics[name] = float(values[known].mean())
-            with np.errstate(invalid="ignore"):
-                drawn[name] = weights @ (values * known) / (weights @ known)
+        for name, known in comparable.known.items():
+            if known.any() and f"{name}_{view}" in rows[0]:
+                values = np.array([row[f"{name}_{view}"] or 0.0 for row in rows])
+                metrics[name] = float(values[known].mean())
+                with np.errstate(invalid="ignore"):
+                    drawn[name] = weights @ (values * known) / (weights @ known)
         for detector, found in result["detections"].items():
-            found = found.get(view, [])
             kinds = {"mAP": "bbox"}
-            if any("segmentation" in d for d in found):
+            if detector in comparable.masks:
                 kinds["mask mAP"] = "segm"
             for name, kind in kinds.items():
                 ids = [row["id"] for row in rows]
-                matches = Matches(own.truth, found, ids, own.categories, kind)
+                matches = Matches(
+                    own.truth, found.get(view, []), ids, own.categories, kind
+                )
                 metrics[f"{name} {detector}"] = float(matches.average_precision()[0])
                 drawn[f"{name} {detector}"] = matches.average_precision(weights)
         yield view, metrics, drawn
@@ -134,6 +189,7 @@ def _sort(measured: Measured) -> None:
     for values in (
         measured.qualities,
         measured.bpp,
+        measured.container_bytes,
         *measured.metrics.values(),
         *measured.resampled.values(),
     ):
@@ -157,6 +213,8 @@ def compare(curves: list[Measured], anchor: str) -> list[dict]:
             (c for c in curves if (c.set, c.codec) == (measured.set, anchor)), None
         )
         for metric in measured.metrics if against else ():
+            if metric not in against.metrics:
+                continue
             figures = {}
             for name, figure in (("bd_rate", bd_rate), ("bd_quality", bd_quality)):
                 draws = len(measured.resampled[metric][0])
@@ -201,17 +259,20 @@ def write(sweep: Sweep, curves: list[Measured], rows: list[dict], reference) -> 
         text = json.dumps(result, indent=1)
         write_whole(text.encode(), folder / measured.set / f"{label}.json")
     with io.StringIO() as f:
-        table = csv.writer(f)
-        table.writerow(["set", "codec", "view", "quality", "bpp", "metric", "value"])
+        out = csv.writer(f)
+        columns = "set,codec,view,quality,bpp,container_bytes,metric,value"
+        out.writerow(columns.split(","))
         for c in curves:
             for metric, values in c.metrics.items():
-                for point in zip(c.qualities, c.bpp, values, strict=True):
-                    table.writerow(
-                        [c.set, c.codec, c.view, *point[:2], metric, point[2]]
+                for quality, bpp, container, value in zip(
+                    c.qualities, c.bpp, c.container_bytes, values, strict=True
+                ):
+                    out.writerow(
+                        [c.set, c.codec, c.view, quality, bpp, container, metric, value]
                     )
         for name, metrics in reference.items():
             for metric, value in metrics.items():
-                table.writerow([name, UNCOMPRESSED, "", "", "", metric, value])
+                out.writerow([name, UNCOMPRESSED, "", "", "", "", metric, value])
         write_whole(f.getvalue().encode(), folder / "points.csv")
     figures = [
         {k: asdict(v) if isinstance(v, Figure) else v for k, v in row.items()}
@@ -230,40 +291,57 @@ def table(rows: list[dict]) -> str:
     """The BD figures for people."""
     lines = []
     for name, metric in dict.fromkeys((r["set"], r["metric"]) for r in rows):
-        lines.append(f"{name}, at equal {metric}")
+        lines.append(f"{name}, {title(metric)}")
         for row in rows:
             if (row["set"], row["metric"]) != (name, metric):
                 continue
             label = row["codec"] + ("" if row["view"] == "x_hat" else f" {row['view']}")
-            lines.append(f"  {label:24} {describe(row['bd_rate'])}")
+            lines.append(
+                f"  {label:20} bits at equal quality {describe(row, 'bd_rate')}"
+            )
+            lines.append(
+                f"  {'':20} quality at equal bits {describe(row, 'bd_quality')}"
+            )
     return "\n".join(lines)
 
 
-def describe(figure: Figure) -> str:
-    """One line: the value, its interval, the overlap, the notes."""
+def describe(row: dict, name: str) -> str:
+    """A figure in one line: the value, its interval, the overlap, the notes."""
+    figure = row[name]
     notes = "; ".join(figure.notes)
     if figure.value is None:
         return f"     --   {notes}"
-    text = f"{figure.value:+7.1f} %"
+    unit = "%" if name == "bd_rate" or "mAP " in row["metric"] else "dB"
+    digits = 1 if name == "bd_rate" else 2
+    text = f"{figure.value:+8.{digits}f} {unit}"
     if figure.interval:
-        text += f" [{figure.interval[0]:+.1f}, {figure.interval[1]:+.1f}]"
+        low, high = figure.interval
+        text += f" [{low:+.{digits}f}, {high:+.{digits}f}]"
     low, high = figure.overlap
-    text += f"  over {low:.4g} to {high:.4g} ({100 * figure.share:.0f} %)"
-    return f"{text}  {notes}"
+    where = title(row["metric"]) if name == "bd_rate" else "bpp"
+    text += f" over {low:.4g} to {high:.4g} {where}, {100 * figure.share:.0f} %"
+    return f"{text}  {notes}".rstrip()
 
 
-def transfer(sweep: Sweep, rows: list[dict]) -> str:
-    """Trained for x read by: BD-rate of the codecs that name a detector."""
+def transfer(sweep: Sweep, rows: list[dict]) -> list[list[str]]:
+    """BD-rate at equal mAP, trained for (rows) by read by (columns).
+
+    Returns:
+        A table of texts, its first row and column the headings; empty where no codec
+        says what it was trained for.
+    """
     trained = {c.name: c.trained_for for c in sweep.cfg.codecs if c.get("trained_for")}
-    if not trained:
-        return ""
-    lines = ["trained for x read by (BD-rate at equal mAP)"]
-    for row in rows:
-        if row["codec"] in trained and "mAP " in row["metric"]:
-            detector = row["metric"].split("mAP ")[1]
-            own = " (its own)" if detector == trained[row["codec"]] else ""
-            lines.append(
-                f"  {row['codec']} {row['view']}, for {trained[row['codec']]}, read by "
-                f"{detector}{own} on {row['set']}: {describe(row['bd_rate'])}"
-            )
-    return "\n".join(lines)
+    own = [r for r in rows if r["codec"] in trained and "mAP " in r["metric"]]
+    columns = list(dict.fromkeys((r["set"], r["metric"]) for r in own))
+    if not own:
+        return []
+    out = [["trained for", *(f"{s}: {m.split('mAP ')[1]}" for s, m in columns)]]
+    for codec, view in dict.fromkeys((r["codec"], r["view"]) for r in own):
+        found = {
+            (r["set"], r["metric"]): describe(r, "bd_rate")
+            for r in own
+            if (r["codec"], r["view"]) == (codec, view)
+        }
+        cells = [found.get(column, "") for column in columns]
+        out.append([f"{trained[codec]} ({codec} {view})", *cells])
+    return out

@@ -68,6 +68,9 @@ def test_the_interval_covers_what_resampling_gives():
     values = [Figure(float(v), (0, 1), 1) for v in np.arange(-10, 11)]
     figure = with_interval(Figure(0.5, (0, 1), 1), values)
     assert figure.interval == pytest.approx((-9.5, 9.5))
+    bent = [Figure(1.0, (0, 1), 1, ["the test curve is not monotone: ..."])]
+    assert "in 1 of 22 resamplings" in with_interval(figure, values + bent).notes[0]
+    assert with_interval(figure, []) is figure
     refused = [Figure(None, None, 0)] * 5
     figure = with_interval(Figure(0.5, (0, 1), 1), values + refused)
     assert figure.interval is None and "5 of 26" in figure.notes[0]

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
 
 from compressai_hm.codecs.files import read_picture
-from compressai_hm.evaluation import results, sweep
+from compressai_hm.detection import synthetic
+from compressai_hm.evaluation import parts, results
 from compressai_hm.evaluation.report import write as write_report
 from compressai_hm.evaluation.sweep import Point, Sweep
 
@@ -37,7 +39,12 @@ def cfg(embedded, tmp_path):  # noqa: F811
         Image.fromarray(smooth).resize(size, Image.BICUBIC).save(folder / name)
     cfg = Config.fromfile(DEMO)
     dataset = cfg.sets[0].dataset
-    dataset.update(type="CheckedCocoDataset", data_root=str(embedded))
+    classes = tuple(synthetic.CATEGORIES.values())
+    dataset.update(
+        type="CheckedCocoDataset",
+        data_root=str(embedded),
+        metainfo=dict(classes=classes),
+    )
     cfg.codecs[0].qualities = [10, 30, 60]
     cfg.codecs[1].qualities = [5, 50]
     cfg.codecs[2].checkpoints = [str(ROOT / cfg.codecs[2].checkpoints[0])]
@@ -66,7 +73,8 @@ def test_points_are_measured_from_files(cfg, tmp_path):
     jpeg = found["people", "JPEG"]
     assert jpeg.qualities == [10, 30, 60]
     assert jpeg.bpp == sorted(jpeg.bpp)
-    files = sorted((tmp_path / "w/streams/JPEG/30").glob("people-*/*"))
+    streams = tmp_path / "w/streams/JPEG"
+    files = [next(streams.glob(f"30-*/{n}-*")) for n in ("odd.png", "small.png")]
     sizes = [f.stat().st_size for f in files]
     assert jpeg.bpp[1] == np.mean(
         [8 * sizes[0] / (165 * 171), 8 * sizes[1] / (17 * 31)]
@@ -79,6 +87,7 @@ def test_points_are_measured_from_files(cfg, tmp_path):
         float(-10 * mse.log10()), abs=1e-3
     )
     assert point["pictures"][1]["ms_ssim_x_hat"] is None  # too small for it
+    assert point["pictures"][0]["container_bytes"] == 18
 
     figures = {(r["set"], r["codec"], r["metric"]): r["bd_rate"] for r in rows}
     assert figures["people", "JPEG", "psnr"].value == pytest.approx(0, abs=1e-9)
@@ -94,7 +103,7 @@ def test_the_files_are_compressais(cfg, tmp_path):
     read = parse_json_file(str(path), "psnr-rgb")
     assert len(read["xs"]) == len(read["ys"]) == 3
     lines = (tmp_path / "w/results/points.csv").read_text().splitlines()
-    assert lines[0] == "set,codec,view,quality,bpp,metric,value"
+    assert lines[0] == "set,codec,view,quality,bpp,container_bytes,metric,value"
     assert any(line.startswith("drawn,uncompressed") for line in lines)
 
 
@@ -181,6 +190,8 @@ def test_uncompressed_is_exactly_mmdetections_own_map(cfg, tmp_path, letterbox):
 
 def test_the_report_shows_every_number(cfg, tmp_path):
     cfg.published = dict(drawn="detection")
+    cfg.codecs[2].trained_for = "Faster R-CNN R18"
+    cfg.ablation = ["demo codec"]
     page = write_report(*finish(cfg, tmp_path / "w"), command=["tool.py", "a b"])
     text = page.read_text()
     assert "BODY" not in text and "python tool.py &#x27;a b&#x27;" in text
@@ -188,6 +199,8 @@ def test_the_report_shows_every_number(cfg, tmp_path):
     assert text.count("data-tip=") > 20 and "method (published)" in text
     plots = {p.name for p in (tmp_path / "w/plots").iterdir()}
     assert {"people_psnr.png", "people_psnr.svg"} <= plots
+    assert "drawn_ablation_mAP_Faster_R-CNN_R18.svg" in plots
+    assert "Trained for, by read by" in text and "-21.50 %" in text
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs the browser chromium")
@@ -215,6 +228,10 @@ def test_the_report_runs_in_a_browser_without_errors(cfg, tmp_path):
         ),
         (dict(sets=[dict(name="x", pictures="nowhere")]), "nowhere is no folder"),
         (dict(sets=[dict(name="x"), dict(name="x")]), "sets must be a list"),
+        (dict(sets=[dict(name="x", picture="y")]), "has no .'picture'"),
+        (dict(sets=[dict(name="../x", pictures="y")]), "'../x' is no name"),
+        (dict(codecs=[dict(name="x", type="hevc", qualities=[60])]), "0 to 51; got 60"),
+        (dict(published=dict(nowhere="detection")), "'nowhere', which is none"),
     ],
 )
 def test_wrong_configs_are_explained(cfg, tmp_path, change, named):
@@ -225,20 +242,92 @@ def test_wrong_configs_are_explained(cfg, tmp_path, change, named):
         Sweep(cfg, tmp_path)
 
 
-def test_other_things_of_the_same_name_are_not_mixed(cfg, tmp_path):
-    Sweep(cfg, tmp_path)
-    cfg.codecs[0].qualities = [20, 30]  # more of the same is welcome
-    Sweep(cfg, tmp_path)
+def test_what_changed_is_measured_again_and_nothing_else(cfg, tmp_path):
+    cfg.codecs = cfg.codecs[:1]
+    finish(cfg, tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "points").rglob("*.json")}
+    coded = set((tmp_path / "streams").rglob("*.png-*"))
+
+    cfg.codecs[0].qualities = [10, 20, 30, 60]  # one more
+    picture = Path(cfg.sets[1].pictures) / "odd.png"
+    Image.open(picture).rotate(180).save(picture)  # another of the same name
+    assert len(list(Sweep(cfg, tmp_path).finished())) == 4
+    finish(cfg, tmp_path)
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "points").rglob("*.json")}
+    kept = {p for p in before if after[p] == before[p]}
+    assert {p.stem for p in kept} == {"drawn"} and len(kept) == 4
+    # The new picture has files of its own; the other's were used again.
+    new = {p.name[:5] for p in set((tmp_path / "streams").rglob("*.png-*")) - coded}
+    assert "odd.p" in new
+
     cfg.codecs[0].type = "webp"
-    with pytest.raises(ValueError, match="codec 'JPEG' at 30 is not what was measured"):
-        Sweep(cfg, tmp_path)
-    cfg.codecs[0].type = "jpeg"
-    cfg.sets[1].count = 1
-    with pytest.raises(ValueError, match="set 'people' is not what was measured"):
-        Sweep(cfg, tmp_path)
+    assert len(list(Sweep(cfg, tmp_path).finished())) == 1  # the uncompressed
+
+
+def test_a_lossless_codec_is_the_uncompressed_picture(cfg, tmp_path):
+    """Through real files; where there is no PSNR, no curve is compared."""
+    cfg.codecs = [
+        dict(name="JPEG", type="jpeg", qualities=[30, 60]),
+        dict(name="JPEG XL", type="jpegxl", qualities=[60, 100]),
+    ]
+    _, curves, rows, reference = finish(cfg, tmp_path)
+    found = {(c.set, c.codec): c for c in curves}
+    lossless = found["drawn", "JPEG XL"].metrics["mAP Faster R-CNN R18"][-1]
+    assert lossless == reference["drawn"]["mAP Faster R-CNN R18"]
+    assert "psnr" not in found["people", "JPEG"].metrics
+    assert {r["metric"] for r in rows} == {"mAP Faster R-CNN R18", "ms_ssim"}
+
+
+def test_the_differentiable_path_is_close_to_testing(cfg, embedded):  # noqa: F811
+    """What the loss sees in training, against the detector's own test pipeline."""
+    entry = cfg.sets[0]
+    own, detector = parts.PictureSet(entry), entry.detectors[0]
+    read_by = parts.Reader(detector.config, detector.checkpoint)
+    for _, path in own.pictures:
+        x = parts.read(path)
+        tested = read_by.view.for_testing(x[0] / 255, DetDataSample())["inputs"]
+        sample = DetDataSample(metainfo=dict(img_shape=x.shape[-2:]))
+        trained, _ = read_by.view.for_training(x[0] / 255, sample)
+        assert (trained - tested).abs().mean() < 0.5  # grey levels
+
+
+def test_a_worker_leaves_with_its_parent(cfg, tmp_path):
+    cfg.codecs = [dict(name="VVC", type="vvc", qualities=[20, 25, 30, 35])]
+    cfg.anchor = "VVC"
+    cfg.dump(tmp_path / "sweep.py")
+    tool = [sys.executable, ROOT / "tools/rate_accuracy.py", tmp_path / "sweep.py"]
+    process = subprocess.Popen(
+        [*tool, "--work-dir", tmp_path / "w", "--jobs", "2"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "w/streams").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with pytest.raises(RuntimeError, match="another sweep is running"):
+        Sweep(cfg, tmp_path / "w").run()
+    process.kill()
+    process.wait()
+    time.sleep(4)
+    files = len(list((tmp_path / "w/streams").rglob("*-*")))
+    time.sleep(3)
+    assert len(list((tmp_path / "w/streams").rglob("*-*"))) == files
+
+
+def test_labels_are_matched_by_name(cfg, tmp_path):
+    own = parts.PictureSet(cfg.sets[0])
+    names = {name: number for number, name in synthetic.CATEGORIES.items()}
+    detector = {**cfg.sets[0].detectors[0], "classes": ["person", "pizza", "kite"]}
+    assert own.category_of(detector) == [None, names["pizza"], names["kite"]]
+    detector["classes"] = "coco"
+    assert len(own.category_of(detector)) == 80
+    cfg.sets[0].detectors[0].classes = ["pizza"]
+    cfg.codecs = cfg.codecs[:1]
+    with pytest.raises(RuntimeError, match="uncompressed at 0, .*say classes="):
+        Sweep(cfg, tmp_path).run()
 
 
 def test_a_broken_picture_is_named(tmp_path):
     (tmp_path / "x.png").write_text("no picture")
     with pytest.raises(ValueError, match=r"x\.png is not a readable picture"):
-        sweep.read(tmp_path / "x.png")
+        parts.read(tmp_path / "x.png")

@@ -1,0 +1,322 @@
+"""What a sweep is made of: sets of pictures, coders, and readers of the decoded."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import json
+import zlib
+from functools import lru_cache
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import torch
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS, MODELS
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import encode_mask_results
+from mmengine.registry import init_default_scope
+from pycocotools.coco import COCO
+from pytorch_msssim import ms_ssim
+from torch import Tensor
+
+from ..codecs import ANCHORS, HumanMachineMixin, container
+from ..detection import DetectorView
+from ..detection.build import detector_config, load_detector
+from ..zoo import cfgs, load_checkpoint, load_model
+
+_MS_SSIM_MIN_SIDE = 161
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
+
+
+class PictureSet:
+    """The pictures of a set, in a fixed order, and what is to be found in them.
+
+    Args:
+        entry: ``name``, and ``pictures`` (a folder) or ``dataset`` (an MMDetection
+            data set config in COCO's format).
+
+    Raises:
+        ValueError: If there are none.
+    """
+
+    def __init__(self, entry: dict):
+        name = entry["name"]
+        check_keys(
+            f"set {name!r}",
+            entry,
+            {"name", "pictures", "dataset", "detectors", "count"},
+        )
+        if ("pictures" in entry) == ("dataset" in entry):
+            raise ValueError(f"set {name!r} needs pictures or dataset, and not both")
+        self.truth, self.classes, self.categories = None, (), []
+        if "dataset" in entry:
+            init_default_scope("mmdet")
+            with contextlib.redirect_stdout(io.StringIO()):
+                dataset = DATASETS.build({**entry["dataset"], "test_mode": True})
+                self.truth = COCO(dataset.ann_file)
+            self.classes, self.categories = dataset.metainfo["classes"], dataset.cat_ids
+            data = (dataset.get_data_info(i) for i in range(len(dataset)))
+            found = sorted((d["img_id"], Path(d["img_path"])) for d in data)
+        else:
+            folder = Path(entry["pictures"])
+            if not folder.is_dir():
+                raise ValueError(f"set {name!r}: {folder} is no folder")
+            if entry.get("detectors"):
+                raise ValueError(f"set {name!r}: detectors need a dataset")
+            paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
+            found = list(enumerate(paths))
+        self.pictures: list[tuple[int, Path]] = found[: entry.get("count")]
+        if not self.pictures:
+            raise ValueError(f"set {name!r} holds no pictures")
+        self.checksums = {p: zlib.crc32(p.read_bytes()) for _, p in self.pictures}
+        self.detectors = list(entry.get("detectors", ()))
+        for detector in self.detectors:
+            check_keys(
+                f"a detector of set {name!r}",
+                detector,
+                {"name", "config", "checkpoint", "classes"},
+            )
+
+    def identity(self) -> str:
+        """Differs where other pictures, objects or detectors are measured."""
+        truth = self.truth.dataset if self.truth else None
+        detectors = [
+            [d["name"], detector_config(d["config"], None), digest(d["checkpoint"])]
+            for d in self.detectors
+        ]
+        pictures = [(n, p.name, self.checksums[p]) for n, p in self.pictures]
+        return identity([pictures, truth, self.categories, detectors])
+
+    def category_of(self, detector: dict) -> list[int | None]:
+        """COCO's category of each of a detector's labels; None is not in this set."""
+        names = detector.get("classes", self.classes)
+        if names == "coco":
+            names = CocoDataset.METAINFO["classes"]
+        found = self.truth.loadCats(self.categories)
+        own = {category["name"]: category["id"] for category in found}
+        return [own.get(name) for name in names]
+
+
+def check_keys(what: str, entry: dict, known: set[str]) -> None:
+    """A misspelt key would be silently without effect."""
+    unknown = set(entry) - known
+    if unknown or "name" not in entry:
+        raise ValueError(
+            f"{what} has no name"
+            if not unknown
+            else f"{what} has no {sorted(unknown)}; there are {sorted(known)}"
+        )
+
+
+def digest(path: str) -> str:
+    """Of a file's content; of a name such as a URL, the name."""
+    if not Path(path).is_file():
+        return path
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def identity(value) -> str:
+    """8 characters that tell values from each other."""
+    text = json.dumps(value, default=str, sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def read(path: Path) -> Tensor:
+    """As MMDetection reads it: 8 bits, ``(1, 3, H, W)`` RGB."""
+    picture = mmcv.imread(path, flag="color")
+    if picture is None:
+        raise ValueError(f"{path} is not a readable picture")
+    picture = np.ascontiguousarray(picture[..., ::-1])
+    return torch.from_numpy(picture).permute(2, 0, 1)[None]
+
+
+def distortion(
+    x: Tensor, picture: Tensor, with_ms_ssim: bool
+) -> dict[str, float | None]:
+    """PSNR (dB) and MS-SSIM of 8-bit pictures; None where there is none."""
+    mse = float((x.double() - picture.double()).square().mean())
+    out: dict[str, float | None] = {
+        "psnr": 10 * float(np.log10(255**2 / mse)) if mse else None
+    }
+    if with_ms_ssim:
+        large = min(x.shape[-2:]) >= _MS_SSIM_MIN_SIDE
+        views = x.float(), picture.float()
+        out["ms_ssim"] = float(ms_ssim(*views, data_range=255)) if large else None
+    return out
+
+
+class Coder:
+    """A codec that turns 8-bit pictures into files and back.
+
+    Args:
+        codec: An HM codec, an anchor, or None, which codes nothing.
+    """
+
+    def __init__(self, codec: torch.nn.Module | None, quality: int = 0):
+        self.codec, self.quality = codec, quality
+        learned = isinstance(codec, HumanMachineMixin)
+        self.suffix = ".hmc" if learned else ".bin"
+
+    def encode(self, x: Tensor) -> bytes:
+        if self.codec is None:
+            return x[0].numpy().tobytes()
+        if isinstance(self.codec, HumanMachineMixin):
+            return container.encode(self.codec, x.float() / 255, self.quality)
+        return self.codec.compress(x.float() / 255)["strings"][0][0]
+
+    def decode(self, data: bytes, size: tuple[int, int]) -> dict[str, Tensor]:
+        if self.codec is None:
+            flat = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            return {"x_hat": flat.view(1, 3, *size)}
+        if isinstance(self.codec, HumanMachineMixin):
+            views = container.decode(self.codec, data)
+        else:
+            views = self.codec.decompress([[data]], size, ("human",))
+        return {name: (v * 255).round().byte().cpu() for name, v in views.items()}
+
+    def overhead(self, data: bytes) -> int:
+        """Bytes of the file that are container."""
+        if isinstance(self.codec, HumanMachineMixin):
+            return container.HEADER_BYTES
+        return self.codec.overhead(data) if self.codec is not None else 0
+
+
+CODEC_KEYS = {"name", "type", "qualities", "checkpoints", "metric", "pretrained"}
+
+
+def codec_identity(entry: dict, quality: int) -> str:
+    """Differs where other files would be coded."""
+    rest = {
+        k: v
+        for k, v in entry.items()
+        if k not in ("name", "qualities", "checkpoints", "trained_for")
+    }
+    if entry.get("checkpoints"):
+        rest["weights"] = digest(entry["checkpoints"][quality])
+    if entry.get("type") in ANCHORS:
+        versions = ("pillow", "imageio-ffmpeg")
+        rest["versions"] = [importlib.metadata.version(v) for v in versions]
+    return identity(rest)
+
+
+def build_coder(entry: dict, quality: int) -> Coder:
+    """The coder of a config's codec at one of its qualities.
+
+    Raises:
+        ValueError: If there is no such codec or quality.
+    """
+    return _built_coder(json.dumps(entry), quality)
+
+
+@lru_cache(maxsize=2)
+def _built_coder(entry: str, quality: int) -> Coder:
+    entry = json.loads(entry)
+    kind = entry.get("type")
+    if entry.get("checkpoints"):
+        return Coder(load_checkpoint(entry["checkpoints"][quality]).eval())
+    if kind in ANCHORS:
+        rest = {k: v for k, v in entry.items() if k not in (*CODEC_KEYS, "trained_for")}
+        return Coder(ANCHORS[kind](quality=quality, **rest))
+    metric, pretrained = entry.get("metric", "mse"), entry.get("pretrained", True)
+    net = load_model(kind, quality, metric, pretrained=pretrained)
+    return Coder(net.eval(), quality)
+
+
+def check_codec(entry: dict) -> list[int]:
+    """The qualities of a config's codec.
+
+    Raises:
+        ValueError: If it names something that does not exist.
+    """
+    name, kind = entry["name"], entry.get("type")
+    checkpoints = entry.get("checkpoints", ())
+    if not checkpoints and kind not in {*ANCHORS, *cfgs}:
+        raise ValueError(
+            f"codec {name!r}: type {kind!r} is unknown; there are "
+            f"{sorted({*ANCHORS, *cfgs})}, or give checkpoints"
+        )
+    if kind not in ("hm", "vtm"):
+        check_keys(f"codec {name!r}", entry, CODEC_KEYS | {"trained_for"})
+    for path in checkpoints:
+        if not Path(path).is_file():
+            raise ValueError(f"codec {name!r}: {path} does not exist")
+    qualities = list(range(len(checkpoints)) or entry.get("qualities", ()))
+    if not qualities or len(set(qualities)) != len(qualities):
+        raise ValueError(f"codec {name!r} names no qualities, or one twice")
+    for quality in qualities:
+        try:
+            if kind in ANCHORS:
+                build_coder(entry, quality)
+            elif not checkpoints and quality not in cfgs[kind]:
+                raise ValueError(f"there is no quality {quality}")
+        except (TypeError, ValueError) as e:
+            raise ValueError(f"codec {name!r}: {e}") from e
+    return qualities
+
+
+class Reader:
+    """A detector with its own test pipeline after the decoder.
+
+    Args:
+        config: MMDetection's: a file, a name such as "mmdet::yolox/...", or a dict
+            with ``model`` and ``test_pipeline``.
+        checkpoint: Its weights.
+    """
+
+    def __init__(self, config: str | dict, checkpoint: str):
+        init_default_scope("mmdet")
+        cfg, resize = detector_config(config, None)
+        self.model = MODELS.build(cfg).eval()
+        load_detector(self.model, checkpoint)
+        self.view = DetectorView(**resize)
+
+    @torch.no_grad()
+    def detect(
+        self, picture: Tensor, number: int, categories: list[int | None]
+    ) -> list[dict]:
+        """COCO results on an 8-bit picture.
+
+        Args:
+            picture: RGB, ``(1, 3, H, W)``.
+            number: Its id.
+            categories: COCO's category of each label; None drops it.
+
+        Raises:
+            ValueError: If the detector has more labels than that.
+        """
+        sample = DetDataSample(metainfo={"img_id": number})
+        data = self.view.for_testing(picture[0].float() / 255, sample)
+        data = self.model.data_preprocessor({k: [v] for k, v in data.items()}, False)
+        (found,) = self.model.predict(data["inputs"], data["data_samples"])
+        found = found.pred_instances.cpu()
+        out = []
+        for i in range(len(found)):
+            label = int(found.labels[i])
+            if label >= len(categories):
+                raise ValueError(
+                    f"the detector found label {label}, but its classes are "
+                    f"{len(categories)}: say classes=... (names, or 'coco') beside its "
+                    "config"
+                )
+            if categories[label] is None:
+                continue
+            left, top, right, bottom = found.bboxes[i].tolist()
+            record = {
+                "image_id": number,
+                "category_id": categories[label],
+                "bbox": [left, top, right - left, bottom - top],
+                "score": float(found.scores[i]),
+            }
+            if "masks" in found:
+                (mask,) = encode_mask_results([found.masks[i].numpy()])
+                record["segmentation"] = {**mask, "counts": mask["counts"].decode()}
+            out.append(record)
+        return out
+
+
+@lru_cache
+def reader(config: str, checkpoint: str) -> Reader:
+    """A reader, made once; its config as JSON."""
+    return Reader(json.loads(config), checkpoint)
