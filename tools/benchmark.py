@@ -131,7 +131,7 @@ def _codecs(name: str, quality: int, pretrained: bool) -> tuple[nn.Module, nn.Mo
     weights = "base" if pretrained else False
     ours = load_model(name, quality, pretrained=weights, g_t_width=0).eval()
     if not pretrained:
-        sigma = 0.4
+        sigma = 0.35
         y = ours.analyse(_picture(256, 256))
         last = [m for m in ours.g_a.modules() if isinstance(m, nn.Conv2d)][-1]
         last.weight *= sigma / y.std()

@@ -31,6 +31,7 @@ from compressai.transforms.functional import rgb2ycbcr, ycbcr2rgb
 from PIL import Image, features
 from torch import Tensor
 
+from .checks import check_pictures, check_views
 from .entropy import BitstreamError
 
 
@@ -92,16 +93,7 @@ class Anchor(nn.Module):
             ValueError: If x is not such a tensor or leaves [0, 1].
             RuntimeError: If the encoder is missing.
         """
-        if x.ndim != 4 or x.shape[1] != 3 or x.numel() == 0:
-            raise ValueError(
-                f"x must be RGB pictures (N, 3, H, W), got a tensor {tuple(x.shape)}"
-            )
-        low, high = x.aminmax()
-        if not (low >= 0 and high <= 1):
-            raise ValueError(
-                f"x must lie in [0, 1], found values from {low:g} to {high:g}; "
-                "divide 8-bit pictures by 255"
-            )
+        check_pictures(x)
         pictures = (x.cpu().float() * 255).round().byte()
         strings = [self.encode(picture) for picture in pictures]
         return {"strings": [strings], "shape": tuple(x.shape[-2:])}
@@ -128,11 +120,7 @@ class Anchor(nn.Module):
             ValueError: For another view.
             RuntimeError: If the decoder is missing.
         """
-        unknown = set(views) - {"human", "machine"}
-        if unknown:
-            raise ValueError(
-                f"views must be among 'human' and 'machine', got {sorted(unknown)}"
-            )
+        check_views(views)
         if len(strings) != 1 or not strings[0]:
             raise BitstreamError(
                 f"strings must be [[file per picture]], got {[len(s) for s in strings]}"

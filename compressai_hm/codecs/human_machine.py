@@ -33,6 +33,7 @@ from compressai.registry import register_model
 from torch import Tensor
 
 from .adaptation import DynamicAdaptation
+from .checks import check_pictures, check_views
 from .entropy import BitstreamError, Coded, LatentCoder
 from .tiles import tiled
 
@@ -128,16 +129,7 @@ class HumanMachineMixin:
         Raises:
             ValueError: See :meth:`forward`.
         """
-        if x.ndim != 4 or x.shape[1] != 3 or x.numel() == 0:
-            raise ValueError(
-                f"x must be RGB pictures (N, 3, H, W), got a tensor {tuple(x.shape)}"
-            )
-        low, high = x.aminmax()
-        if not (low >= 0 and high <= 1):
-            raise ValueError(
-                f"x must lie in [0, 1], found values from {low:g} to {high:g}; "
-                "divide 8-bit pictures by 255"
-            )
+        check_pictures(x)
         height, width = x.shape[-2:]
         pad = (0, -width % STRIDE, 0, -height % STRIDE)
         if any(pad):
@@ -225,11 +217,7 @@ class HumanMachineMixin:
         Raises:
             ValueError: For another view.
         """
-        unknown = set(views) - {"human", "machine"}
-        if unknown:
-            raise ValueError(
-                f"views must be among 'human' and 'machine', got {sorted(unknown)}"
-            )
+        check_views(views)
         out = {}
         if not views:
             return out
