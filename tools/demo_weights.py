@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 
 from compressai_hm.codecs import HM_MODELS
-from compressai_hm.codecs.human_machine import TABLE_BUFFERS
+from compressai_hm.codecs.tables import TABLE_BUFFERS
 from compressai_hm.detection import AtomicLocalBackend, launch
 
 ROOT = Path(__file__).resolve().parents[1]

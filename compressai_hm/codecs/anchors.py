@@ -18,6 +18,7 @@ import io
 import os
 import subprocess
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from .checks import check_pictures, check_views
 from .entropy import BitstreamError
 
 
-class Anchor(nn.Module):
+class Anchor(nn.Module, ABC):
     """A codec without parameters.
 
     A subclass says ``limits`` and ``qualities``, and implements ``encode`` and
@@ -67,13 +68,13 @@ class Anchor(nn.Module):
             )
         self.quality = quality
 
+    @abstractmethod
     def encode(self, picture: Tensor) -> bytes:
         """The file of a picture, uint8 RGB, ``(3, H, W)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, string: bytes, size: tuple[int, int]) -> Tensor:
         """The picture of a file; its size is (H, W)."""
-        raise NotImplementedError
 
     def overhead(self, string: bytes) -> int:
         """Bytes of a file that are its container, not the picture."""
@@ -305,13 +306,13 @@ class _SampleAnchor(Anchor):
     least = 1
     """Sides are padded to a multiple of the one, at least the other."""
 
+    @abstractmethod
     def encode_samples(self, samples: bytes, size: tuple[int, int]) -> bytes:
         """The stream of a picture's samples; its size is (H, W)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode_samples(self, string: bytes, size: tuple[int, int]) -> bytes:
         """The samples of a stream."""
-        raise NotImplementedError
 
     def encode(self, picture: Tensor) -> bytes:
         height, width = picture.shape[-2:]

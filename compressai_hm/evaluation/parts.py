@@ -102,12 +102,8 @@ class PictureSet:
 def check_keys(what: str, entry: dict, known: set[str]) -> None:
     """A misspelt key would be silently without effect."""
     unknown = set(entry) - known
-    if unknown or "name" not in entry:
-        raise ValueError(
-            f"{what} has no name"
-            if not unknown
-            else f"{what} has no {sorted(unknown)}; there are {sorted(known)}"
-        )
+    if unknown:
+        raise ValueError(f"{what} has no {sorted(unknown)}; there are {sorted(known)}")
 
 
 def digest(path: str) -> str:

@@ -38,6 +38,7 @@ class Measured:
         metrics: Name to value at each point: "psnr", "ms_ssim", "mAP <detector>",
             "mask mAP <detector>".
         resampled: "bpp" and each metric, ``(points, R)``.
+        left_out: Pictures that are in no mean of a metric, as a point lacks it.
     """
 
     codec: str
@@ -48,6 +49,7 @@ class Measured:
     container_bytes: list[float] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
     resampled: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -104,6 +106,9 @@ def measure(
             codec = sweep.cfg.codecs[point.codec].name
             key = (name, codec, view)
             measured = curves.setdefault(key, Measured(codec, name, view))
+            for metric, known in comparable[point.set].known.items():
+                if not known.all():
+                    measured.left_out[metric] = int((~known).sum())
             measured.qualities.append(point.quality)
             measured.bpp.append(metrics.pop("bpp"))
             measured.container_bytes.append(metrics.pop("container_bytes"))
@@ -249,7 +254,12 @@ def write(sweep: Sweep, curves: list[Measured], rows: list[dict], reference) -> 
         result = {
             "name": measured.label,
             "description": f"{measured.set}: real bytes over original pixels, mean "
-            "over the pictures",
+            "over the pictures"
+            + "".join(
+                f"; {metric} without {count} that a codec gave back unchanged, or that "
+                "are too small for it"
+                for metric, count in measured.left_out.items()
+            ),
             "results": {
                 "bpp": measured.bpp,
                 "quality": measured.qualities,

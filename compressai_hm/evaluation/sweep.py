@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from torch import Tensor
 from tqdm import tqdm
 
 from ..codecs.files import write_whole
@@ -225,9 +226,10 @@ class Sweep:
         seconds: dict[str, list[float]] = {"encode": [], "decode": []}
         for number, path in own.pictures:
             try:
-                row, views = self._code(point, coder, path, seconds)
+                x = read(path)
+                row, views = self._code(point, coder, path, x, seconds)
                 for view, picture in views.items():
-                    measured = distortion(read(path), picture, not readers)
+                    measured = distortion(x, picture, not readers)
                     row.update({f"{k}_{view}": v for k, v in measured.items()})
                     for name, (read_by, categories) in readers.items():
                         found = read_by.detect(picture, number, categories)
@@ -244,8 +246,10 @@ class Sweep:
             _json({**result, "detections": detections}), self.result_file(point)
         )
 
-    def _code(self, point: Point, coder: Coder, path: Path, seconds: dict) -> tuple:
-        x = read(path)
+    def _code(
+        self, point: Point, coder: Coder, path: Path, x: Tensor, seconds: dict
+    ) -> tuple[dict, dict[str, Tensor]]:
+        """What the picture's file says of itself, and its decoded views."""
         if point.codec < 0:
             data = coder.encode(x)
         else:

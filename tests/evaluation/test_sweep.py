@@ -275,6 +275,9 @@ def test_a_lossless_codec_is_the_uncompressed_picture(cfg, tmp_path):
     lossless = found["drawn", "JPEG XL"].metrics["mAP Faster R-CNN R18"][-1]
     assert lossless == reference["drawn"]["mAP Faster R-CNN R18"]
     assert "psnr" not in found["people", "JPEG"].metrics
+    assert found["people", "JPEG"].left_out == {"psnr": 2, "ms_ssim": 1}
+    stored = json.loads((tmp_path / "results/people/JPEG.json").read_text())
+    assert "psnr without 2" in stored["description"]
     assert {r["metric"] for r in rows} == {"mAP Faster R-CNN R18", "ms_ssim"}
 
 
