@@ -17,7 +17,8 @@ def build_codec(cfg: dict | None):
 
     Raises:
         TypeError: If there is no ``cfg``.
-        ValueError: If it names no HM model, or weights that it cannot have.
+        ValueError: If it names neither an HM model nor an anchor, or weights that it
+            cannot have.
     """
     if not cfg:
         raise TypeError(

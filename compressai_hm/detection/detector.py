@@ -40,6 +40,7 @@ class HumanMachineDetector(BaseDetector):
         codec: ``type``, a name of CompressAI's zoo or registry, and its arguments
             (``quality``, ``metric``, ``pretrained``, or ``N``, ``M``, ...). With
             ``checkpoint`` it starts from that file, URL or ``compressai_hm://`` name.
+            For testing also an anchor: ``dict(type="hevc", quality=32)``.
         detector: An MMDetection model config; or a whole config, or the name of one
             (such as "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"). None trains
             the codec alone. Defaults to None.
