@@ -2,11 +2,13 @@
 
 python tools/benchmark.py train
 python tools/benchmark.py codec
+python tools/benchmark.py sweep
 """
 
 import argparse
 import contextlib
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -271,6 +273,37 @@ def fixed_point(args: argparse.Namespace) -> None:
     print(f"{psnr - base_psnr:+8.4f} dB")
 
 
+def sweep(args: argparse.Namespace) -> None:
+    """A rate-accuracy sweep in two processes against one, a thread each.
+
+    Starting processes and loading models is left out: each side is the time of all
+    pictures less that of a few.
+    """
+    from mmengine.config import Config
+
+    import compressai_hm.detection  # noqa: F401
+    from compressai_hm.evaluation.sweep import Sweep
+
+    torch.set_num_threads(1)
+    cfg = Config.fromfile(args.config)
+
+    def seconds(jobs: int, count: int) -> float:
+        for entry in cfg.sets:
+            entry["count"] = count
+        with tempfile.TemporaryDirectory() as folder:
+            ours = Sweep(cfg, folder)
+            started = time.perf_counter()
+            ours.run(jobs)
+            return time.perf_counter() - started
+
+    few = args.count // 10
+    seconds(1, few)  # loads the models of this process
+    took = {jobs: seconds(jobs, args.count) - seconds(jobs, few) for jobs in (1, 2)}
+    print(f"{args.config}, {args.count - few} pictures of each set, a thread each")
+    print(f"1 process {took[1]:8.1f} s\n2 processes {took[2]:6.1f} s")
+    print(f"2 / 1     {took[2] / took[1]:8.2f}")
+
+
 def _drawn(count: int) -> Iterator[torch.Tensor]:
     from compressai_hm.detection.synthetic import draw
 
@@ -313,6 +346,10 @@ def main() -> None:
     command.add_argument("--pictures", type=Path, help="folder; default: drawn ones")
     command.add_argument("--count", type=int, default=24)
     command.set_defaults(run=fixed_point)
+    command = commands.add_parser("sweep", help=sweep.__doc__.splitlines()[0])
+    command.add_argument("--config", default="mmdet_configs/rate_accuracy/demo.py")
+    command.add_argument("--count", type=int, default=100, help="pictures of each set")
+    command.set_defaults(run=sweep)
     args = parser.parse_args()
     args.run(args)
 

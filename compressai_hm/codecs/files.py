@@ -10,6 +10,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
+"""Of pictures that a folder is searched for."""
+
 
 def read_picture(path: str | Path) -> Tensor:
     """A picture as people see it.

@@ -21,13 +21,14 @@ from pycocotools.coco import COCO
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
+from .. import __version__
 from ..codecs import ANCHORS, HumanMachineMixin, container
+from ..codecs.files import SUFFIXES
 from ..detection import DetectorView
 from ..detection.build import detector_config, load_detector
 from ..zoo import cfgs, load_checkpoint, load_model
 
 _MS_SSIM_MIN_SIDE = 161
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
 
 
 class PictureSet:
@@ -65,7 +66,7 @@ class PictureSet:
                 raise ValueError(f"set {name!r}: {folder} is no folder")
             if entry.get("detectors"):
                 raise ValueError(f"set {name!r}: detectors need a dataset")
-            paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
+            paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
             found = list(enumerate(paths))
         self.pictures: list[tuple[int, Path]] = found[: entry.get("count")]
         if not self.pictures:
@@ -152,8 +153,6 @@ class Coder:
 
     def __init__(self, codec: torch.nn.Module | None, quality: int = 0):
         self.codec, self.quality = codec, quality
-        learned = isinstance(codec, HumanMachineMixin)
-        self.suffix = ".hmc" if learned else ".bin"
 
     def encode(self, x: Tensor) -> bytes:
         if self.codec is None:
@@ -194,6 +193,8 @@ def codec_identity(entry: dict, quality: int) -> str:
     if entry.get("type") in ANCHORS:
         versions = ("pillow", "imageio-ffmpeg")
         rest["versions"] = [importlib.metadata.version(v) for v in versions]
+    else:
+        rest["versions"] = [__version__, container.VERSION]
     return identity(rest)
 
 

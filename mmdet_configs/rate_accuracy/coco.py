@@ -9,11 +9,12 @@ person = "{{$COCO_PERSON:data/coco_person}}"
 
 anchor = "HEVC"
 codecs = [
-    dict(name="JPEG", type="jpeg", qualities=[5, 10, 20, 30, 50]),
+    dict(name="JPEG", type="jpeg", qualities=[2, 5, 10, 20, 30, 50]),
     dict(name="WebP", type="webp", qualities=[1, 10, 30, 55, 75]),
-    dict(name="AVIF", type="avif", qualities=[6, 15, 28, 40, 55]),
-    dict(name="HEVC", type="hevc", qualities=[43, 39, 35, 31, 27]),
-    dict(name="VVC", type="vvc", qualities=[43, 39, 35, 31, 27]),
+    dict(name="AVIF", type="avif", qualities=[1, 6, 15, 28, 40]),
+    dict(name="HEVC", type="hevc", qualities=[51, 47, 43, 39, 35, 31]),
+    dict(name="HEVC 4:2:0", type="hevc-420", qualities=[51, 47, 43, 39, 35, 31]),
+    dict(name="VVC", type="vvc", qualities=[51, 47, 43, 39, 35, 31]),
     dict(name="JPEG XL", type="jpegxl", qualities=[11, 20, 35, 55, 75]),
 ]
 sets = [
