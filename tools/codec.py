@@ -3,30 +3,45 @@
 python tools/codec.py encode photos --checkpoint codec.pth.tar --out streams
 python tools/codec.py decode streams --checkpoint codec.pth.tar --out decoded
 python tools/codec.py info streams
+python tools/codec.py readers
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from compressai_hm.codecs import Bitstream, BitstreamError, container, decode, encode
+from compressai_hm.codecs import (
+    Bitstream,
+    BitstreamError,
+    StreamReader,
+    container,
+    decode,
+    encode,
+)
 from compressai_hm.codecs.files import read_picture, write_png, write_whole
+from compressai_hm.codecs.readers import find_reader, load_reader, reader_files
 from compressai_hm.zoo import cfgs, load_checkpoint, load_model
 
 SUFFIX = ".hmc"
 VIEWS = {"human": "x_hat", "machine": "x_bar"}
+READERS = [Path("work_dirs")]
+"""Where readers are looked for."""
 
 
 def main() -> int:
     args = parse()
     sys.stdout.reconfigure(errors="backslashreplace")
+    if args.command == "readers":
+        return list_readers(args)
     jobs = list(find(args))
     if not jobs:
         kind = "pictures" if args.command == "encode" else f"{SUFFIX} files"
@@ -35,6 +50,8 @@ def main() -> int:
     if args.command != "info" and (args.checkpoint or args.model):
         try:
             weights(args.checkpoint, args.model, args.quality, args.metric)
+            if getattr(args, "reader", None):
+                reader(args.reader)
         except (OSError, ValueError, RuntimeError) as e:
             sys.exit(str(e))
     failed, lines, bpps = [], [], []
@@ -86,6 +103,9 @@ def parse() -> argparse.Namespace:
         sub.add_argument("--quality", type=int, help="of the zoo entry")
         sub.add_argument("--metric", default="mse", choices=("mse", "ms-ssim"))
         if name == "decode":
+            sub.add_argument(
+                "--reader", help="name or file; makes the machine's view instead"
+            )
             sub.add_argument("--view", default="both", choices=(*VIEWS, "both"))
             sub.add_argument(
                 "--max-pixels",
@@ -93,8 +113,16 @@ def parse() -> argparse.Namespace:
                 default=container.MAX_PIXELS,
                 help="refuse larger pictures; default: %(default)s",
             )
+    sub = commands.add_parser("readers", help="which readers there are")
+    sub.add_argument(
+        "inputs",
+        nargs="*",
+        type=Path,
+        default=READERS,
+        help="files or folders; default: work_dirs",
+    )
     args = parser.parse_args()
-    if args.command == "info":
+    if args.command in ("info", "readers"):
         return args
     if args.checkpoint and args.quality is not None:
         parser.error("--quality belongs to a zoo entry; --checkpoint is another")
@@ -139,6 +167,30 @@ def weights(
     return net.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
+@cache
+def reader(name: str) -> StreamReader:
+    """The reader, once for all files."""
+    return find_reader(name, READERS)
+
+
+def list_readers(args: argparse.Namespace) -> int:
+    """One line for each reader."""
+    failed = 0
+    for path in reader_files(args.inputs):
+        try:
+            found = load_reader(path)
+        except (OSError, ValueError) as e:
+            print(e, file=sys.stderr)
+            failed += 1
+            continue
+        count = sum(p.numel() for p in found.net.parameters())
+        print(
+            f"{found.name}: reads {found.reads} of {found.stream}, {count / 1e6:.2f} M "
+            f"weights, {path}"
+        )
+    return bool(failed)
+
+
 def encode_file(args, source: Path, target: Path) -> tuple[str, float]:
     target = target.with_name(target.name + SUFFIX)
     net = weights(args.checkpoint, args.model, args.quality, args.metric)
@@ -161,12 +213,29 @@ def decode_file(args, source: Path, target: Path) -> tuple[str, float]:
         which = None, stream.model, stream.quality, stream.metric
     net = weights(*which)
     views = tuple(VIEWS) if args.view == "both" else (args.view,)
-    out = decode(net, data, views, args.max_pixels)
+    chosen = reader(args.reader) if args.reader else None
+    out = decode(net, data, views, args.max_pixels, chosen)
     paths = []
     for view in views:
-        paths.append(target.with_name(f"{target.name}.{view}.png"))
-        write_png(out[VIEWS[view]], paths[-1])
+        own = chosen.name if chosen and view == "machine" else view
+        if VIEWS[view] in out:
+            paths.append(target.with_name(f"{target.name}.{own}.png"))
+            write_png(out[VIEWS[view]], paths[-1])
+        else:
+            paths.append(target.with_name(f"{target.name}.{own}.npz"))
+            write_features(out["features"], chosen.net.strides, paths[-1])
     return ", ".join(map(str, paths)), _bpp(stream, data)
+
+
+def write_features(levels: tuple, strides: tuple[int, ...], path: Path) -> None:
+    """A pyramid as NumPy arrays ``stride_S``, ``(C, h, w)``."""
+    arrays = {
+        f"stride_{stride}": level[0].cpu().numpy()
+        for stride, level in zip(strides, levels, strict=True)
+    }
+    with io.BytesIO() as f:
+        np.savez(f, **arrays)
+        write_whole(f.getvalue(), path)
 
 
 def info_file(args, source: Path, target: Path) -> tuple[str, float]:

@@ -16,6 +16,8 @@ from .human_machine import (
     HumanMachineMixin,
     picture_bits,
 )
+from .latent_backbone import LatentBackbone
+from .readers import StreamReader, find_reader, load_reader
 
 __all__ = [
     "ANCHORS",
@@ -33,8 +35,12 @@ __all__ = [
     "HMMeanScaleHyperprior",
     "HMScaleHyperprior",
     "HumanMachineMixin",
+    "LatentBackbone",
     "ResidualBlock",
+    "StreamReader",
     "decode",
     "encode",
+    "find_reader",
+    "load_reader",
     "picture_bits",
 ]

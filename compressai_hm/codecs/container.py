@@ -23,6 +23,7 @@ Any change to what a file decodes to is a new format version.
 import struct
 import zlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from torch import Tensor
 
 from .entropy import BitstreamError, Coded
 from .human_machine import STRIDE, HumanMachineMixin
+from .readers import StreamReader
 
 MAGIC = b"HMC"
 VERSION = 1
@@ -209,7 +211,8 @@ def decode(
     data: bytes,
     views: tuple[str, ...] = ("human", "machine"),
     max_pixels: int = MAX_PIXELS,
-) -> dict[str, Tensor]:
+    reader: StreamReader | None = None,
+) -> dict[str, Any]:
     """Decodes a file.
 
     Args:
@@ -217,11 +220,14 @@ def decode(
         data: The file.
         views: Any of "human" and "machine"; only these are computed.
         max_pixels: Pictures of more pixels are refused.
+        reader: Makes the machine's view, in place of the codec's g_t.
 
     Returns:
-        ``x_hat`` and / or ``x_bar``, ``(1, 3, H, W)`` in [0, 1].
+        ``x_hat`` and / or ``x_bar``, ``(1, 3, H, W)`` in [0, 1]; or instead of x_bar
+        ``features``, the pyramid of a reader that reads y_hat.
 
     Raises:
+        ValueError: If the reader was trained on other streams.
         BitstreamError: If the file is damaged, forged, of other weights or too large.
     """
     stream = Bitstream.read(data)
@@ -242,8 +248,18 @@ def decode(
     y_hat, symbols = net.decode_latent([[stream.y], [stream.z]], stream.size)
     if stream.crc_of(symbols[0]) != stream.symbols_crc:
         raise BitstreamError("the file is damaged: it decodes to other symbols")
-    out = net.synthesise(y_hat, stream.size, views)
-    return {key: view.clamp(0, 1) for key, view in out.items()}
+    if reader is not None:
+        reader.check(net)
+    g_t, features = None, {}
+    if reader is not None and "machine" in views:
+        own = reader.net.to(y_hat.device).eval()
+        if reader.reads == "y_hat":
+            features["features"] = own(y_hat)
+            views = tuple(view for view in views if view != "machine")
+        else:
+            g_t = own
+    out = net.synthesise(y_hat, stream.size, views, g_t)
+    return {**{key: view.clamp(0, 1) for key, view in out.items()}, **features}
 
 
 def _id(name: str) -> int:

@@ -194,6 +194,7 @@ class HumanMachineMixin(TablesMixin):
         y_hat: Tensor,
         size: tuple[int, int],
         views: tuple[str, ...] = ("human", "machine"),
+        g_t: nn.Module | None = None,
     ) -> dict[str, Tensor]:
         """The views asked for: x_hat = g_s(y_hat), x_bar = g_t(x_hat).
 
@@ -201,6 +202,7 @@ class HumanMachineMixin(TablesMixin):
             y_hat: ``(N, M, h, w)``.
             size: (H, W) of the pictures.
             views: Any of "human" (x_hat) and "machine" (x_bar).
+            g_t: In place of the model's own.
 
         Returns:
             ``x_hat`` and / or ``x_bar``, ``(N, 3, H, W)``, unclamped.
@@ -216,7 +218,7 @@ class HumanMachineMixin(TablesMixin):
         if "human" in views:
             out["x_hat"] = x_hat[..., : size[0], : size[1]]
         if "machine" in views:
-            out["x_bar"] = self._each(self.g_t, x_hat)[..., : size[0], : size[1]]
+            out["x_bar"] = self._each(g_t or self.g_t, x_hat)[..., : size[0], : size[1]]
         return out
 
     @torch.no_grad()
@@ -317,8 +319,7 @@ class HumanMachineMixin(TablesMixin):
             g_t = self.g_t.state_dict()
             state_dict.update({f"g_t.{key}": value for key, value in g_t.items()})
         hidden = self._tables_hidden()
-        self.hide_tables()  # empties them: CompressAI resizes only empty ones
-        self.hide_tables(False)
+        self._empty_tables(hidden=False)  # CompressAI resizes only empty ones
         try:
             for key, value in self.state_dict().items():
                 if key.split(".")[-1] in TABLE_BUFFERS:

@@ -3,6 +3,9 @@
 They are derived state. ``train()``, loading and any other change of the entropy part
 make them stale, and stale tables are rebuilt before anything is coded; but tables that
 came with a checkpoint are used as they are, for its streams were coded with them.
+
+Training frameworks must not see them, as their size changes: there the buffers are
+empty (``hide_tables``), and tables that came with a checkpoint are kept beside them.
 """
 
 import copy
@@ -27,6 +30,9 @@ class TablesMixin:
         self._marks = 0
         self._tables_of = None
         self._coder = self._coder_of = None
+        self._kept: dict[str, EntropyModel] | None = None
+        self._kept_of = None
+        self._given_tables: dict[tuple[str, str], Tensor] = {}
         self.register_load_state_dict_post_hook(_take_loaded_tables)
 
     def latent_coder(self) -> LatentCoder:
@@ -34,12 +40,30 @@ class TablesMixin:
         if self._coder is None or self._coder_of != self.weights_state():
             tables = None
             if self._tables_hidden():
-                tables = self._fresh_tables()
+                tables = self._hidden_tables()
             else:
                 self.ensure_tables()
             self._coder = LatentCoder(self, tables)
             self._coder_of = self.weights_state()
         return self._coder.to(next(self.parameters()).device)
+
+    def _hidden_tables(self) -> dict[str, EntropyModel]:
+        if self._kept is None or self._kept_of != self.weights_state():
+            self._keep(self._fresh_tables())
+        return self._kept
+
+    def _keep(self, tables: dict[str, EntropyModel]) -> None:
+        self._kept, self._kept_of = tables, self.weights_state()
+        self._coder = None
+
+    def hidden_tables_state(self) -> dict[str, Tensor]:
+        """The hidden tables as ``state_dict()`` would give them."""
+        return {
+            f"{name}.{key}": module._buffers[key]
+            for name, module in self._hidden_tables().items()
+            for key in TABLE_BUFFERS
+            if key in module._buffers
+        }
 
     def _fresh_tables(self, scale_table=None) -> dict[str, EntropyModel]:
         """Copies of the entropy models with tables of the present weights.
@@ -52,8 +76,7 @@ class TablesMixin:
         try:
             return {
                 name: _with_tables(copy.deepcopy(module).cpu().float(), scale_table)
-                for name, module in self.named_modules()
-                if isinstance(module, EntropyModel)
+                for name, module in self._named_entropy_models()
             }
         finally:
             torch.set_default_dtype(dtype)
@@ -68,15 +91,7 @@ class TablesMixin:
             for module in self._entropy_models():
                 if isinstance(module, EntropyBottleneck):
                     module._update_quantiles()
-        fresh = self._fresh_tables(scale_table)
-        for name, module in fresh.items():
-            own = self.get_submodule(name)
-            for key in TABLE_BUFFERS:
-                if key in own._buffers:
-                    device = own._buffers[key].device
-                    own._buffers[key] = module._buffers[key].to(device)
-        self._tables_of = self.weights_state()
-        self._coder = None
+        self._adopt(self._fresh_tables(scale_table))
         return True
 
     def ensure_tables(self) -> None:
@@ -90,11 +105,6 @@ class TablesMixin:
         Not with a change through ``.data``, as of MMEngine's EMAHook: see
         :meth:`mark_stale`.
         """
-        entropy = [
-            p
-            for name, p in self.named_parameters()
-            if not name.startswith(("g_a.", "g_s.", "g_t."))
-        ]
         tables = [
             module._buffers[key]
             for module in self._entropy_models()
@@ -102,7 +112,8 @@ class TablesMixin:
             if key in module._buffers
         ]
         versions = (
-            (id(x), 0 if x.is_inference() else x._version) for x in (*entropy, *tables)
+            (id(x), 0 if x.is_inference() else x._version)
+            for x in (*self._entropy_parameters(), *tables)
         )
         return self._marks, hash(tuple(versions))
 
@@ -113,17 +124,24 @@ class TablesMixin:
     # Copies and moves keep tables that are fresh.
 
     def __getstate__(self):
-        fresh = self._tables_of == self.weights_state()
-        return {**self.__dict__, "_tables_of": fresh, "_coder": None}
+        state = self.weights_state()
+        fresh = {
+            "_tables_of": self._tables_of == state,
+            "_kept_of": self._kept_of == state,
+        }
+        return {**self.__dict__, **fresh, "_coder": None}
 
     def __setstate__(self, state):
         super().__setstate__(state)
-        self._tables_of = self.weights_state() if state["_tables_of"] else None
+        for name in ("_tables_of", "_kept_of"):
+            setattr(self, name, self.weights_state() if state[name] else None)
 
     def _apply(self, *args, **kwargs):
         fresh = self._tables_of == self.weights_state()
+        kept = self._kept_of == self.weights_state()
         super()._apply(*args, **kwargs)
         self._tables_of = self.weights_state() if fresh else None
+        self._kept_of = self.weights_state() if kept else None
         self._coder = None
         return self
 
@@ -131,37 +149,91 @@ class TablesMixin:
         """Whether ``state_dict()`` leaves the tables out, for training frameworks.
 
         Hiding also empties them: EMA and DDP cannot follow buffers that change size.
+        Tables that are fresh are kept beside them, and come back from there.
         """
+        state = self.weights_state()
+        if self._tables_of == state:
+            tables = {
+                name: copy.deepcopy(module).cpu()
+                for name, module in self._named_entropy_models()
+            }
+        else:
+            tables = self._kept if self._kept_of == state else None
+        self._empty_tables(hidden)
+        if tables and hidden:
+            self._keep(tables)
+        elif tables:
+            self._adopt(tables)
+
+    def _empty_tables(self, hidden: bool) -> None:
         for module in self._entropy_models():
-            tables = [name for name in TABLE_BUFFERS if name in module._buffers]
+            names = [name for name in TABLE_BUFFERS if name in module._buffers]
+            for name in names:
+                module._buffers[name] = module._buffers[name].new_empty(0)
             if hidden:
-                module._non_persistent_buffers_set.update(tables)
-                for name in tables:
-                    module._buffers[name] = module._buffers[name].new_empty(0)
+                module._non_persistent_buffers_set.update(names)
             else:
-                module._non_persistent_buffers_set.difference_update(tables)
-        if hidden:
-            self.mark_stale()
+                module._non_persistent_buffers_set.difference_update(names)
+        self.mark_stale()
+
+    def _adopt(self, tables: dict[str, EntropyModel]) -> None:
+        for name, module in tables.items():
+            own = self.get_submodule(name)
+            for key in TABLE_BUFFERS:
+                if key in own._buffers:
+                    device = own._buffers[key].device
+                    own._buffers[key] = module._buffers[key].to(device)
+        self._tables_of = self.weights_state()
+        self._coder = None
 
     def _tables_hidden(self) -> bool:
         return any(m._non_persistent_buffers_set for m in self._entropy_models())
 
+    def _entropy_parameters(self) -> list[torch.nn.Parameter]:
+        return [
+            p
+            for name, p in self.named_parameters()
+            if not name.startswith(("g_a.", "g_s.", "g_t."))
+        ]
+
     def _entropy_models(self) -> list[EntropyModel]:
-        return [m for m in self.modules() if isinstance(m, EntropyModel)]
+        return [module for _, module in self._named_entropy_models()]
+
+    def _named_entropy_models(self) -> list[tuple[str, EntropyModel]]:
+        return [(n, m) for n, m in self.named_modules() if isinstance(m, EntropyModel)]
 
     def train(self, mode: bool = True):
-        if mode:
+        if mode and any(p.requires_grad for p in self._entropy_parameters()):
             self.mark_stale()
         return super().train(mode)
 
-    def _load_from_state_dict(self, *args, **kwargs):
-        # Called by torch's and by MMEngine's loader alike.
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        # Called by torch's and by MMEngine's loader alike, before the parts' own.
+        given = {}
+        for name, module in self._named_entropy_models():
+            for key in set(TABLE_BUFFERS) & set(module._buffers):
+                if f"{prefix}{name}.{key}" not in state_dict:
+                    continue
+                if key in module._non_persistent_buffers_set:
+                    given[name, key] = state_dict.pop(f"{prefix}{name}.{key}")
+                else:
+                    shape = state_dict[f"{prefix}{name}.{key}"].shape
+                    module._buffers[key] = module._buffers[key].new_empty(shape)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.mark_stale()
+        self._given_tables = given
 
 
 def _take_loaded_tables(model: TablesMixin, incompatible_keys) -> None:
     """Tables that came with the weights are used as they are."""
+    given, model._given_tables = model._given_tables, {}
+    if given:
+        tables = {n: copy.deepcopy(m).cpu() for n, m in model._named_entropy_models()}
+        for (name, key), value in given.items():
+            tables[name]._buffers[key] = value.detach().cpu().clone()
+        if all(m._quantized_cdf.numel() for m in tables.values()):
+            model._keep(tables)
+        return
     missing = {key.split(".")[-1] for key in incompatible_keys.missing_keys}
     models = model._entropy_models()
     if not missing & set(TABLE_BUFFERS) and all(

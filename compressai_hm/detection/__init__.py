@@ -5,14 +5,24 @@ from ..compat import install_mmcv_ops, load_checkpoints_safely
 install_mmcv_ops()
 load_checkpoints_safely()
 
+from mmdet.registry import MODELS  # noqa: E402
+
+from ..codecs import LatentBackbone  # noqa: E402
 from . import hooks  # noqa: E402
 from .checkpoint import AtomicLocalBackend, load_codec_weights  # noqa: E402
-from .datasets import CheckedCocoDataset, EmbeddedCocoDataset  # noqa: E402
+from .datasets import (  # noqa: E402
+    CheckedCocoDataset,
+    EmbeddedCocoDataset,
+    PictureFolder,
+)
 from .detector import HumanMachineDetector  # noqa: E402
 from .metrics import RateDistortionMetric  # noqa: E402
 from .optim import HumanMachineOptimWrapperConstructor  # noqa: E402
 from .preprocessor import HumanMachineDataPreprocessor  # noqa: E402
+from .transforms import RandomDownscale  # noqa: E402
 from .view import DetectorView  # noqa: E402
+
+MODELS.register_module(module=LatentBackbone)
 
 __all__ = [
     "AtomicLocalBackend",
@@ -22,6 +32,8 @@ __all__ = [
     "HumanMachineDataPreprocessor",
     "HumanMachineDetector",
     "HumanMachineOptimWrapperConstructor",
+    "PictureFolder",
+    "RandomDownscale",
     "RateDistortionMetric",
     "hooks",
     "load_codec_weights",

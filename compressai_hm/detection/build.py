@@ -1,7 +1,9 @@
 """From a config's words to a codec, a detector and their weights."""
 
 import compressai.zoo
+import torch
 from compressai.registry import MODELS as CODECS
+from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from torch import Tensor, nn
@@ -74,8 +76,47 @@ def detector_config(detector: dict | str, resize: dict | None) -> tuple[dict, di
     return ConfigDict(detector), resize
 
 
-def load_detector(module: nn.Module, checkpoint: str) -> None:
+@torch.no_grad()
+def read_latent(detector: dict, codec: HumanMachineMixin, options: dict) -> ConfigDict:
+    """A detector's config with a LatentBackbone of the same levels as its own backbone.
+
+    Args:
+        detector: The model config.
+        codec: Whose y_hat it will read.
+        options: ``width`` and ``depth``.
+
+    Raises:
+        ValueError: For another option.
+    """
+    if set(options) - {"width", "depth"}:
+        raise ValueError(
+            f"model.latent_backbone takes width and depth, got {sorted(options)}"
+        )
+    side = 128
+    picture = torch.zeros(1, 3, side, side)
+    replaced = MODELS.build(detector["backbone"])
+    replaced.eval()
+    levels = replaced(picture)
+    detector = ConfigDict(detector)
+    detector.backbone = dict(
+        type="LatentBackbone",
+        in_channels=codec.analyse(picture).shape[1],
+        out_channels=[level.shape[1] for level in levels],
+        strides=[side // level.shape[-1] for level in levels],
+        **options,
+    )
+    return detector
+
+
+def load_detector(
+    module: nn.Module, checkpoint: str, without: str | None = None
+) -> None:
     """Loads a detector's weights from its own or a HumanMachineDetector's checkpoint.
+
+    Args:
+        module: The detector.
+        checkpoint: A file, URL or ``compressai_hm://`` name.
+        without: Prefix of weights that are left as they are.
 
     Raises:
         RuntimeError: If it is of another model.
@@ -85,6 +126,10 @@ def load_detector(module: nn.Module, checkpoint: str) -> None:
         k.removeprefix("module.").removeprefix("detector."): v
         for k, v in weights.items()
     }
+    if without:
+        kept = {k: v for k, v in own.items() if k.startswith(without)}
+        weights = {k: v for k, v in weights.items() if not k.startswith(without)}
+        weights.update(kept)
     wrong = mismatches(module, weights)
     if wrong:
         raise RuntimeError(

@@ -1,11 +1,13 @@
-"""COCO data sets that say what is wrong before any long work begins."""
+"""Data sets that say what is wrong before any long work begins."""
 
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset
+from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.registry import DATASETS
 from PIL import Image
 
+from ..codecs.files import SUFFIXES
 from . import synthetic
 
 _MAX_OPENED = 2000
@@ -44,14 +46,52 @@ class CheckedCocoDataset(CocoDataset):
                 f"{len(missing)} of {len(paths)} pictures of {self.ann_file} are "
                 f"missing, the first is {missing[0]}"
             )
-        for path in paths[:: -(-len(paths) // _MAX_OPENED)]:
-            try:
-                with Image.open(path) as picture:
-                    picture.draft("RGB", (1, 1))  # JPEG: decodes an eighth of the size
-                    picture.load()
-            except (OSError, SyntaxError) as e:
-                raise ValueError(f"picture {path} is broken: {e}") from e
+        _open_some(paths)
         return data
+
+
+def _open_some(paths: list[Path]) -> None:
+    for path in paths[:: -(-len(paths) // _MAX_OPENED)]:
+        try:
+            with Image.open(path) as picture:
+                picture.draft("RGB", (1, 1))  # JPEG: decodes an eighth of the size
+                picture.load()
+        except (OSError, SyntaxError) as e:
+            raise ValueError(f"picture {path} is broken: {e}") from e
+
+
+@DATASETS.register_module()
+class PictureFolder(BaseDetDataset):
+    """All pictures in folders and the folders in them, without labels.
+
+    Args:
+        folders: One or several.
+        **kwargs: BaseDetDataset's, such as ``pipeline``.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist or holds no pictures.
+        ValueError: If a picture is broken.
+    """
+
+    def __init__(self, folders: str | list[str], **kwargs):
+        self.folders = [folders] if isinstance(folders, str) else list(folders)
+        super().__init__(**kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        paths: list[Path] = []
+        for folder in self.folders:
+            found = [p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES]
+            if not found:
+                raise FileNotFoundError(f"there are no pictures in {folder}")
+            paths += sorted(found)
+        _open_some(paths)
+        return [
+            {"img_id": number, "img_path": str(path), "instances": []}
+            for number, path in enumerate(paths)
+        ]
+
+    def filter_data(self) -> list[dict]:
+        return self.data_list
 
 
 @DATASETS.register_module()

@@ -15,16 +15,25 @@ from mmcv.cnn.bricks import DropPath
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
+from mmengine.dist import is_distributed
 from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from ..codecs import Anchor, picture_bits
-from .build import build_codec, detector_config, load_detector, mismatches
+from ..codecs.latent_backbone import STRIDE as LATENT_STRIDE
+from .build import (
+    build_codec,
+    detector_config,
+    load_detector,
+    mismatches,
+    read_latent,
+)
 from .view import DetectorView
 
-PARTS = ("g_a", "g_s", "entropy", "g_t", "detector")
+PARTS = ("g_a", "g_s", "entropy", "g_t", "latent_backbone", "detector")
 
 
 @MODELS.register_module()
@@ -34,7 +43,8 @@ class HumanMachineDetector(BaseDetector):
     ::
 
         x ─► codec ─┬─► x_hat (humans)
-                    └─► x_bar (machines) ─► resize, letterbox ─► detector
+                    ├─► x_bar (machines) ─► resize, letterbox ─► detector
+                    └─► y_hat ─► latent backbone ─► the detector's neck and heads
 
     Args:
         codec: ``type``, a name of CompressAI's zoo or registry, and its arguments
@@ -47,11 +57,22 @@ class HumanMachineDetector(BaseDetector):
         detector_checkpoint: Weights of the detector. Defaults to None.
         lambda_human: λ_h, CompressAI's λ. Defaults to 0.0067.
         lambda_machine: λ_m. 0 leaves the detector out of training. Defaults to 1.0.
-        task_view: What the detector reads, "x_bar" or "x_hat". Defaults to "x_bar".
+        machine_losses: What D_m is the weighted sum of. ``labels``: the detector's own
+            losses. ``features``: the squared error of the features after its neck
+            against those of the uncompressed picture, over their mean square; needs no
+            labels. Defaults to ``dict(labels=1.0)``.
+        task_view: What the detector reads, "x_bar" or "x_hat"; "y_hat" replaces its
+            backbone by a :class:`LatentBackbone`, for pictures at original size.
+            Defaults to "x_bar".
+        latent_backbone: With "y_hat", its ``width`` and ``depth``. Levels and channels
+            are those of the replaced backbone. Defaults to None.
         resize: :class:`DetectorView`'s arguments. Defaults to what the test pipeline
             of a whole config does; to MMDetection's (1333, 800) for a model config.
         trainable: The parts that train, among g_a, g_s, entropy (h_a, h_s, context,
-            bottleneck), g_t and detector. Defaults to all but the detector.
+            bottleneck), g_t, latent_backbone and detector (its neck and heads, if the
+            backbone was replaced). Defaults to all but the detector.
+        reader: With a stream that is frozen, the name of the reader that is trained:
+            ExportCodecHook writes it. Defaults to None.
         data_preprocessor: Defaults to HumanMachineDataPreprocessor.
         backbone: Stays empty; ``mmdet.apis.init_detector`` looks for it in configs.
         coding: "bytes" codes and decodes real bitstreams at evaluation; "forward"
@@ -59,7 +80,8 @@ class HumanMachineDetector(BaseDetector):
 
     Raises:
         TypeError: If ``codec`` is missing.
-        ValueError: For an unknown name, quality, part or view, or a negative λ.
+        ValueError: For an unknown name, quality, part or view, a negative λ, or parts
+            that contradict each other.
     """
 
     def __init__(
@@ -69,24 +91,32 @@ class HumanMachineDetector(BaseDetector):
         detector_checkpoint: str | None = None,
         lambda_human: float = 0.0067,
         lambda_machine: float = 1.0,
+        machine_losses: dict[str, float] | None = None,
         task_view: str = "x_bar",
+        latent_backbone: dict | None = None,
         resize: dict | None = None,
-        trainable: tuple[str, ...] = PARTS[:4],
+        trainable: tuple[str, ...] | None = None,
+        reader: str | None = None,
         coding: str = "bytes",
         data_preprocessor: dict | None = None,
         backbone: dict | None = None,
     ):
         super().__init__(data_preprocessor or dict(type="HumanMachineDataPreprocessor"))
+        self.machine_losses = (
+            dict(labels=1.0) if machine_losses is None else {**machine_losses}
+        )
         for name, value in (
             ("lambda_human", lambda_human),
             ("lambda_machine", lambda_machine),
+            *((f"machine_losses.{k}", v) for k, v in self.machine_losses.items()),
         ):
             if not value >= 0:
                 raise ValueError(f"model.{name} must be 0 or more, got {value}")
         for name, value, known in (
-            ("task_view", {task_view}, {"x_bar", "x_hat"}),
+            ("task_view", {task_view}, {"x_bar", "x_hat", "y_hat"}),
             ("coding", {coding}, {"bytes", "forward"}),
-            ("trainable", set(trainable), set(PARTS)),
+            ("trainable", set(trainable or ()), set(PARTS)),
+            ("machine_losses", set(self.machine_losses), {"labels", "features"}),
         ):
             if value - known:
                 raise ValueError(
@@ -106,9 +136,42 @@ class HumanMachineDetector(BaseDetector):
         self._detector_checkpoint = detector_checkpoint
         if detector is not None:
             detector, resize = detector_config(detector, resize)
+            if self._reads_latent:
+                detector = read_latent(detector, self.codec, latent_backbone or {})
             self.detector = MODELS.build(detector)
+            if not is_distributed():  # it has nothing to be in step with
+                self.detector = revert_sync_batchnorm(self.detector)
             self.view = DetectorView(**resize)
         self._set_trainable(trainable)
+        self.reader = reader
+        self._check_parts(latent_backbone)
+
+    @property
+    def _reads_latent(self) -> bool:
+        return self.task_view == "y_hat"
+
+    def _check_parts(self, latent_backbone: dict | None) -> None:
+        if self._uses("features"):
+            if self._reads_latent:
+                raise ValueError(
+                    "model.machine_losses.features compares the detector's features of "
+                    'two pictures; with task_view="y_hat" there is one'
+                )
+            if "detector" in self.trainable:
+                raise ValueError(
+                    "model.machine_losses.features needs a frozen detector: leave "
+                    "detector out of model.trainable"
+                )
+        if latent_backbone is not None and not self._reads_latent:
+            raise ValueError('model.latent_backbone needs model.task_view="y_hat"')
+        if self.reader is not None:
+            part = "latent_backbone" if self._reads_latent else "g_t"
+            moved = {"g_a", "g_s", "entropy"} & set(self.trainable)
+            if moved or part not in self.trainable:
+                raise ValueError(
+                    f"model.reader={self.reader!r} is {part} trained on a frozen "
+                    f"stream; model.trainable={list(self.trainable)}"
+                )
 
     def part_parameters(self) -> dict[str, list[nn.Parameter]]:
         """The parameters of each part, the bottleneck's quantiles apart."""
@@ -121,18 +184,24 @@ class HumanMachineDetector(BaseDetector):
                 part = "entropy"
             parts[part].append(parameter)
         if self.detector is not None:
-            parts["detector"] = list(self.detector.parameters())
+            for name, parameter in self.detector.named_parameters():
+                latent = self._reads_latent and name.startswith("backbone.")
+                parts["latent_backbone" if latent else "detector"].append(parameter)
         return parts
 
-    def _set_trainable(self, asked: tuple[str, ...]) -> None:
+    def _set_trainable(self, asked: tuple[str, ...] | None) -> None:
         reached = {"g_a", "entropy"}  # by R
         if self.lambda_human:
             reached.add("g_s")
         if self._uses_machine_loss:
-            reached |= {"g_s", "detector"}
+            reached.add("detector")
+            if self._reads_latent:
+                reached.add("latent_backbone")
+            else:
+                reached.add("g_s")
             if self.task_view == "x_bar":
                 reached.add("g_t")
-        unreached = sorted(set(asked) - reached)
+        unreached = sorted(set(asked or ()) - reached)
         if unreached:
             print_log(
                 f"{', '.join(unreached)} not reached by the loss (lambda_human="
@@ -140,6 +209,7 @@ class HumanMachineDetector(BaseDetector):
                 f"task_view={self.task_view}): frozen",
                 "current",
             )
+        asked = PARTS[:-1] if asked is None else asked
         self.trainable = tuple(p for p in PARTS if p in asked and p in reached)
         for part, parameters in self.part_parameters().items():
             part = "entropy" if part == "quantiles" else part
@@ -149,16 +219,24 @@ class HumanMachineDetector(BaseDetector):
 
     @property
     def _uses_machine_loss(self) -> bool:
-        return self.detector is not None and self.lambda_machine > 0
+        return (
+            self.detector is not None
+            and self.lambda_machine > 0
+            and any(self.machine_losses.values())
+        )
+
+    def _uses(self, loss: str) -> bool:
+        return self._uses_machine_loss and bool(self.machine_losses.get(loss))
 
     @property
-    def _stream_frozen(self) -> bool:
+    def stream_frozen(self) -> bool:
+        """Whether training leaves the codec's streams as they are."""
         return not {"g_a", "entropy"} & set(self.trainable)
 
     def train(self, mode: bool = True):
         super().train(mode)
         if mode:
-            if self._stream_frozen:  # then it is the coded one: no noise
+            if self.stream_frozen:  # then it is the coded one: no noise
                 self.codec.eval()
                 for part in set(self.trainable) & {"g_s", "g_t"}:
                     self.codec.get_submodule(part).train()
@@ -178,10 +256,11 @@ class HumanMachineDetector(BaseDetector):
             RuntimeError: If a checkpoint is of another model.
         """
         if self.detector is not None:
-            if self._detector_checkpoint:
-                load_detector(self.detector, self._detector_checkpoint)
-            else:
+            if self._reads_latent or not self._detector_checkpoint:
                 self.detector.init_weights()
+            if self._detector_checkpoint:
+                self._load_detector()
+            else:
                 if self._uses_machine_loss and "detector" not in self.trainable:
                     print_log(
                         "the detector is frozen and has no model.detector_checkpoint",
@@ -198,6 +277,10 @@ class HumanMachineDetector(BaseDetector):
                     f"{type(self.codec).__name__}: {e}"
                 ) from e
         self._is_init = True
+
+    def _load_detector(self) -> None:
+        own = "backbone." if self._reads_latent else None
+        load_detector(self.detector, self._detector_checkpoint, own)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         # Called by torch's and by MMEngine's loader, which only warns of mismatches.
@@ -222,7 +305,7 @@ class HumanMachineDetector(BaseDetector):
             return
         found = {k for k in state_dict if k.startswith(prefix)}
         if not found and self._detector_checkpoint:
-            load_detector(self.detector, self._detector_checkpoint)
+            self._load_detector()
             print_log(
                 f"the checkpoint holds no detector: took {self._detector_checkpoint}",
                 "current",
@@ -254,18 +337,17 @@ class HumanMachineDetector(BaseDetector):
         if isinstance(self.codec, Anchor):
             raise TypeError(f"{type(self.codec).__name__} does not train: test it only")
         sizes = [tuple(s.img_shape[:2]) for s in batch_data_samples]
-        with torch.no_grad() if self._stream_frozen else nullcontext():
+        with torch.no_grad() if self.stream_frozen else nullcontext():
             latent = self.codec.code_latent(self.codec.analyse(batch_inputs))
         bits = picture_bits(latent["likelihoods"], sizes)
         pixels = bits.new_tensor([h * w for h, w in sizes])
         losses = {"loss_rate": (bits / pixels).mean()}
 
+        machine = self._uses_machine_loss and self.task_view == "x_bar"
         views = self.codec.synthesise(
             latent["y_hat"],
             batch_inputs.shape[-2:],
-            ("human", "machine")
-            if self._uses_machine_loss and self.task_view == "x_bar"
-            else ("human",),
+            ("human", "machine") if machine else ("human",),
         )
         x_hat = views["x_hat"]
         errors = [
@@ -278,13 +360,67 @@ class HumanMachineDetector(BaseDetector):
             losses["loss_human"] = self.lambda_human * 255**2 * mse.mean()
 
         if self._uses_machine_loss:
-            data = self._readable(views[self.task_view], batch_data_samples)
-            for key, value in self.detector.loss(*data).items():
+            views["y_hat"] = latent["y_hat"]
+            for key, value in self._machine_losses(
+                views[self.task_view], batch_inputs, batch_data_samples
+            ).items():
                 losses[key] = _times(self.lambda_machine, value, "loss" in key)
 
         if "entropy" in self.trainable:
             losses["loss_aux"] = self.codec.aux_loss()
         return losses
+
+    def _machine_losses(self, view: Tensor, x: Tensor, samples: SampleList) -> dict:
+        """D_m's terms, weighted."""
+        losses = {}
+        weight = self.machine_losses.get("features")
+        if weight:
+            # In one batch: random augmentations act on both alike.
+            both = torch.cat((view, x))
+            inputs, doubled = self._readable(both, [*samples, *samples])
+            inputs, reference = inputs.split(len(samples))
+            data = inputs, doubled[: len(samples)]
+            losses["loss_features"] = weight * self._feature_error(inputs, reference)
+        elif self._reads_latent:
+            data = self._latent_input(view, samples)
+        else:
+            data = self._readable(view, samples)
+        weight = self.machine_losses.get("labels")
+        if weight:
+            for key, value in self.detector.loss(*data).items():
+                losses[key] = _times(weight, value, "loss" in key)
+        return losses
+
+    def _feature_error(self, inputs: Tensor, reference: Tensor) -> Tensor:
+        """Mean over the levels: the squared error over the reference's mean square."""
+        with torch.no_grad():
+            targets = self.detector.extract_feat(reference)
+        errors = [
+            (own - target).square().mean() / target.square().mean().clamp(min=1e-12)
+            for own, target in zip(
+                self.detector.extract_feat(inputs), targets, strict=True
+            )
+        ]
+        return torch.stack(errors).mean()
+
+    def _latent_input(
+        self, y_hat: Tensor, samples: SampleList, training: bool = True
+    ) -> tuple:
+        """y_hat, and samples that know the pixels it stands for."""
+        height, width = (LATENT_STRIDE * side for side in y_hat.shape[-2:])
+        samples = [sample.clone() for sample in samples]
+        for sample in samples:
+            sample.set_metainfo(
+                {
+                    "scale_factor": (1.0, 1.0),
+                    "pad_shape": (height, width),
+                    "batch_input_shape": (height, width),
+                }
+            )
+            if training and "masks" in sample.gt_instances:
+                masks = sample.gt_instances.masks
+                sample.gt_instances.masks = masks.pad((height, width))
+        return y_hat, samples
 
     def _readable(
         self, views: Tensor, samples: SampleList, training: bool = True
@@ -320,32 +456,59 @@ class HumanMachineDetector(BaseDetector):
         for x, sample in zip(batch_inputs, batch_data_samples, strict=True):
             height, width = sample.img_shape[:2]
             x = x[None, :, :height, :width]
-            if self.coding == "bytes":
-                coded = self.codec.compress(x)
-                bits = 8 * sum(len(s) for part in coded["strings"] for s in part)
-                views = self.codec.decompress(**coded)
-            else:
-                out = self.codec(x)
-                bits = float(picture_bits(out["likelihoods"], [(height, width)])[0])
-                views = {k: out[k].clamp(0, 1) for k in ("x_hat", "x_bar")}
-            sample.set_metainfo({"bits": bits})
-            for name, view in views.items():
-                sample.set_field((view[0] * 255).round().byte(), name)
+            views = self._coded(x, sample)
+            for name in ("x_hat", "x_bar"):
+                if name in views:
+                    picture = (views[name][0] * 255).round().byte()
+                    sample.set_field(picture, name)
             if self.detector is not None:
-                data = self.view.for_testing(views[self.task_view][0], sample)
-                data = self.detector.data_preprocessor(
-                    {k: [v] for k, v in data.items()}, training=False
-                )
                 (found,) = self.detector.predict(
-                    data["inputs"], data["data_samples"], **kwargs
+                    *self._testable(views[self.task_view], sample), **kwargs
                 )
                 for key, value in found.items():
                     if key.startswith("pred_"):
                         sample.set_field(value, key)
         return batch_data_samples
 
+    def _coded(self, x: Tensor, sample: DetDataSample) -> dict[str, Tensor]:
+        """y_hat and the views, and the sample is told its bits."""
+        size = tuple(x.shape[-2:])
+        if isinstance(self.codec, Anchor):
+            coded = self.codec.compress(x)
+            bits, views = _bits(coded["strings"]), self.codec.decompress(**coded)
+        elif self.coding == "bytes":
+            coded = self.codec.compress(x)
+            bits = _bits(coded["strings"])
+            if self._reads_latent:
+                y_hat, _ = self.codec.decode_latent(coded["strings"], size)
+                views = {"y_hat": y_hat, **self.codec.synthesise(y_hat, size)}
+            else:
+                views = self.codec.decompress(**coded)
+        else:
+            latent = self.codec.code_latent(self.codec.analyse(x))
+            bits = float(picture_bits(latent["likelihoods"], [size])[0])
+            y_hat = latent["y_hat"]
+            views = {"y_hat": y_hat, **self.codec.synthesise(y_hat, size)}
+        sample.set_metainfo({"bits": bits})
+        for name in set(views) & {"x_hat", "x_bar"}:
+            views[name] = views[name].clamp(0, 1)
+        return views
+
+    def _testable(self, view: Tensor, sample: DetDataSample) -> tuple:
+        """What the detector's predict takes, of one picture."""
+        if self._reads_latent:
+            return self._latent_input(view, [sample], training=False)
+        data = self.view.for_testing(view[0], sample)
+        data = self.detector.data_preprocessor(
+            {k: [v] for k, v in data.items()}, training=False
+        )
+        return data["inputs"], data["data_samples"]
+
     def extract_feat(self, batch_inputs: Tensor):
         """The detector's features of the task view of ``(N, 3, H, W)`` pictures."""
+        if self._reads_latent:
+            latent = self.codec.code_latent(self.codec.analyse(batch_inputs))
+            return self.detector.extract_feat(latent["y_hat"])
         views = self.codec(batch_inputs)[self.task_view]
         size = {"img_shape": tuple(batch_inputs.shape[-2:])}
         samples = [DetDataSample(metainfo=size) for _ in views]
@@ -355,6 +518,10 @@ class HumanMachineDetector(BaseDetector):
     def _forward(self, batch_inputs: Tensor, batch_data_samples=None):
         """The codec's forward: x_hat, x_bar, likelihoods."""
         return self.codec(batch_inputs)
+
+
+def _bits(strings: list[list[bytes]]) -> int:
+    return 8 * sum(len(string) for part in strings for string in part)
 
 
 def _times(factor: float, value, is_loss: bool):

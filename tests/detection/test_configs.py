@@ -1,12 +1,18 @@
-"""Every shipped config builds its model."""
+"""Every shipped config builds its model, trains and is tested."""
 
 import pytest
-from mmdet.registry import MODELS
+import torch
+from mmdet.registry import DATASETS, MODELS
+from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.hooks import Hook
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
+from mmengine.runner import Runner
 
 from compressai_hm.detection import HumanMachineDetector
+from compressai_hm.detection.build import detector_config
 
 from . import tiny
 
@@ -15,9 +21,10 @@ SHIPPED = sorted(
     for p in tiny.CONFIGS.rglob("*.py")
     if not {"_base_", "rate_accuracy"} & set(p.parts)
 )
+shipped = pytest.mark.parametrize("path", SHIPPED, ids=str)
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=str)
+@shipped
 def test_it_builds(path):
     cfg = Config.fromfile(tiny.CONFIGS / path)
     init_default_scope(cfg.default_scope)
@@ -29,12 +36,147 @@ def test_it_builds(path):
     if not isinstance(model, HumanMachineDetector):
         return
     assert cfg.default_hooks.checkpoint.max_keep_ckpts >= 2
-    for loader in (cfg.train_dataloader, cfg.test_dataloader):
-        steps = [step["type"] for step in loader.dataset.pipeline]
+    for loader in (cfg.train_dataloader, cfg.get("test_dataloader")):
+        steps = [step["type"] for step in loader.dataset.pipeline] if loader else []
         assert not any("Resize" in step for step in steps)
     if model.detector is not None:
-        assert "detector" not in model.trainable
+        latent = model.task_view == "y_hat"
+        assert ("detector" in model.trainable) == latent
         assert cfg.model.backbone == {}  # for mmdet.apis.init_detector
+
+
+def shrink(cfg) -> None:
+    """A detector's config: random weights, the drawn set's labels, a few boxes."""
+    for value in cfg.values() if isinstance(cfg, dict) else cfg:
+        if isinstance(value, (dict, list)):
+            shrink(value)
+    if not isinstance(cfg, dict):
+        return
+    if "checkpoint" in (cfg.get("init_cfg") or {}):
+        cfg["init_cfg"] = None
+    if cfg.get("num_classes") == 80:
+        cfg["num_classes"] = 8
+    if cfg.get("depth") == 101:
+        cfg["depth"] = 50  # X-101 would take over 10 s
+    # Something must be found, or there is no mAP; of random boxes few.
+    for key, value in (("score_thr", 0.0), ("min_bbox_size", -1), ("max_per_img", 50)):
+        if key in cfg:
+            cfg[key] = min(cfg[key], value)
+
+
+def small(path, embedded, work_dir) -> Config:
+    """A shipped config on the drawn set, which runs in seconds without downloads."""
+    cfg = Config.fromfile(tiny.CONFIGS / path)
+    cfg.work_dir = str(work_dir)
+    model = cfg.model
+    if model.type != "HumanMachineDetector":
+        shrink(model)
+    else:
+        model.codec = tiny.CODEC
+        model.detector_checkpoint = None
+        if model.detector is not None:
+            model.detector, resize = detector_config(
+                model.detector, model.get("resize")
+            )
+            shrink(model.detector)
+            if resize:
+                resize["scale"] = tuple(min(side, 128) for side in resize["scale"])
+            model.resize = resize
+
+    # Two upright pictures and two wide ones to train on.
+    for split, indices in (("train", [0, 2, 3, 4]), ("val", [0, 1])):
+        loader = cfg.get(f"{split}_dataloader")
+        if loader is None:
+            continue
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.dataset.indices = indices
+        if loader.dataset.type == "PictureFolder":
+            loader.dataset.folders = [str(embedded / f"{split}2017")]
+            continue
+        loader.dataset.update(
+            type="EmbeddedCocoDataset",
+            data_root=str(embedded),
+            num_train=8,
+            num_val=4,
+            ann_file=f"annotations/instances_{split}2017.json",
+            data_prefix=dict(img=f"{split}2017/"),
+        )
+        if "person" in str(path):
+            loader.dataset.metainfo = dict(classes=("sports ball",))
+    cfg.train_dataloader.batch_size = 2
+    cfg.train_cfg.max_epochs = 1
+    if cfg.get("val_dataloader"):
+        cfg.train_cfg.val_begin = 2  # never: it is tested instead
+        cfg.test_dataloader = cfg.val_dataloader
+        if not isinstance(cfg.val_evaluator, list):
+            cfg.val_evaluator = [cfg.val_evaluator]
+        for metric in cfg.val_evaluator:
+            if metric.type == "CocoMetric":
+                metric.ann_file = str(embedded / "annotations/instances_val2017.json")
+        cfg.test_evaluator = cfg.val_evaluator
+    cfg.default_hooks.checkpoint.save_optimizer = False
+    if not model.get("reader"):
+        cfg.default_hooks.checkpoint = None  # up to 0.5 GB
+    return cfg
+
+
+class KeepLosses(Hook):
+    def __init__(self):
+        self.kept = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.kept.append(outputs)
+
+
+@shipped
+def test_it_trains_and_is_tested(path, embedded, tmp_path):
+    cfg = small(path, embedded, tmp_path)
+    runner = Runner.from_cfg(cfg)
+    losses = KeepLosses()
+    runner.register_hook(losses)
+    runner.train()
+    assert len(losses.kept) == 2
+    for kept in losses.kept:
+        assert all(torch.as_tensor(value).isfinite().all() for value in kept.values())
+    reader = cfg.model.get("reader")
+    assert not reader or (tmp_path / f"{reader}.reader").exists()
+    if "val_dataloader" not in cfg:
+        return
+    figures = runner.test()
+    with_codec = cfg.model.type == "HumanMachineDetector"
+    assert ("codec/bpp" in figures) == with_codec
+    if not with_codec or cfg.model.detector is not None:
+        assert "coco/bbox_mAP" in figures
+    if path.stem in ("hm_mask_rcnn", "hm_rtmdet_ins"):
+        assert "coco/segm_mAP" in figures
+
+
+def test_masks_and_boxes_reach_the_detector_together(embedded, tmp_path, monkeypatch):
+    cfg = small("hm_mask_rcnn.py", embedded, tmp_path)
+    cfg.model.detector = tiny.mask_rcnn()
+    cfg.model.resize.scale = (120, 75)
+    init_default_scope("mmdet")
+    model = MODELS.build(cfg.model).train()
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    data = pseudo_collate([dataset[i] for i in range(4)])
+    data = model.data_preprocessor(data, training=True)
+    reached = []
+    monkeypatch.setattr(
+        model.detector, "loss", lambda *args: reached.extend(args) or {}
+    )
+    model.loss(data["inputs"], data["data_samples"])
+    inputs, samples = reached
+    assert inputs.shape == (4, 3, 128, 128)
+    for before, sample in zip(data["data_samples"], samples, strict=True):
+        assert sample.img_shape in {(75, 113), (113, 75)}
+        found = sample.gt_instances
+        scale = torch.tensor(sample.scale_factor * 2)
+        assert torch.allclose(found.bboxes, before.gt_instances.bboxes * scale)
+        assert found.masks.masks.shape == (len(found), 128, 128)
+        extents = found.masks.get_bboxes(HorizontalBoxes).tensor
+        beyond = (extents - found.bboxes) * torch.tensor([-1, -1, 1, 1])
+        assert beyond.min() > -2  # thin tips are lost
+        assert beyond.max() <= 1
 
 
 @pytest.mark.parametrize(

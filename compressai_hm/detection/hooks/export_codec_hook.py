@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
+from ...codecs.readers import SUFFIX, StreamReader, stream_of
 from ..checkpoint import AtomicLocalBackend
 
 
@@ -17,7 +18,8 @@ class ExportCodecHook(Hook):
 
     ``<work_dir>/codec.pth.tar`` holds ``{"state_dict": ...}`` with unprefixed keys and
     fresh tables, of the EMA weights if there are any: what ``from_state_dict`` and
-    ``python -m compressai_hm.eval_model checkpoint`` read. Each checkpoint overwrites
+    ``python -m compressai_hm.eval_model checkpoint`` read. Where a reader is trained
+    (``model.reader``), ``<work_dir>/<reader>.reader`` is it. Each checkpoint overwrites
     the last.
     """
 
@@ -35,9 +37,27 @@ class ExportCodecHook(Hook):
             if key.startswith("codec.")
         }
         net.load_state_dict(weights)
-        net.update(force=True)
+        if not model.stream_frozen:
+            net.update(force=True)
         net.hide_tables(False)
         with io.BytesIO() as f:
             torch.save({"state_dict": net.state_dict()}, f)
             target = Path(runner.work_dir) / "codec.pth.tar"
             AtomicLocalBackend().put(f.getvalue(), target)
+        if model.reader is not None:
+            self._write_reader(runner, model, net, checkpoint["state_dict"])
+
+    def _write_reader(self, runner, model, codec, weights: dict) -> None:
+        net, reads = codec.g_t, "x_hat"
+        if model.task_view == "y_hat":
+            net, reads = copy.deepcopy(model.detector.backbone).cpu(), "y_hat"
+            prefix = "detector.backbone."
+            net.load_state_dict(
+                {
+                    key.removeprefix(prefix): value
+                    for key, value in weights.items()
+                    if key.startswith(prefix)
+                }
+            )
+        reader = StreamReader(model.reader, reads, stream_of(codec, reads), net)
+        reader.save(Path(runner.work_dir) / f"{model.reader}{SUFFIX}")

@@ -7,10 +7,11 @@ from ...codecs import HumanMachineMixin
 
 @HOOKS.register_module()
 class RefreshTablesHook(Hook):
-    """Has the entropy coder's tables rebuilt before and after each evaluation.
+    """Keeps the entropy coder's tables in step with the weights.
 
-    Runs after EMAHook has put the averaged weights in place, or the others back, which
-    changes them in a way that the model cannot see.
+    They are rebuilt before and after each evaluation: EMAHook has then put the averaged
+    weights in place, or the others back, in a way that the model cannot see. A frozen
+    stream keeps its tables instead, and its checkpoints hold them.
     """
 
     priority = "VERY_LOW"
@@ -27,9 +28,17 @@ class RefreshTablesHook(Hook):
     def after_test_epoch(self, runner, metrics=None) -> None:
         self._refresh(runner)
 
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        model = _unwrapped(runner)
+        if isinstance(model.codec, HumanMachineMixin) and model.stream_frozen:
+            for key, value in model.codec.hidden_tables_state().items():
+                checkpoint["state_dict"][f"codec.{key}"] = value
+
     def _refresh(self, runner) -> None:
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
-        if isinstance(model.codec, HumanMachineMixin):
+        model = _unwrapped(runner)
+        if isinstance(model.codec, HumanMachineMixin) and not model.stream_frozen:
             model.codec.mark_stale()
+
+
+def _unwrapped(runner):
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -1,0 +1,177 @@
+"""Readers trained on a frozen stream, from config to decoding."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from compressai_hm.codecs import decode, encode, load_reader
+from compressai_hm.codecs.tables import TABLE_BUFFERS
+from compressai_hm.zoo import load_checkpoint
+
+from . import tiny
+
+READERS = {
+    "boxes": dict(trainable=("g_t",)),
+    "latent": dict(
+        task_view="y_hat",
+        trainable=("latent_backbone", "detector"),
+        latent_backbone=dict(width=16, depth=1),
+    ),
+    "unlabelled": dict(trainable=("g_t",), machine_losses=dict(labels=0, features=1)),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A codec whose tables are not those that its weights would give here."""
+    path = tmp_path_factory.mktemp("codec") / "codec.pth.tar"
+    torch.manual_seed(3)
+    net = tiny.model().codec
+    net.hide_tables(False)
+    net.update(force=True)
+    tables = net.gaussian_conditional
+    tables._quantized_cdf[-1, tables._cdf_length[-1] // 2] += 1
+    torch.save({"state_dict": net.state_dict()}, path)
+    return path
+
+
+def config(work_dir, embedded, checkpoint, name):
+    cfg = tiny.config(work_dir, embedded)
+    cfg.model.update(copy.deepcopy(READERS[name]), reader=name)
+    cfg.model.codec = dict(tiny.CODEC, checkpoint=str(checkpoint))
+    cfg.model.lambda_human = 0
+    cfg.custom_hooks.append(dict(type="EMAHook", momentum=0.5))
+    return cfg
+
+
+@pytest.fixture(scope="module", params=READERS)
+def trained(request, tmp_path_factory, embedded, checkpoint):
+    name, work_dir = request.param, tmp_path_factory.mktemp(request.param)
+    cfg = config(work_dir, embedded, checkpoint, name)
+    cfg.dump(work_dir / "reader.py")
+    Runner.from_cfg(cfg).train()
+    return name, work_dir
+
+
+def test_frozen_means_frozen(trained, checkpoint):
+    name, work_dir = trained
+    before = torch.load(checkpoint)["state_dict"]
+    after = torch.load(work_dir / "codec.pth.tar")["state_dict"]
+    assert after.keys() == before.keys()
+    tables = [k for k in before if k.split(".")[-1] in TABLE_BUFFERS]
+    assert len(tables) == 7
+    for key, value in before.items():
+        if name == "latent" or not key.startswith("g_t."):
+            assert torch.equal(after[key], value), key
+
+
+def test_the_reader_reads_streams_of_the_codec(trained, checkpoint):
+    name, work_dir = trained
+    reader = load_reader(work_dir / f"{name}.reader")
+    codec = load_checkpoint(checkpoint).eval()
+    x = torch.rand(1, 3, 40, 72)
+    data = encode(codec, x)
+    out = decode(codec, data, reader=reader)
+    assert torch.equal(out["x_hat"], decode(codec, data)["x_hat"])
+    adapted = load_checkpoint(work_dir / "codec.pth.tar").eval()
+    assert encode(adapted, x) == data
+    if name == "latent":
+        assert [f.shape[1] for f in out["features"]] == [8, 16, 32, 64]
+    else:
+        assert torch.equal(out["x_bar"], decode(adapted, data)["x_bar"])
+        assert not torch.equal(out["x_bar"], out["x_hat"])
+
+
+def test_its_run_is_tested_on_the_same_streams(trained, checkpoint):
+    """From MMEngine's checkpoint alone, as tools/test.py does."""
+    name, work_dir = trained
+    cfg = config(work_dir / "test", work_dir, checkpoint, name)
+    del cfg.model.codec["checkpoint"]
+    model = tiny.model(**{k: v for k, v in cfg.model.items() if k != "type"})
+    from mmengine.runner import load_checkpoint as load
+
+    load(model, str(work_dir / "epoch_2.pth"))
+    x = torch.rand(1, 3, 40, 72)
+    own = load_checkpoint(checkpoint).eval()
+    assert model.eval().codec.compress(x)["strings"] == own.compress(x)["strings"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (dict(reader="r"), "frozen stream"),
+        (dict(reader="r", trainable=("g_s", "g_t")), "frozen stream"),
+        (dict(latent_backbone=dict(width=16)), 'needs model.task_view="y_hat"'),
+        (
+            dict(task_view="y_hat", latent_backbone=dict(dept=1)),
+            r"takes width and depth, got \['dept'\]",
+        ),
+        (dict(machine_losses=dict(boxes=1)), "knows .*features.*got"),
+        (dict(machine_losses=dict(features=-1)), "must be 0 or more"),
+        (
+            dict(machine_losses=dict(features=1), task_view="y_hat"),
+            "features of two pictures",
+        ),
+        (
+            dict(machine_losses=dict(features=1), trainable=("g_t", "detector")),
+            "needs a frozen detector",
+        ),
+    ],
+)
+def test_contradictions_are_refused(changes, named):
+    with pytest.raises(ValueError, match=named):
+        tiny.model(detector=tiny.faster_rcnn(), **changes)
+
+
+def test_feature_error_compares_with_the_uncompressed_picture():
+    model = tiny.model(
+        detector=tiny.yolox(random_size_range=(64, 96), size_divisor=32, interval=1),
+        machine_losses=dict(labels=0.5, features=2.0),
+        lambda_machine=3.0,
+    )
+    model.init_weights()
+    model.train()
+    data = model.data_preprocessor(tiny.batch(), True)
+    x, samples = data["inputs"], data["data_samples"]
+    losses = model._machine_losses(x, x, samples)
+    assert losses["loss_features"] == 0  # the same augmentation acted on both
+    worse = (x + 0.3 * torch.rand_like(x)).requires_grad_()
+    losses = model._machine_losses(worse, x, samples)
+    assert losses["loss_features"] > 0
+    losses["loss_features"].backward()
+    assert worse.grad.abs().sum() > 0
+    assert all(p.grad is None for p in model.detector.parameters())
+    assert {"loss_features", "loss_cls"} <= model.loss(x, samples).keys()
+
+
+def test_a_folder_of_pictures_trains_without_labels(tmp_path, embedded):
+    losses = {}
+
+    class Seen(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            losses.update(outputs)
+
+    cfg = tiny.config(tmp_path, embedded)
+    cfg.model.machine_losses = dict(features=1.0)
+    cfg.train_dataloader.dataset = dict(
+        type="PictureFolder",
+        folders=f"{embedded}/train2017",
+        pipeline=[
+            dict(type="LoadImageFromFile"),
+            dict(type="RandomDownscale", low=0.5),
+            dict(type="RandomCrop", crop_size=(64, 64)),
+            dict(type="RandomFlip", prob=0.5),
+            dict(type="PackDetInputs"),
+        ],
+    )
+    del cfg.train_dataloader["batch_sampler"]
+    cfg.train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=1, val_interval=9)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(Seen())
+    runner.train()
+    assert np.isfinite(float(losses["loss"]))
+    assert {"loss_rate", "loss_human", "loss_features", "loss_aux"} <= losses.keys()
