@@ -50,8 +50,10 @@ def main() -> int:
     if args.command != "info" and (args.checkpoint or args.model):
         try:
             weights(args.checkpoint, args.model, args.quality, args.metric)
-            if getattr(args, "reader", None):
+            if args.command == "decode" and args.reader:
                 reader(args.reader)
+            if args.command == "encode" and args.refine:
+                refiner(args.config)
         except (OSError, ValueError, RuntimeError) as e:
             sys.exit(str(e))
     failed, lines, bpps = [], [], []
@@ -102,6 +104,18 @@ def parse() -> argparse.Namespace:
         )
         sub.add_argument("--quality", type=int, help="of the zoo entry")
         sub.add_argument("--metric", default="mse", choices=("mse", "ms-ssim"))
+        if name == "encode":
+            sub.add_argument(
+                "--refine",
+                type=int,
+                default=0,
+                metavar="STEPS",
+                help="adapt each picture's latent by that many gradient steps: fewer "
+                "bits, many seconds",
+            )
+            sub.add_argument(
+                "--config", help="training config whose loss --refine lowers"
+            )
         if name == "decode":
             sub.add_argument(
                 "--reader", help="name or file; makes the machine's view instead"
@@ -133,6 +147,10 @@ def parse() -> argparse.Namespace:
             parser.error("--model and --quality go together")
         if args.model and args.model not in cfgs:
             parser.error(f"--model {args.model}: there are {', '.join(cfgs)}")
+    if args.command == "encode" and bool(args.refine) != bool(args.config):
+        parser.error("--refine and --config go together")
+    if args.command == "encode" and args.refine < 0:
+        parser.error(f"--refine {args.refine}: give 0 or more steps")
     if args.out and args.out.is_file():
         parser.error(f"--out {args.out} is a file; give a folder")
     return args
@@ -173,6 +191,14 @@ def reader(name: str) -> StreamReader:
     return find_reader(name, READERS)
 
 
+@cache
+def refiner(config: str):
+    """The model of a training config, once for all files."""
+    from compressai_hm.detection.build import build_model
+
+    return build_model(config)
+
+
 def list_readers(args: argparse.Namespace) -> int:
     """One line for each reader."""
     failed = 0
@@ -195,7 +221,10 @@ def encode_file(args, source: Path, target: Path) -> tuple[str, float]:
     target = target.with_name(target.name + SUFFIX)
     net = weights(args.checkpoint, args.model, args.quality, args.metric)
     x = read_picture(source).to(next(net.parameters()).device)
-    data = encode(net, x, args.quality or 0, args.metric)
+    y = None
+    if args.refine:
+        y = refiner(args.config).to(x.device).refine(x, args.refine, net)
+    data = encode(net, x, args.quality or 0, args.metric, y)
     write_whole(data, target)
     bpp = 8 * len(data) / x[0, 0].numel()
     return f"{target}: {len(data)} bytes, {bpp:.4f} bpp", bpp

@@ -18,6 +18,7 @@ from .human_machine import (
 )
 from .latent_backbone import LatentBackbone
 from .readers import StreamReader, find_reader, load_reader
+from .refinement import refine
 
 __all__ = [
     "ANCHORS",
@@ -43,4 +44,5 @@ __all__ = [
     "find_reader",
     "load_reader",
     "picture_bits",
+    "refine",
 ]

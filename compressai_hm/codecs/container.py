@@ -156,7 +156,11 @@ class Bitstream:
 
 @torch.no_grad()
 def encode(
-    net: HumanMachineMixin, x: Tensor, quality: int = 0, metric: str = "mse"
+    net: HumanMachineMixin,
+    x: Tensor,
+    quality: int = 0,
+    metric: str = "mse",
+    y: Tensor | None = None,
 ) -> bytes:
     """Codes a picture to a file.
 
@@ -165,13 +169,14 @@ def encode(
         x: RGB in [0, 1], ``(1, 3, H, W)``.
         quality: Of the zoo entry that net is; 0 for other weights.
         metric: Of the zoo entry.
+        y: What is coded instead of g_a(x), such as :func:`refine` gives.
 
     Raises:
         ValueError: If x is not such a picture, or too large for the format.
     """
     if len(x) != 1:
         raise ValueError(f"a file holds one picture, got {len(x)}")
-    coded = net.encode_latent(net.analyse(x))
+    coded = net.encode_latent(net.analyse(x) if y is None else y)
     return pack(net, coded, tuple(x.shape[-2:]), quality, metric)
 
 

@@ -6,6 +6,7 @@ from compressai.registry import MODELS as CODECS
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from ..codecs import HumanMachineMixin
@@ -59,6 +60,22 @@ def build_codec(cfg: dict | None):
             return entry(**cfg).state_dict()
 
     return codec, weights
+
+
+def build_model(config: str | dict):
+    """The model of a training config in eval mode, with what it starts from.
+
+    Raises:
+        FileNotFoundError: If there is no such config, or its weights are missing.
+        ValueError: If its model is no HumanMachineDetector.
+    """
+    cfg = Config.fromfile(config) if isinstance(config, str) else Config(config)
+    init_default_scope("mmdet")
+    if cfg.get("model", {}).get("type") != "HumanMachineDetector":
+        raise ValueError(f"{config}: its model is no HumanMachineDetector")
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return model.eval()
 
 
 def detector_config(detector: dict | str, resize: dict | None) -> tuple[dict, dict]:

@@ -18,11 +18,12 @@ from mmdet.structures import DetDataSample, SampleList
 from mmengine.dist import is_distributed
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
+from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..codecs import Anchor, picture_bits
+from ..codecs import Anchor, HumanMachineMixin, picture_bits, refine
 from ..codecs.latent_backbone import STRIDE as LATENT_STRIDE
 from .build import (
     build_codec,
@@ -336,44 +337,94 @@ class HumanMachineDetector(BaseDetector):
         """
         if isinstance(self.codec, Anchor):
             raise TypeError(f"{type(self.codec).__name__} does not train: test it only")
-        sizes = [tuple(s.img_shape[:2]) for s in batch_data_samples]
         with torch.no_grad() if self.stream_frozen else nullcontext():
             latent = self.codec.code_latent(self.codec.analyse(batch_inputs))
-        bits = picture_bits(latent["likelihoods"], sizes)
-        pixels = bits.new_tensor([h * w for h, w in sizes])
-        losses = {"loss_rate": (bits / pixels).mean()}
-
-        machine = self._uses_machine_loss and self.task_view == "x_bar"
-        views = self.codec.synthesise(
-            latent["y_hat"],
-            batch_inputs.shape[-2:],
-            ("human", "machine") if machine else ("human",),
+        losses = self._losses(
+            latent, batch_inputs, batch_data_samples, self.machine_losses
         )
-        x_hat = views["x_hat"]
-        errors = [
-            (x_hat[i, :, :h, :w].float() - batch_inputs[i, :, :h, :w]).square().mean()
-            for i, (h, w) in enumerate(sizes)
-        ]
-        mse = torch.stack(errors)
-        losses["psnr"] = -10 * mse.detach().clamp(min=1e-10).log10().mean()
-        if self.lambda_human:
-            losses["loss_human"] = self.lambda_human * 255**2 * mse.mean()
-
-        if self._uses_machine_loss:
-            views["y_hat"] = latent["y_hat"]
-            for key, value in self._machine_losses(
-                views[self.task_view], batch_inputs, batch_data_samples
-            ).items():
-                losses[key] = _times(self.lambda_machine, value, "loss" in key)
-
         if "entropy" in self.trainable:
             losses["loss_aux"] = self.codec.aux_loss()
         return losses
 
-    def _machine_losses(self, view: Tensor, x: Tensor, samples: SampleList) -> dict:
+    def _losses(
+        self,
+        latent: dict,
+        x: Tensor,
+        samples: SampleList,
+        machine_losses: dict,
+        codec: HumanMachineMixin | None = None,
+    ) -> dict:
+        """All terms of what the latent decodes to, weighted."""
+        sizes = [tuple(s.img_shape[:2]) for s in samples]
+        bits = picture_bits(latent["likelihoods"], sizes)
+        pixels = bits.new_tensor([h * w for h, w in sizes])
+        losses = {"loss_rate": (bits / pixels).mean()}
+
+        wanted = []
+        if self.lambda_human or not self._reads_latent:
+            wanted.append("human")
+        if self._uses_machine_loss and self.task_view == "x_bar":
+            wanted.append("machine")
+        codec = codec or self.codec
+        views = codec.synthesise(latent["y_hat"], x.shape[-2:], tuple(wanted))
+        if "x_hat" in views:
+            errors = [
+                (views["x_hat"][i, :, :h, :w].float() - x[i, :, :h, :w]).square().mean()
+                for i, (h, w) in enumerate(sizes)
+            ]
+            mse = torch.stack(errors)
+            losses["psnr"] = -10 * mse.detach().clamp(min=1e-10).log10().mean()
+            if self.lambda_human:
+                losses["loss_human"] = self.lambda_human * 255**2 * mse.mean()
+
+        if self._uses_machine_loss:
+            view = {**views, "y_hat": latent["y_hat"]}[self.task_view]
+            for key, value in self._machine_losses(
+                view, x, samples, machine_losses
+            ).items():
+                losses[key] = _times(self.lambda_machine, value, "loss" in key)
+        return losses
+
+    def refine(
+        self, x: Tensor, steps: int, codec: HumanMachineMixin | None = None
+    ) -> Tensor:
+        """Encoder-side adaptation of one picture: see :func:`codecs.refine`.
+
+        The loss is the config's, with the error of the detector's features in place of
+        its labels: weighed by machine_losses.features, or by 1 where there is none.
+
+        Args:
+            x: RGB in [0, 1], ``(1, 3, H, W)``.
+            steps: Gradient steps.
+            codec: Codes the picture instead of the model's own.
+
+        Returns:
+            y, ``(1, M, h, w)``.
+
+        Raises:
+            ValueError: With ``task_view="y_hat"``, whose features have no reference.
+        """
+        if self._uses_machine_loss and self._reads_latent:
+            raise ValueError(
+                'refinement needs features of pictures; task_view is "y_hat"'
+            )
+        weight = self.machine_losses.get("features") or 1.0
+        sample = DetDataSample(metainfo={"img_shape": tuple(x.shape[-2:])})
+        sample.gt_instances = InstanceData(bboxes=x.new_zeros(0, 4))
+
+        def loss(latent: dict) -> Tensor:
+            losses = self._losses(latent, x, [sample], dict(features=weight), codec)
+            return sum(value for key, value in losses.items() if "loss" in key)
+
+        codec = codec or self.codec
+        return refine(codec, x, loss, steps)
+
+    def _machine_losses(
+        self, view: Tensor, x: Tensor, samples: SampleList, weights: dict[str, float]
+    ) -> dict:
         """D_m's terms, weighted."""
         losses = {}
-        weight = self.machine_losses.get("features")
+        weight = weights.get("features")
         if weight:
             # In one batch: random augmentations act on both alike.
             both = torch.cat((view, x))
@@ -385,7 +436,7 @@ class HumanMachineDetector(BaseDetector):
             data = self._latent_input(view, samples)
         else:
             data = self._readable(view, samples)
-        weight = self.machine_losses.get("labels")
+        weight = weights.get("labels")
         if weight:
             for key, value in self.detector.loss(*data).items():
                 losses[key] = _times(weight, value, "loss" in key)

@@ -16,6 +16,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS, MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import encode_mask_results
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from pycocotools.coco import COCO
 from pytorch_msssim import ms_ssim
@@ -25,7 +26,7 @@ from .. import __version__
 from ..codecs import ANCHORS, HumanMachineMixin, container
 from ..codecs.files import SUFFIXES
 from ..detection import DetectorView
-from ..detection.build import detector_config, load_detector
+from ..detection.build import build_model, detector_config, load_detector
 from ..zoo import cfgs, load_checkpoint, load_model
 
 _MS_SSIM_MIN_SIDE = 161
@@ -149,16 +150,29 @@ class Coder:
 
     Args:
         codec: An HM codec, an anchor, or None, which codes nothing.
+        quality: Of the zoo entry that it is.
+        refine: Gradient steps on each picture's latent.
+        config: The training config whose loss they lower.
     """
 
-    def __init__(self, codec: torch.nn.Module | None, quality: int = 0):
+    def __init__(
+        self,
+        codec: torch.nn.Module | None,
+        quality: int = 0,
+        refine: int = 0,
+        config: str | None = None,
+    ):
         self.codec, self.quality = codec, quality
+        self.refine = refine
+        self.model = build_model(config) if refine else None
 
     def encode(self, x: Tensor) -> bytes:
         if self.codec is None:
             return x[0].numpy().tobytes()
         if isinstance(self.codec, HumanMachineMixin):
-            return container.encode(self.codec, x.float() / 255, self.quality)
+            x = x.float() / 255
+            y = self.model.refine(x, self.refine, self.codec) if self.refine else None
+            return container.encode(self.codec, x, self.quality, y=y)
         return self.codec.compress(x.float() / 255)["strings"][0][0]
 
     def decode(self, data: bytes, size: tuple[int, int]) -> dict[str, Tensor]:
@@ -178,7 +192,10 @@ class Coder:
         return self.codec.overhead(data) if self.codec is not None else 0
 
 
-CODEC_KEYS = {"name", "type", "qualities", "checkpoints", "metric", "pretrained"}
+CODEC_KEYS = {
+    *("name", "type", "qualities", "checkpoints", "metric", "pretrained"),
+    *("refine", "config"),
+}
 
 
 def codec_identity(entry: dict, quality: int) -> str:
@@ -195,6 +212,8 @@ def codec_identity(entry: dict, quality: int) -> str:
         rest["versions"] = [importlib.metadata.version(v) for v in versions]
     else:
         rest["versions"] = [__version__, container.VERSION]
+        if entry.get("refine"):
+            rest["config"] = Config.fromfile(entry["config"]).model
     return identity(rest)
 
 
@@ -211,14 +230,16 @@ def build_coder(entry: dict, quality: int) -> Coder:
 def _built_coder(entry: str, quality: int) -> Coder:
     entry = json.loads(entry)
     kind = entry.get("type")
+    refinement = entry.get("refine", 0), entry.get("config")
     if entry.get("checkpoints"):
-        return Coder(load_checkpoint(entry["checkpoints"][quality]).eval())
+        net = load_checkpoint(entry["checkpoints"][quality])
+        return Coder(net.eval(), 0, *refinement)
     if kind in ANCHORS:
         rest = {k: v for k, v in entry.items() if k not in (*CODEC_KEYS, "trained_for")}
         return Coder(ANCHORS[kind](quality=quality, **rest))
     metric, pretrained = entry.get("metric", "mse"), entry.get("pretrained", True)
     net = load_model(kind, quality, metric, pretrained=pretrained)
-    return Coder(net.eval(), quality)
+    return Coder(net.eval(), quality, *refinement)
 
 
 def check_codec(entry: dict) -> list[int]:
@@ -236,6 +257,8 @@ def check_codec(entry: dict) -> list[int]:
         )
     if kind not in ("hm", "vtm"):
         check_keys(f"codec {name!r}", entry, CODEC_KEYS | {"trained_for"})
+    if bool(entry.get("refine")) != bool(entry.get("config")):
+        raise ValueError(f"codec {name!r}: refine and config go together")
     for path in checkpoints:
         if not Path(path).is_file():
             raise ValueError(f"codec {name!r}: {path} does not exist")

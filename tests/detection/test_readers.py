@@ -137,10 +137,10 @@ def test_feature_error_compares_with_the_uncompressed_picture():
     model.train()
     data = model.data_preprocessor(tiny.batch(), True)
     x, samples = data["inputs"], data["data_samples"]
-    losses = model._machine_losses(x, x, samples)
+    losses = model._machine_losses(x, x, samples, model.machine_losses)
     assert losses["loss_features"] == 0  # the same augmentation acted on both
     worse = (x + 0.3 * torch.rand_like(x)).requires_grad_()
-    losses = model._machine_losses(worse, x, samples)
+    losses = model._machine_losses(worse, x, samples, model.machine_losses)
     assert losses["loss_features"] > 0
     losses["loss_features"].backward()
     assert worse.grad.abs().sum() > 0

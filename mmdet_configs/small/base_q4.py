@@ -1,0 +1,40 @@
+# The base codec of the highest rate, for people alone, on any folders of pictures.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/models/small_codec.py",
+]
+data_root = "{{$MMDET_DATASETS:data/coco}}"
+person_root = "{{$COCO_PERSON:data/coco_person}}"
+work_dir = "work_dirs/small_base_q4"
+model = dict(
+    type="HumanMachineDetector",
+    codec=dict(g_t_width=0, **_base_.codec),
+    detector=None,
+    lambda_human=0.013,
+)
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=0,
+    drop_last=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="PictureFolder",
+        folders=[data_root + "/train2017", person_root + "/train"],
+        pipeline=[
+            dict(type="LoadImageFromFile"),
+            dict(type="RandomDownscale", low=0.5),
+            dict(type="RandomCrop", crop_size=(192, 192)),
+            dict(type="RandomFlip", prob=0.5),
+            dict(type="PackDetInputs"),
+        ],
+    ),
+)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=60)
+optim_wrapper = dict(
+    type="OptimWrapper",
+    constructor="HumanMachineOptimWrapperConstructor",
+    optimizer=dict(type="Adam", lr=5e-4),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=100),
+]
