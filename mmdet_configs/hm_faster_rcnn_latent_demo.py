@@ -1,9 +1,21 @@
-# As hm_faster_rcnn_latent.py, small, on the embedded set.
+# As hm_faster_rcnn_latent.py, small, on 2000 drawn pictures. The neck and heads start
+# from the demo's detector, the backbone from nothing.
 _base_ = "hm_faster_rcnn_demo.py"
 model = dict(
     task_view="y_hat",
     latent_backbone=dict(width=96, depth=3),
+    lambda_human=0,  # nothing that people see is trained
+    lambda_machine=1.0,
     trainable=("latent_backbone", "detector"),
     reader="latent_demo",
 )
-optim_wrapper = dict(paramwise_cfg=dict(lr_mult=dict(latent_backbone=3.0)))
+train_dataloader = dict(dataset=dict(num_train=2000, data_root="data/embedded_2000/"))
+train_cfg = dict(max_epochs=6, val_interval=6)
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.01),
+    paramwise_cfg=dict(_delete_=True, max_norm=5.0),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.05, by_epoch=False, end=100),
+    dict(type="CosineAnnealingLR", T_max=6, eta_min=1e-5, convert_to_iter_based=True),
+]

@@ -3,6 +3,7 @@
 python tools/benchmark.py train
 python tools/benchmark.py codec
 python tools/benchmark.py sweep
+python tools/benchmark.py latent
 """
 
 import argparse
@@ -273,6 +274,64 @@ def fixed_point(args: argparse.Namespace) -> None:
     print(f"{psnr - base_psnr:+8.4f} dB")
 
 
+def latent(args: argparse.Namespace) -> None:
+    """From a stream to detections: from y_hat against through a picture.
+
+    Both sides begin with decoding the same y_hat. Weights are those that the configs
+    name where they are at hand, or else random, which changes no size.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    import compressai_hm.detection  # noqa: F401
+
+    rows = {}
+    for name, config in (("picture", args.picture), ("latent", args.latent)):
+        model = _detector(config)
+        height, width = map(int, reversed(args.size.split("x")))
+        x = _picture(height, width)
+        coded = model.codec.compress(x)
+        with FlopCounterMode(display=False) as counter:
+            _detect(model, coded)
+        seconds = []
+        for _ in range(args.repeats):
+            started = time.perf_counter()
+            _detect(model, coded)
+            seconds.append(time.perf_counter() - started)
+        rows[name] = statistics.median(seconds), counter.get_total_flops() / 2e9
+    print(f"{args.size}, {torch.get_num_threads()} threads, medians of {args.repeats}")
+    for name, (seconds, macs) in rows.items():
+        print(f"{name:10}{seconds:8.3f} s {macs:10.2f} GMAC")
+    ratios = [a / b for a, b in zip(rows["latent"], rows["picture"], strict=True)]
+    print("latent / picture: time {:.2f}, MACs {:.2f}".format(*ratios))
+
+
+def _detector(config: str) -> nn.Module:
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+
+    cfg = Config.fromfile(config)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    with contextlib.suppress(RuntimeError, OSError):
+        model.init_weights()
+    return model.eval()
+
+
+@torch.no_grad()
+def _detect(model: nn.Module, coded: dict) -> None:
+    from mmdet.structures import DetDataSample
+
+    size = coded["shape"]
+    y_hat, _ = model.codec.decode_latent(coded["strings"], size)
+    view = y_hat
+    if model.task_view == "x_bar":
+        view = model.codec.synthesise(y_hat, size, ("machine",))["x_bar"].clamp(0, 1)
+    sample = DetDataSample(metainfo={"img_shape": size, "ori_shape": size})
+    model.detector.predict(*model._testable(view, sample))
+
+
 def sweep(args: argparse.Namespace) -> None:
     """A rate-accuracy sweep in two processes against one, a thread each.
 
@@ -346,6 +405,13 @@ def main() -> None:
     command.add_argument("--pictures", type=Path, help="folder; default: drawn ones")
     command.add_argument("--count", type=int, default=24)
     command.set_defaults(run=fixed_point)
+    command = commands.add_parser("latent", help=latent.__doc__.splitlines()[0])
+    demo = "mmdet_configs/hm_faster_rcnn{}_demo.py"
+    command.add_argument("--picture", default=demo.format(""), help="config")
+    command.add_argument("--latent", default=demo.format("_latent"), help="config")
+    command.add_argument("--size", default="768x512")
+    command.add_argument("--repeats", type=int, default=5)
+    command.set_defaults(run=latent)
     command = commands.add_parser("sweep", help=sweep.__doc__.splitlines()[0])
     command.add_argument("--config", default="mmdet_configs/rate_accuracy/demo.py")
     command.add_argument("--count", type=int, default=100, help="pictures of each set")

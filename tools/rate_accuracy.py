@@ -48,8 +48,11 @@ def main() -> None:
     for name, metrics in reference.items():
         for metric, value in metrics.items():
             print(f"{name}, uncompressed: {metric} {value:.4f}")
-    print(f"Against {cfg.anchor} by pchip [95 % over resampled pictures]")
-    print(results.table(rows))
+    if all(len(c.bpp) == 1 for c in curves):
+        print(results.points(curves))
+    else:
+        print(f"Against {cfg.anchor} by pchip [95 % over resampled pictures]")
+        print(results.table(rows))
     for line in results.transfer(sweep, rows):
         print(" | ".join(line))
     page = report.write(sweep, curves, rows, reference, command=sys.argv)

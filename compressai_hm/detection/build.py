@@ -62,14 +62,14 @@ def build_codec(cfg: dict | None):
     return codec, weights
 
 
-def build_model(config: str | dict):
+def build_model(config: str | Config):
     """The model of a training config in eval mode, with what it starts from.
 
     Raises:
         FileNotFoundError: If there is no such config, or its weights are missing.
         ValueError: If its model is no HumanMachineDetector.
     """
-    cfg = Config.fromfile(config) if isinstance(config, str) else Config(config)
+    cfg = Config.fromfile(config) if isinstance(config, str) else config
     init_default_scope("mmdet")
     if cfg.get("model", {}).get("type") != "HumanMachineDetector":
         raise ValueError(f"{config}: its model is no HumanMachineDetector")

@@ -46,7 +46,8 @@ def write(
     Args:
         sweep: The sweep; its config may say ``published = {set: curve}`` to lay the
             paper's points ("detection", "segmentation", "Kodak PSNR") beside ours, and
-            ``ablation``, names of codecs to be plotted by themselves as well.
+            ``ablation``, names of codecs to be plotted by themselves as well, and
+            ``dial = True`` for a plot of PSNR against mAP.
         curves: Of ``results.measure``.
         rows: Of ``results.compare``.
         reference: mAP on uncompressed pictures.
@@ -75,6 +76,8 @@ def write(
                 chart = (f"{name}{suffix}", metric, lines, level, points, colours)
                 _plot(Path(sweep.work_dir) / "plots", *chart)
                 charts.append(_chart(*chart))
+    if sweep.cfg.get("dial"):
+        charts += _dials(Path(sweep.work_dir) / "plots", curves, colours)
     body = [
         f"<h1>{html.escape(Path(sweep.work_dir).name)}</h1>",
         "<p>Real bytes of files over original pixels. A set's bpp, PSNR and MS-SSIM "
@@ -121,12 +124,61 @@ def _plot(folder: Path, name, metric, own, level, published, colours) -> None:
     ax.set_title(f"{name}: {title(metric)}")
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
-    stem = f"{name} {metric}".replace(" ", "_").replace("/", "_")
+    _save(figure, folder, f"{name} {metric}")
+
+
+def _save(figure: matplotlib.figure.Figure, folder: Path, name: str) -> bytes:
+    """Writes PNG and SVG, and gives the latter."""
+    stem = name.replace(" ", "_").replace("/", "_")
     for suffix in ("png", "svg"):
         with io.BytesIO() as f:
             metadata = {"Date": None} if suffix == "svg" else None
             figure.savefig(f, format=suffix, dpi=150, metadata=metadata)
             write_whole(f.getvalue(), folder / f"{stem}.{suffix}")
+            data = f.getvalue()
+    return data
+
+
+def _dials(folder: Path, curves: list[Measured], colours: dict) -> list[str]:
+    """PSNR of x_hat against mAP, a point for each codec's quality; bpp beside it."""
+    out = []
+    psnr = {
+        (c.set, c.codec): c.metrics.get("psnr") for c in curves if c.view == "x_hat"
+    }
+    for name, metric in dict.fromkeys(
+        (c.set, m) for c in curves for m in c.metrics if "mAP " in m
+    ):
+        own = [
+            c
+            for c in curves
+            if c.set == name and metric in c.metrics and psnr[c.set, c.codec]
+        ]
+        figure = matplotlib.figure.Figure(figsize=(7, 5), layout="constrained")
+        ax = figure.subplots()
+        for c in own:
+            points = psnr[c.set, c.codec], in_units(metric, c.metrics[metric])
+            marker = "o" if c.view == "x_hat" else "s"
+            ax.plot(*points, marker, color=colours[c.codec], label=c.label)
+            for x, y, bpp in zip(*points, c.bpp, strict=True):
+                ax.annotate(
+                    f"{bpp:.3f} bpp",
+                    (x, y),
+                    (5, 5),
+                    textcoords="offset points",
+                    fontsize=7,
+                )
+        ax.set(xlabel="PSNR of x_hat (dB)", ylabel=title(metric))
+        ax.set_title(f"{name}: people against machines")
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=8)
+        svg = _save(figure, folder, f"{name} dial {metric}")
+        data = base64.b64encode(svg).decode()
+        alt = "PSNR against mAP"
+        out.append(
+            f'<figure><img alt="{alt}" width="100%" '
+            f'src="data:image/svg+xml;base64,{data}"></figure>'
+        )
+    return out
 
 
 def _chart(name, metric, own, level, published, colours) -> str:

@@ -297,6 +297,19 @@ def _compressai(metric: str) -> str:
     return {"psnr": "psnr-rgb", "ms_ssim": "ms-ssim-rgb"}.get(metric, metric)
 
 
+def points(curves: list[Measured]) -> str:
+    """The measured points for people, where there is too little for BD figures."""
+    lines = []
+    for c in curves:
+        for i, bpp in enumerate(c.bpp):
+            figures = (
+                f"{title(metric)} {in_units(metric, values)[i]:.2f}"
+                for metric, values in c.metrics.items()
+            )
+            lines.append(f"{c.set}  {c.label:20} {bpp:.4f} bpp  {', '.join(figures)}")
+    return "\n".join(lines)
+
+
 def table(rows: list[dict]) -> str:
     """The BD figures for people."""
     lines = []

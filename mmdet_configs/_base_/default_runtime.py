@@ -3,7 +3,7 @@ default_scope = "mmdet"
 
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),
-    logger=dict(type="LoggerHook", interval=50),
+    logger=dict(type="LoggerHook", interval=20),
     param_scheduler=dict(type="ParamSchedulerHook"),
     # Written aside and renamed. At least 2 are kept: MMEngine removes the oldest
     # before it writes the newest.

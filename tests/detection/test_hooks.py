@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from compressai_hm.detection.hooks import LambdaScheduleHook, ReseedHook
+from compressai_hm.detection.hooks import (
+    HoldRateHook,
+    LambdaScheduleHook,
+    ReseedHook,
+)
 
 from . import tiny
 
@@ -61,3 +65,44 @@ def test_persistent_workers_are_refused():
     run.train_dataloader = SimpleNamespace(num_workers=1, persistent_workers=True)
     with pytest.raises(ValueError, match="persistent_workers"):
         ReseedHook().before_train_epoch(run)
+
+
+def test_the_rate_is_held_by_both_lambdas(monkeypatch):
+    model = tiny.model(lambda_human=0.01, lambda_machine=0.5, detector=tiny.yolox())
+    hook, run = HoldRateHook(bpp=0.2), runner(model)
+    info = {}
+    run.message_hub = SimpleNamespace(
+        runtime_info=info,
+        update_info=info.__setitem__,
+        update_scalar=lambda name, value: None,
+    )
+    # A codec whose files have 0.8 of the estimate, which follows λ.
+    rate = torch.tensor(0.4)
+    monkeypatch.setattr(hook, "_coded", lambda batch: 0.8 * rate)
+    hook.before_train(run)
+    for run.iter in range(400):
+        hook.before_train_iter(run, 0)
+        rate = torch.tensor(0.4 * (model.lambda_human / 0.01) ** 0.5)
+        hook.after_train_iter(run, 0, None, {"loss_rate": rate})
+    assert 0.8 * float(rate) == pytest.approx(0.2, rel=0.02)
+    assert model.lambda_machine / model.lambda_human == pytest.approx(50)
+    hook.after_train(run)
+    assert (model.lambda_human, model.lambda_machine) == (0.01, 0.5)
+    with pytest.raises(ValueError, match="bpp must be positive, got 0"):
+        HoldRateHook(bpp=0)
+
+
+def test_the_held_rate_is_that_of_files():
+    model = tiny.model(detector=tiny.faster_rcnn())
+    model.init_weights()
+    model.train()
+    hook, data = HoldRateHook(bpp=0.2), tiny.batch((64, 96), (60, 70))
+    hook.model = model
+    coded = float(hook._coded(data))
+    assert model.codec.training and not model.detector.backbone.bn1.training
+    model.eval()
+    inputs = model.data_preprocessor(data)["inputs"]
+    found = model.predict(inputs, data["data_samples"])
+    pixels = (64 * 96, 60 * 70)
+    bpp = [s.bits / p for s, p in zip(found, pixels, strict=True)]
+    assert coded == pytest.approx(np.mean(bpp), abs=0.06)  # two flushes of the coder

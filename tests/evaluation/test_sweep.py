@@ -191,7 +191,7 @@ def test_uncompressed_is_exactly_mmdetections_own_map(cfg, tmp_path, letterbox):
 def test_the_report_shows_every_number(cfg, tmp_path):
     cfg.published = dict(drawn="detection")
     cfg.codecs[2].trained_for = "Faster R-CNN R18"
-    cfg.ablation = ["demo codec"]
+    cfg.ablation, cfg.dial = ["demo codec"], True
     page = write_report(*finish(cfg, tmp_path / "w"), command=["tool.py", "a b"])
     text = page.read_text()
     assert "BODY" not in text and "python tool.py &#x27;a b&#x27;" in text
@@ -200,6 +200,7 @@ def test_the_report_shows_every_number(cfg, tmp_path):
     plots = {p.name for p in (tmp_path / "w/plots").iterdir()}
     assert {"people_psnr.png", "people_psnr.svg"} <= plots
     assert "drawn_ablation_mAP_Faster_R-CNN_R18.svg" in plots
+    assert "drawn_dial_mAP_Faster_R-CNN_R18.png" in plots
     assert "Trained for, by read by" in text and "-21.50 %" in text
 
 

@@ -14,8 +14,16 @@ import torch
 from PIL import Image
 
 import compressai_hm.zoo
-from compressai_hm.codecs import HM_MODELS, encode
+from compressai_hm.codecs import (
+    HM_MODELS,
+    DynamicAdaptation,
+    LatentBackbone,
+    StreamReader,
+    encode,
+)
 from compressai_hm.codecs.files import read_picture
+from compressai_hm.codecs.readers import stream_of
+from compressai_hm.zoo import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools/codec.py"
@@ -165,3 +173,41 @@ def test_ctrl_c_leaves_whole_files(tmp_path):
     assert "Traceback" not in err
     files = list(out.iterdir())
     assert 0 < len(files) < 200 and all(p.suffix == ".hmc" for p in files)
+
+
+def test_readers_are_listed_and_chosen(tool, pictures, tmp_path):
+    codec = load_checkpoint(DEMO).eval()
+    torch.manual_seed(0)
+    g_t = DynamicAdaptation(8, downscale=2)
+    torch.nn.init.normal_(g_t.layers[-1].weight, std=0.1)
+    backbone = LatentBackbone(64, [8, 8], [8, 16], width=16, depth=1)
+    for reader in (
+        StreamReader("boxes", "x_hat", stream_of(codec, "x_hat"), g_t),
+        StreamReader("latent", "y_hat", stream_of(codec, "y_hat"), backbone),
+    ):
+        reader.save(tmp_path / f"{reader.name}.reader")
+    code, out, _ = tool("readers", tmp_path)
+    assert code == 0
+    assert "boxes: reads x_hat of" in out and "latent: reads y_hat of" in out
+
+    streams, humans = tmp_path / "streams", []
+    tool("encode", pictures / "a.png", "--checkpoint", DEMO, "--out", streams)
+    for choice in ([], ["boxes.reader"], ["latent.reader"]):
+        options = ["--reader", tmp_path / choice[0]] if choice else []
+        out = tmp_path / "-".join(["out", *choice])
+        code, *_ = tool("decode", streams, "--checkpoint", DEMO, "--out", out, *options)
+        assert code == 0
+        humans.append((out / "a.human.png").read_bytes())
+    assert humans[0] == humans[1] == humans[2]
+    assert (tmp_path / "out-boxes.reader/a.boxes.png").is_file()
+    with np.load(tmp_path / "out-latent.reader/a.latent.npz") as pyramid:
+        assert pyramid["stride_8"].shape == (8, 8, 16)
+        assert pyramid["stride_16"].shape == (8, 4, 8)
+
+    (tmp_path / "bad.reader").write_text("x")
+    code, out, err = tool("readers", tmp_path)
+    assert code == 1 and "bad.reader is no reader" in err and "boxes" in out
+    code, _, err = tool(
+        "decode", streams, "--checkpoint", DEMO, "--reader", tmp_path / "bad.reader"
+    )
+    assert code != 0 and "bad.reader is no reader" in err

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from compressai_hm.codecs import decode, encode
+from compressai_hm.detection import synthetic
+from compressai_hm.detection.build import build_model
+
+from . import tiny
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(str(tiny.CONFIGS / "hm_faster_rcnn_demo.py"))
+
+
+@pytest.fixture(scope="module")
+def picture():
+    drawn, *_ = synthetic.draw(np.random.default_rng(11), ellipses=True)
+    return torch.from_numpy(drawn).permute(2, 0, 1)[None].float() / 255
+
+
+def test_it_lowers_the_coded_loss_and_leaves_the_decoder_alone(model, picture):
+    seen = []
+    losses = model._losses
+
+    def spied(*args):
+        out = losses(*args)
+        if not model.codec.training:
+            terms = [float(v) for k, v in out.items() if "loss" in k]
+            seen.append((sum(terms), set(out)))
+        return out
+
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    print_of = model.codec.latent_coder().fingerprint()
+    trainable = [p.requires_grad for p in model.parameters()]
+    model._losses = spied
+    try:
+        y = model.refine(picture, 20)
+    finally:
+        del model._losses
+    assert seen[-1][0] < seen[0][0]
+    assert seen[0][1] >= {"loss_rate", "loss_human", "loss_features"}
+
+    assert model.codec.latent_coder().fingerprint() == print_of
+    assert [p.requires_grad for p in model.parameters()] == trainable
+    assert not model.codec.training
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert torch.equal(model.refine(picture, 20), y)  # a file can be made again
+
+    plain, refined = encode(model.codec, picture), encode(model.codec, picture, y=y)
+    assert plain != refined
+    mse = [
+        float((decode(model.codec, d)["x_hat"] - picture).square().mean())
+        for d in (plain, refined)
+    ]
+    assert len(refined) < len(plain) or mse[1] < mse[0]
+
+
+def test_no_steps_change_nothing(model, picture):
+    assert torch.equal(model.refine(picture, 0), model.codec.analyse(picture))
+
+
+def test_what_cannot_be_refined_is_said(tmp_path):
+    model = tiny.model(detector=tiny.faster_rcnn(), task_view="y_hat")
+    with pytest.raises(ValueError, match='task_view is "y_hat"'):
+        model.refine(torch.rand(1, 3, 64, 64), 1)
+    with pytest.raises(ValueError, match="0 or more, got -1"):
+        tiny.model().eval().refine(torch.rand(1, 3, 64, 64), -1)
+    with pytest.raises(ValueError, match="is no HumanMachineDetector"):
+        build_model(Config(dict(model=dict(type="FasterRCNN"))))
