@@ -28,9 +28,10 @@ def main() -> None:
         train = [ROOT / "tools/train.py", config, "--resume"]
         subprocess.run([sys.executable, *map(str, train)], check=True)
         saved = torch.load(launch.latest_checkpoint(work_dir), weights_only=True)
+        # Not the bounds: a likelihood's 1e-9 would become 0.
         weights = {
             key.removeprefix("codec."): value.half()
-            if value.is_floating_point()
+            if value.is_floating_point() and "bound" not in key
             else value
             for key, value in saved["state_dict"].items()
         }

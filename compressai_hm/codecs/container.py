@@ -176,7 +176,15 @@ def encode(
     """
     if len(x) != 1:
         raise ValueError(f"a file holds one picture, got {len(x)}")
-    coded = net.encode_latent(net.analyse(x) if y is None else y)
+    if y is None:
+        y = net.analyse(x)
+    elif y.shape[-2:] != tuple(
+        -(-side // STRIDE) * STRIDE // 16 for side in x.shape[-2:]
+    ):
+        raise ValueError(
+            f"y of {tuple(y.shape)} is not of a picture of {tuple(x.shape)}"
+        )
+    coded = net.encode_latent(y)
     return pack(net, coded, tuple(x.shape[-2:]), quality, metric)
 
 
@@ -250,11 +258,11 @@ def decode(
             f"the file was coded with other weights: it needs {stream.weights()}; "
             f"given is {name}, entropy part {own.hex()}"
         )
+    if reader is not None:
+        reader.check(net)
     y_hat, symbols = net.decode_latent([[stream.y], [stream.z]], stream.size)
     if stream.crc_of(symbols[0]) != stream.symbols_crc:
         raise BitstreamError("the file is damaged: it decodes to other symbols")
-    if reader is not None:
-        reader.check(net)
     g_t, features = None, {}
     if reader is not None and "machine" in views:
         own = reader.net.to(y_hat.device).eval()

@@ -325,6 +325,9 @@ class HumanMachineMixin(TablesMixin):
                 if key.split(".")[-1] in TABLE_BUFFERS:
                     state_dict.setdefault(key, value.new_empty(0))
             return super().load_state_dict(state_dict, strict=strict)
+        except BaseException:
+            self._tables_of = self._kept_of = None
+            raise
         finally:
             if hidden:
                 self.hide_tables()

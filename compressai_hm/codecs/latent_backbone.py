@@ -37,7 +37,7 @@ class LatentBackbone(nn.Module):
                                      ├─► x2 ─► block ─► conv 1x1 ─► stride 8, and so on
                                      └─► conv, stride 2 ─► conv 1x1 ─► stride 32, ...
 
-    It has no batch statistics: its features of a picture depend on no other picture.
+    It has no batch statistics, but its norms see the padding of a batch.
 
     Args:
         in_channels: M, channels of y_hat.

@@ -7,6 +7,7 @@ streams that exist already, and changes no byte of them and no bit of x_hat.
 import hashlib
 import io
 import pickle
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,18 @@ from .latent_backbone import LatentBackbone
 
 SUFFIX = ".reader"
 _KINDS = {"x_hat": DynamicAdaptation, "y_hat": LatentBackbone}
+_MOST = {"width": 1024, "downscale": 4, "in_channels": 4096, "depth": 64}
+"""Of the options in a file: a forged one must not allocate or compute much."""
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError if a reader's name cannot be part of file names."""
+    plain = isinstance(name, str) and re.fullmatch(r"\w[\w.-]{0,63}", name)
+    if not plain or name in ("human", "machine"):
+        raise ValueError(
+            f"{name!r} is no name for a reader: take letters, digits, '.', '-' and "
+            "'_', at most 64, and neither human nor machine, which decoded files have"
+        )
 
 
 @dataclass(frozen=True)
@@ -28,17 +41,23 @@ class StreamReader:
     """What reads a stream beside people.
 
     Args:
-        name: For people, and for choosing it.
+        name: For people, and for choosing it; becomes part of file names.
         reads: "x_hat": it is a g_t and gives a picture. "y_hat": it is a latent
             backbone and gives a pyramid of features.
         stream: :func:`stream_of` the codec that it was trained on.
         net: The network.
+
+    Raises:
+        ValueError: If the name is none.
     """
 
     name: str
     reads: str
     stream: str
     net: nn.Module
+
+    def __post_init__(self):
+        check_name(self.name)
 
     def check(self, codec: HumanMachineMixin) -> None:
         """Raises ValueError if the codec's streams are not what it reads."""
@@ -62,8 +81,8 @@ class StreamReader:
             "stream": self.stream,
             "options": options,
             "state_dict": {k: v.detach().cpu().clone() for k, v in weights.items()},
-            "sha256": _digest(weights),
         }
+        content["sha256"] = _digest_of_file(content)
         with io.BytesIO() as f:
             torch.save(content, f)
             write_whole(f.getvalue(), path)
@@ -80,19 +99,32 @@ def load_reader(path: str | Path) -> StreamReader:
         raise FileNotFoundError(f"{path}: there is no such reader")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        net = _KINDS[content["reads"]](**content["options"])
-        net.load_state_dict(content["state_dict"])
+        if content["sha256"] != _digest_of_file(content):
+            raise ValueError("it is damaged: its content does not match its hash")
+        net = _build(content["reads"], content["options"], content["state_dict"])
         name, stream = str(content["name"]), str(content["stream"])
-        whole = content["sha256"] == _digest(content["state_dict"])
+        return StreamReader(name, content["reads"], stream, net.eval())
     except (
-        *(LookupError, TypeError, ValueError, RuntimeError, EOFError, OSError),
-        pickle.UnpicklingError,
+        *(LookupError, TypeError, ValueError, RuntimeError, AttributeError),
+        *(EOFError, OSError, pickle.UnpicklingError),
     ) as e:
         reason = (str(e) or type(e).__name__).splitlines()[0]
         raise ValueError(f"{path} is no reader: {reason}") from e
-    if not whole:
-        raise ValueError(f"{path} is damaged: its weights do not match their hash")
-    return StreamReader(name, content["reads"], stream, net.eval())
+
+
+def _build(reads: str, options: dict, weights: dict[str, Tensor]) -> nn.Module:
+    """The network, allocated only if the weights are its own."""
+    for name, value in options.items():
+        values = value if isinstance(value, list) else [value]
+        most = _MOST.get(name, 4096)
+        if len(values) > 8 or not all(
+            type(v) is int and 0 <= v <= most for v in values
+        ):
+            raise ValueError(f"its option {name} is {value!r}")
+    with torch.device("meta"):
+        net = _KINDS[reads](**options)
+    net.load_state_dict(weights, assign=True)
+    return net
 
 
 def find_reader(name: str, folders: Iterable[str | Path]) -> StreamReader:
@@ -107,14 +139,23 @@ def find_reader(name: str, folders: Iterable[str | Path]) -> StreamReader:
     """
     if Path(name).is_file():
         return load_reader(name)
-    folders = list(folders)
-    found = {path: load_reader(path) for path in reader_files(folders)}
-    named = {path: reader for path, reader in found.items() if reader.name == name}
+    folders = [folder for folder in map(Path, folders) if folder.is_dir()]
+    named, others = {}, []
+    for path in reader_files(folders):
+        try:
+            reader = load_reader(path)
+        except ValueError as e:
+            others.append(str(e))
+            continue
+        if reader.name == name:
+            named[path] = reader
+        else:
+            others.append(reader.name)
     if len(named) != 1:
-        there = ", ".join(map(str, named)) or sorted({r.name for r in found.values()})
         what = "several readers" if named else "no reader"
+        there = ", ".join(map(str, named or sorted(others))) or "none"
         raise ValueError(
-            f"there is {what} {name!r} in {', '.join(map(str, folders))} (found "
+            f"there is {what} {name!r} in {', '.join(map(str, folders)) or '.'} (found "
             f"{there}); give its file"
         )
     return next(iter(named.values()))
@@ -124,7 +165,8 @@ def reader_files(places: Iterable[str | Path]) -> list[Path]:
     """The reader files among files and in folders."""
     found: list[Path] = []
     for place in map(Path, places):
-        found += sorted(place.rglob(f"*{SUFFIX}")) if place.is_dir() else [place]
+        inside = sorted(place.rglob(f"*{SUFFIX}")) if place.is_dir() else [place]
+        found += [path for path in inside if not path.is_dir()]
     return found
 
 
@@ -139,11 +181,18 @@ def stream_of(codec: HumanMachineMixin, reads: str) -> str:
     return entropy if reads == "y_hat" else f"{entropy}-{_digest(codec.g_s)[:8]}"
 
 
+def _digest_of_file(content: dict) -> str:
+    sha = hashlib.sha256(_digest(content["state_dict"]).encode())
+    for key in ("name", "reads", "stream", "options"):
+        sha.update(repr(content[key]).encode())
+    return sha.hexdigest()
+
+
 def _digest(weights: nn.Module | dict[str, Tensor]) -> str:
     if isinstance(weights, nn.Module):
         weights = weights.state_dict()
     sha = hashlib.sha256()
     for key, value in sorted(weights.items()):
         sha.update(key.encode())
-        sha.update(value.detach().cpu().contiguous().numpy().tobytes())
+        sha.update(value.detach().cpu().float().contiguous().numpy().tobytes())
     return sha.hexdigest()

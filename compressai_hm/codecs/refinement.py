@@ -1,7 +1,7 @@
 """Adaptation at the encoder: better symbols for one picture, for the same decoder.
 
 A picture's y is moved by gradient steps on the loss that the codec was trained with.
-Weights, tables and decoder stay as they are, so the file decodes like any other
+Weights, tables and decoder stay what they are, so the file decodes like any other
 (content-adaptive coding, J. Campos et al., "Content Adaptive Optimization for Neural
 Image Compression", CVPR workshops 2019).
 """
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .anchors import Anchor
 from .human_machine import HumanMachineMixin
 
 Loss = Callable[[dict[str, Any]], Tensor]
@@ -26,11 +27,11 @@ def refine(
     """y of a picture, moved to a smaller loss.
 
     Gradients come from CompressAI's noise, seeded so that a file can be made again;
-    what counts is the coded loss: the best of every tenth y is taken, so that it is
-    never worse than without refinement.
+    what counts is the coded loss: the best of the first, every tenth and the last y is
+    taken, so that it is never worse than without refinement.
 
     Args:
-        codec: In eval mode.
+        codec: Left as it was.
         x: RGB in [0, 1], ``(1, 3, H, W)``.
         loss: Of what ``codec.code_latent`` gives; a scalar.
         steps: Of Adam.
@@ -40,29 +41,33 @@ def refine(
         y, ``(1, M, h, w)``, for :func:`compressai_hm.codecs.encode`.
 
     Raises:
-        ValueError: If steps is negative.
+        ValueError: If steps is negative, or the codec has no latent.
     """
     if steps < 0:
         raise ValueError(f"steps must be 0 or more, got {steps}")
-    with torch.no_grad():
-        start = codec.analyse(x)
+    if isinstance(codec, Anchor):
+        raise ValueError(f"{type(codec).__name__} has no latent to refine")
 
+    @torch.no_grad()
     def coded(y: Tensor) -> float:
-        with torch.no_grad():
-            return float(loss(codec.code_latent(y)))
+        codec.eval()
+        return float(loss(codec.code_latent(y)))
 
-    y = start.clone().requires_grad_()
-    best, least = start, coded(start) if steps else 0.0
-    optimizer = torch.optim.Adam([y], lr)
-    devices = [y.device] if y.is_cuda else []
+    devices = [x.device] if x.is_cuda else []
     with torch.random.fork_rng(devices), _only_y(codec):
+        codec.eval()
+        with torch.no_grad():
+            best = codec.analyse(x)
+        if not steps:
+            return best
+        least = coded(best)
+        y = best.clone().requires_grad_()
+        optimizer = torch.optim.Adam([y], lr)
         torch.manual_seed(0)
         for step in range(1, steps + 1):
-            optimizer.zero_grad()
             codec.train()
-            loss(codec.code_latent(y)).backward()
+            (y.grad,) = torch.autograd.grad(loss(codec.code_latent(y)), y)
             optimizer.step()
-            codec.eval()
             if step % _CHECK_EVERY == 0 or step == steps:
                 now = coded(y)
                 if now < least:
@@ -72,7 +77,8 @@ def refine(
 
 @contextlib.contextmanager
 def _only_y(codec: HumanMachineMixin) -> Iterator[None]:
-    """Gradients, but none for the weights, whose tables stay fresh."""
+    """Gradients, but none for the weights; and the mode is put back."""
+    training = codec.training
     trainable = [p for p in codec.parameters() if p.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
@@ -80,6 +86,6 @@ def _only_y(codec: HumanMachineMixin) -> Iterator[None]:
         with torch.enable_grad():
             yield
     finally:
-        codec.eval()
+        codec.train(training)
         for parameter in trainable:
             parameter.requires_grad_(True)

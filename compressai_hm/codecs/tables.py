@@ -1,14 +1,15 @@
 """The tables of a model's entropy coder: made from its weights, and kept in step.
 
-They are derived state. ``train()``, loading and any other change of the entropy part
-make them stale, and stale tables are rebuilt before anything is coded; but tables that
-came with a checkpoint are used as they are, for its streams were coded with them.
+They are derived state: tables of other weights than the present ones are rebuilt before
+anything is coded. But tables that came with a checkpoint are used as they are for as
+long as its weights are, for its streams were coded with them.
 
 Training frameworks must not see them, as their size changes: there the buffers are
 empty (``hide_tables``), and tables that came with a checkpoint are kept beside them.
 """
 
 import copy
+import zlib
 
 import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
@@ -48,13 +49,22 @@ class TablesMixin:
         return self._coder.to(next(self.parameters()).device)
 
     def _hidden_tables(self) -> dict[str, EntropyModel]:
-        if self._kept is None or self._kept_of != self.weights_state():
+        if self._kept is None or self._kept_of != self._digest():
             self._keep(self._fresh_tables())
         return self._kept
 
     def _keep(self, tables: dict[str, EntropyModel]) -> None:
-        self._kept, self._kept_of = tables, self.weights_state()
+        self._kept, self._kept_of = tables, self._digest()
         self._coder = None
+
+    def _digest(self) -> int:
+        """Of all that tables are made from, by value."""
+        digest = 0
+        for module in self._entropy_models():
+            for parameter in module.parameters():
+                values = parameter.detach().cpu().double().contiguous()
+                digest = zlib.crc32(values.numpy(), digest)
+        return digest
 
     def hidden_tables_state(self) -> dict[str, Tensor]:
         """The hidden tables as ``state_dict()`` would give them."""
@@ -85,7 +95,7 @@ class TablesMixin:
         self, scale_table=None, force: bool = False, update_quantiles: bool = False
     ) -> bool:
         """CompressAI's: rebuilds the tables of the entropy coder, if they are stale."""
-        if not force and self._tables_of == self.weights_state():
+        if not force and self._tables_of == self._digest():
             return False
         if update_quantiles:
             for module in self._entropy_models():
@@ -95,15 +105,15 @@ class TablesMixin:
         return True
 
     def ensure_tables(self) -> None:
-        """Rebuilds the tables if the weights may have changed since they were made."""
-        if self._tables_of != self.weights_state():
+        """Rebuilds the tables if they are of other weights."""
+        if self._tables_of != self._digest():
             self.update(force=True)
 
     def weights_state(self) -> tuple[int, int]:
-        """Changes with training, loading and other changes of the entropy part.
+        """Changes where the entropy part may have: its coder is then made anew.
 
-        Not with a change through ``.data``, as of MMEngine's EMAHook: see
-        :meth:`mark_stale`.
+        Not with changes that torch does not count, through ``.data`` or by a fused
+        optimizer: see :meth:`mark_stale`, which ``train()`` and ``eval()`` call.
         """
         tables = [
             module._buffers[key]
@@ -121,28 +131,12 @@ class TablesMixin:
         """Says that the weights may have changed."""
         self._marks += 1
 
-    # Copies and moves keep tables that are fresh.
-
     def __getstate__(self):
-        state = self.weights_state()
-        fresh = {
-            "_tables_of": self._tables_of == state,
-            "_kept_of": self._kept_of == state,
-        }
-        return {**self.__dict__, **fresh, "_coder": None}
-
-    def __setstate__(self, state):
-        super().__setstate__(state)
-        for name in ("_tables_of", "_kept_of"):
-            setattr(self, name, self.weights_state() if state[name] else None)
+        return {**self.__dict__, "_coder": None}
 
     def _apply(self, *args, **kwargs):
-        fresh = self._tables_of == self.weights_state()
-        kept = self._kept_of == self.weights_state()
         super()._apply(*args, **kwargs)
-        self._tables_of = self.weights_state() if fresh else None
-        self._kept_of = self.weights_state() if kept else None
-        self._coder = None
+        self.mark_stale()
         return self
 
     def hide_tables(self, hidden: bool = True) -> None:
@@ -151,7 +145,7 @@ class TablesMixin:
         Hiding also empties them: EMA and DDP cannot follow buffers that change size.
         Tables that are fresh are kept beside them, and come back from there.
         """
-        state = self.weights_state()
+        state = self._digest()
         if self._tables_of == state:
             tables = {
                 name: copy.deepcopy(module).cpu()
@@ -174,7 +168,7 @@ class TablesMixin:
                 module._non_persistent_buffers_set.update(names)
             else:
                 module._non_persistent_buffers_set.difference_update(names)
-        self.mark_stale()
+        self._tables_of = None
 
     def _adopt(self, tables: dict[str, EntropyModel]) -> None:
         for name, module in tables.items():
@@ -183,7 +177,7 @@ class TablesMixin:
                 if key in own._buffers:
                     device = own._buffers[key].device
                     own._buffers[key] = module._buffers[key].to(device)
-        self._tables_of = self.weights_state()
+        self._tables_of = self._digest()
         self._coder = None
 
     def _tables_hidden(self) -> bool:
@@ -203,8 +197,7 @@ class TablesMixin:
         return [(n, m) for n, m in self.named_modules() if isinstance(m, EntropyModel)]
 
     def train(self, mode: bool = True):
-        if mode and any(p.requires_grad for p in self._entropy_parameters()):
-            self.mark_stale()
+        self.mark_stale()
         return super().train(mode)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
@@ -219,27 +212,32 @@ class TablesMixin:
                 else:
                     shape = state_dict[f"{prefix}{name}.{key}"].shape
                     module._buffers[key] = module._buffers[key].new_empty(shape)
+        self._tables_of = self._kept_of = None  # also if this fails
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.mark_stale()
         self._given_tables = given
 
 
 def _take_loaded_tables(model: TablesMixin, incompatible_keys) -> None:
-    """Tables that came with the weights are used as they are."""
+    """Tables that came with all of their weights are used as they are."""
     given, model._given_tables = model._given_tables, {}
+    own = model._named_entropy_models()
+    needed = [f"{n}.{key}" for n, m in own for key, _ in m.named_parameters()]
+    missing = incompatible_keys.missing_keys
+    if any(key.endswith(name) for key in missing for name in needed):
+        return
     if given:
-        tables = {n: copy.deepcopy(m).cpu() for n, m in model._named_entropy_models()}
+        tables = {name: copy.deepcopy(module).cpu() for name, module in own}
         for (name, key), value in given.items():
             tables[name]._buffers[key] = value.detach().cpu().clone()
         if all(m._quantized_cdf.numel() for m in tables.values()):
             model._keep(tables)
         return
-    missing = {key.split(".")[-1] for key in incompatible_keys.missing_keys}
-    models = model._entropy_models()
-    if not missing & set(TABLE_BUFFERS) and all(
-        m._quantized_cdf.numel() and not m._non_persistent_buffers_set for m in models
+    lacking = {key.split(".")[-1] for key in missing} & set(TABLE_BUFFERS)
+    if not lacking and all(
+        m._quantized_cdf.numel() and not m._non_persistent_buffers_set for _, m in own
     ):
-        model._tables_of = model.weights_state()
+        model._tables_of = model._digest()
 
 
 def _with_tables(model: EntropyModel, scale_table: Tensor | None) -> EntropyModel:

@@ -73,7 +73,10 @@ def build_model(config: str | Config):
     init_default_scope("mmdet")
     if cfg.get("model", {}).get("type") != "HumanMachineDetector":
         raise ValueError(f"{config}: its model is no HumanMachineDetector")
-    model = MODELS.build(cfg.model)
+    try:
+        model = MODELS.build(cfg.model)
+    except (KeyError, TypeError) as e:
+        raise ValueError(f"{config}: {e}") from e
     model.init_weights()
     return model.eval()
 
@@ -113,7 +116,13 @@ def read_latent(detector: dict, codec: HumanMachineMixin, options: dict) -> Conf
     picture = torch.zeros(1, 3, side, side)
     replaced = MODELS.build(detector["backbone"])
     replaced.eval()
-    levels = replaced(picture)
+    try:
+        levels = replaced(picture)
+    except RuntimeError as e:
+        raise ValueError(
+            f"the levels of model.detector's {type(replaced).__name__} cannot be found "
+            f'on {side}x{side} pixels, as task_view="y_hat" needs: {e}'
+        ) from e
     detector = ConfigDict(detector)
     detector.backbone = dict(
         type="LatentBackbone",

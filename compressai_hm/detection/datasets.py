@@ -78,6 +78,8 @@ class PictureFolder(BaseDetDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
+        if not self.folders:
+            raise FileNotFoundError("PictureFolder needs folders, got none")
         paths: list[Path] = []
         for folder in self.folders:
             found = [p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES]

@@ -18,13 +18,15 @@ from mmdet.structures import DetDataSample, SampleList
 from mmengine.dist import is_distributed
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from ..codecs import Anchor, HumanMachineMixin, picture_bits, refine
+from ..codecs.human_machine import STRIDE
 from ..codecs.latent_backbone import STRIDE as LATENT_STRIDE
+from ..codecs.readers import check_name
 from .build import (
     build_codec,
     detector_config,
@@ -103,16 +105,18 @@ class HumanMachineDetector(BaseDetector):
         backbone: dict | None = None,
     ):
         super().__init__(data_preprocessor or dict(type="HumanMachineDataPreprocessor"))
-        self.machine_losses = (
-            dict(labels=1.0) if machine_losses is None else {**machine_losses}
-        )
+        self.machine_losses = dict(labels=1.0)
+        if machine_losses is not None:
+            self.machine_losses = dict(machine_losses)
         for name, value in (
             ("lambda_human", lambda_human),
             ("lambda_machine", lambda_machine),
             *((f"machine_losses.{k}", v) for k, v in self.machine_losses.items()),
         ):
-            if not value >= 0:
+            if not (isinstance(value, (int, float)) and 0 <= value < float("inf")):
                 raise ValueError(f"model.{name} must be 0 or more, got {value}")
+        if isinstance(trainable, str):
+            raise ValueError(f"model.trainable must be a list, got {trainable!r}")
         for name, value, known in (
             ("task_view", {task_view}, {"x_bar", "x_hat", "y_hat"}),
             ("coding", {coding}, {"bytes", "forward"}),
@@ -138,9 +142,15 @@ class HumanMachineDetector(BaseDetector):
         if detector is not None:
             detector, resize = detector_config(detector, resize)
             if self._reads_latent:
+                if isinstance(self.codec, Anchor):
+                    raise ValueError(
+                        f"model.codec {type(self.codec).__name__} has no latent for "
+                        'model.task_view="y_hat"'
+                    )
                 detector = read_latent(detector, self.codec, latent_backbone or {})
             self.detector = MODELS.build(detector)
-            if not is_distributed():  # it has nothing to be in step with
+            if not (is_distributed() and torch.cuda.is_available()):
+                # It has nothing to be in step with, and works on no CPU.
                 self.detector = revert_sync_batchnorm(self.detector)
             self.view = DetectorView(**resize)
         self._set_trainable(trainable)
@@ -166,12 +176,15 @@ class HumanMachineDetector(BaseDetector):
         if latent_backbone is not None and not self._reads_latent:
             raise ValueError('model.latent_backbone needs model.task_view="y_hat"')
         if self.reader is not None:
+            check_name(self.reader)
             part = "latent_backbone" if self._reads_latent else "g_t"
             moved = {"g_a", "g_s", "entropy"} & set(self.trainable)
-            if moved or part not in self.trainable:
+            empty = not self.part_parameters()[part]
+            if moved or empty or part not in self.trainable:
                 raise ValueError(
                     f"model.reader={self.reader!r} is {part} trained on a frozen "
                     f"stream; model.trainable={list(self.trainable)}"
+                    + (f", and there is no {part}" if empty else "")
                 )
 
     def part_parameters(self) -> dict[str, list[nn.Parameter]]:
@@ -305,6 +318,11 @@ class HumanMachineDetector(BaseDetector):
         if self.detector is None:
             return
         found = {k for k in state_dict if k.startswith(prefix)}
+        if not found and self._reads_latent:
+            raise RuntimeError(
+                "the checkpoint holds no latent backbone: it is of another model than "
+                'this HumanMachineDetector with task_view="y_hat"'
+            )
         if not found and self._detector_checkpoint:
             self._load_detector()
             print_log(
@@ -353,6 +371,7 @@ class HumanMachineDetector(BaseDetector):
         samples: SampleList,
         machine_losses: dict,
         codec: HumanMachineMixin | None = None,
+        training: bool = True,
     ) -> dict:
         """All terms of what the latent decodes to, weighted."""
         sizes = [tuple(s.img_shape[:2]) for s in samples]
@@ -380,7 +399,7 @@ class HumanMachineDetector(BaseDetector):
         if self._uses_machine_loss:
             view = {**views, "y_hat": latent["y_hat"]}[self.task_view]
             for key, value in self._machine_losses(
-                view, x, samples, machine_losses
+                view, x, samples, machine_losses, training
             ).items():
                 losses[key] = _times(self.lambda_machine, value, "loss" in key)
         return losses
@@ -413,22 +432,29 @@ class HumanMachineDetector(BaseDetector):
         sample.gt_instances = InstanceData(bboxes=x.new_zeros(0, 4))
 
         def loss(latent: dict) -> Tensor:
-            losses = self._losses(latent, x, [sample], dict(features=weight), codec)
+            losses = self._losses(
+                latent, x, [sample], dict(features=weight), codec, training=False
+            )
             return sum(value for key, value in losses.items() if "loss" in key)
 
         codec = codec or self.codec
         return refine(codec, x, loss, steps)
 
     def _machine_losses(
-        self, view: Tensor, x: Tensor, samples: SampleList, weights: dict[str, float]
+        self,
+        view: Tensor,
+        x: Tensor,
+        samples: SampleList,
+        weights: dict[str, float],
+        training: bool = True,
     ) -> dict:
-        """D_m's terms, weighted."""
+        """D_m's terms, weighted; random augmentations are for training."""
         losses = {}
         weight = weights.get("features")
         if weight:
             # In one batch: random augmentations act on both alike.
             both = torch.cat((view, x))
-            inputs, doubled = self._readable(both, [*samples, *samples])
+            inputs, doubled = self._readable(both, [*samples, *samples], training)
             inputs, reference = inputs.split(len(samples))
             data = inputs, doubled[: len(samples)]
             losses["loss_features"] = weight * self._feature_error(inputs, reference)
@@ -447,7 +473,8 @@ class HumanMachineDetector(BaseDetector):
         with torch.no_grad():
             targets = self.detector.extract_feat(reference)
         errors = [
-            (own - target).square().mean() / target.square().mean().clamp(min=1e-12)
+            (own.float() - target.float()).square().mean()
+            / target.float().square().mean().clamp(min=1e-12)
             for own, target in zip(
                 self.detector.extract_feat(inputs), targets, strict=True
             )
@@ -458,19 +485,26 @@ class HumanMachineDetector(BaseDetector):
         self, y_hat: Tensor, samples: SampleList, training: bool = True
     ) -> tuple:
         """y_hat, and samples that know the pixels it stands for."""
-        height, width = (LATENT_STRIDE * side for side in y_hat.shape[-2:])
+        batch = tuple(LATENT_STRIDE * side for side in y_hat.shape[-2:])
         samples = [sample.clone() for sample in samples]
         for sample in samples:
+            own = tuple(-(-side // STRIDE) * STRIDE for side in sample.img_shape[:2])
             sample.set_metainfo(
                 {
                     "scale_factor": (1.0, 1.0),
-                    "pad_shape": (height, width),
-                    "batch_input_shape": (height, width),
+                    "pad_shape": own,
+                    "batch_input_shape": batch,
                 }
             )
             if training and "masks" in sample.gt_instances:
-                masks = sample.gt_instances.masks
-                sample.gt_instances.masks = masks.pad((height, width))
+                instances = sample.gt_instances.new()
+                instances.masks = instances.masks.pad(batch)
+                sample.gt_instances = instances
+            if training and "gt_sem_seg" in sample:
+                labels = sample.gt_sem_seg.sem_seg
+                pad = (0, batch[1] - labels.shape[2], 0, batch[0] - labels.shape[1])
+                labels = torch.nn.functional.pad(labels, pad, value=255)
+                sample.gt_sem_seg = PixelData(sem_seg=labels)
         return y_hat, samples
 
     def _readable(

@@ -27,6 +27,7 @@ from ..codecs import ANCHORS, HumanMachineMixin, container
 from ..codecs.files import SUFFIXES
 from ..detection import DetectorView
 from ..detection.build import build_model, detector_config, load_detector
+from ..detection.checkpoint import WEIGHTS
 from ..zoo import cfgs, load_checkpoint, load_model
 
 _MS_SSIM_MIN_SIDE = 161
@@ -109,7 +110,9 @@ def check_keys(what: str, entry: dict, known: set[str]) -> None:
 
 
 def digest(path: str) -> str:
-    """Of a file's content; of a name such as a URL, the name."""
+    """Of a file's content, also of one in the package; of a URL, the URL."""
+    if path.startswith("compressai_hm://"):
+        path = str(WEIGHTS / path.removeprefix("compressai_hm://"))
     if not Path(path).is_file():
         return path
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -213,7 +216,10 @@ def codec_identity(entry: dict, quality: int) -> str:
     else:
         rest["versions"] = [__version__, container.VERSION]
         if entry.get("refine"):
-            rest["config"] = Config.fromfile(entry["config"]).model
+            model = Config.fromfile(entry["config"]).model
+            rest["config"] = {k: v for k, v in model.items() if k != "codec"}
+            if model.get("detector_checkpoint"):
+                rest["detector"] = digest(model.detector_checkpoint)
     return identity(rest)
 
 
@@ -257,8 +263,14 @@ def check_codec(entry: dict) -> list[int]:
         )
     if kind not in ("hm", "vtm"):
         check_keys(f"codec {name!r}", entry, CODEC_KEYS | {"trained_for"})
-    if bool(entry.get("refine")) != bool(entry.get("config")):
-        raise ValueError(f"codec {name!r}: refine and config go together")
+    steps, config = entry.get("refine"), entry.get("config")
+    if steps is not None or config is not None:
+        whole = isinstance(steps, int) and steps > 0 and Path(str(config)).is_file()
+        if not whole or kind in ANCHORS:
+            raise ValueError(
+                f"codec {name!r}: refine={steps!r}, config={config!r}; for an HM codec "
+                "give a number of steps and a training config"
+            )
     for path in checkpoints:
         if not Path(path).is_file():
             raise ValueError(f"codec {name!r}: {path} does not exist")

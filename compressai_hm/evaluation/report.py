@@ -15,7 +15,6 @@ import torch
 from PIL import Image, ImageDraw
 
 from ..codecs.files import write_whole
-from ..detection.checkpoint import WEIGHTS
 from .bd import Curve, Figure, bd_rate
 from .parts import digest, read
 from .results import Measured, describe, in_units, title, transfer
@@ -430,9 +429,7 @@ def _environment(sweep: Sweep, command: list[str]) -> str:
     weights = [p for c in sweep.cfg.codecs for p in c.get("checkpoints", ())]
     weights += [d["checkpoint"] for own in sweep.sets for d in own.detectors]
     for path in dict.fromkeys(weights):
-        shipped = "compressai_hm://"
-        local = WEIGHTS / path.removeprefix(shipped) if shipped in path else path
-        lines.append((path, f"sha256 {digest(str(local))}"))
+        lines.append((path, f"sha256 {digest(path)}"))
     lines.append(("resampling of pictures", "seed 0"))
     lines.append(("config", sweep.cfg.pretty_text))
     body = "".join(

@@ -26,7 +26,7 @@ def test_it_gives_the_levels_asked_for(strides, size):
     assert all(p.grad is not None for p in net.parameters())  # as DDP wants it
 
 
-def test_a_picture_is_read_as_if_it_were_alone():
+def test_pictures_of_a_batch_do_not_mix():
     net = LatentBackbone(12, [8, 8], [8, 16], width=16, depth=2)
     y_hat = torch.randn(3, 12, 4, 4)
     for both, alone in zip(net(y_hat), net(y_hat[1:2]), strict=True):

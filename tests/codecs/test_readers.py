@@ -11,7 +11,7 @@ from compressai_hm.codecs import (
     find_reader,
     load_reader,
 )
-from compressai_hm.codecs.readers import stream_of
+from compressai_hm.codecs.readers import _digest_of_file, stream_of
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +99,33 @@ def test_a_reader_of_other_streams_is_refused(codec, readers):
     readers["latent"].check(moved)  # it does not read x_hat
     with pytest.raises(ValueError, match="'boxes'"):
         readers["boxes"].check(moved)
+
+
+@pytest.mark.parametrize(
+    "name", ["human", "machine", "../x", "a/b", "", ".x", 3, "x" * 65]
+)
+def test_names_are_parts_of_file_names(name):
+    with pytest.raises(ValueError, match="is no name for a reader"):
+        StreamReader(name, "x_hat", "", DynamicAdaptation(4))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(width=12000, downscale=2),
+        dict(width=8, downscale=torch.tensor(2)),
+        dict(in_channels=4, out_channels=[8], strides=[8], depth=20000),
+        dict(width=16, downscale=2),  # of other weights
+    ],
+)
+def test_forged_options_allocate_nothing(readers, tmp_path, options):
+    path = tmp_path / "a.reader"
+    readers["boxes"].save(path)
+    content = torch.load(path)
+    content["options"] = options
+    content["sha256"] = _digest_of_file(content)
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="a.reader is no reader"):
+        load_reader(path)
+    with pytest.raises(ValueError, match="no reader 'boxes'.*a.reader is no reader"):
+        find_reader("boxes", [tmp_path, tmp_path / "nowhere"])

@@ -15,7 +15,7 @@ from . import tiny
 
 def runner(model=None):
     return SimpleNamespace(
-        model=model, train_dataloader=[None] * 10, seed=3, epoch=0, iter=0
+        model=model, train_dataloader=[None] * 10, seed=3, epoch=0, iter=0, hooks=[]
     )
 
 
@@ -88,8 +88,16 @@ def test_the_rate_is_held_by_both_lambdas(monkeypatch):
     assert model.lambda_machine / model.lambda_human == pytest.approx(50)
     hook.after_train(run)
     assert (model.lambda_human, model.lambda_machine) == (0.01, 0.5)
+    hook.after_train_iter(run, 0, None, {"loss_rate": torch.tensor(float("inf"))})
+    assert 0 < info["hold_rate/bpp"] < 1
     with pytest.raises(ValueError, match="bpp must be positive, got 0"):
         HoldRateHook(bpp=0)
+    run.hooks = [LambdaScheduleHook("lambda_human")]
+    with pytest.raises(ValueError, match="both set λ"):
+        hook.before_train(run)
+    run.model = tiny.model(trainable=("g_s",))
+    with pytest.raises(ValueError, match="the stream is frozen"):
+        hook.before_train(run)
 
 
 def test_the_held_rate_is_that_of_files():

@@ -13,6 +13,7 @@ from compressai_hm.codecs.tables import TABLE_BUFFERS
 from compressai_hm.zoo import load_checkpoint
 
 from . import tiny
+from .test_training import tool
 
 READERS = {
     "boxes": dict(trainable=("g_t",)),
@@ -100,11 +101,36 @@ def test_its_run_is_tested_on_the_same_streams(trained, checkpoint):
     assert model.eval().codec.compress(x)["strings"] == own.compress(x)["strings"]
 
 
+def test_two_processes_train_a_reader(trained, tmp_path):
+    """DDP stops at parameters without gradients: find_unused_parameters stays off."""
+    name, work_dir = trained
+    if name != "latent":
+        pytest.skip("one reader is enough")
+    tool(
+        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+        *(tiny.ROOT / "tools/train.py", work_dir / "reader.py"),
+        *("--launcher", "pytorch", "--work-dir", tmp_path),
+    )
+    assert load_reader(tmp_path / f"{name}.reader").name == name
+    before = torch.load(work_dir / "codec.pth.tar")["state_dict"]
+    after = torch.load(tmp_path / "codec.pth.tar")["state_dict"]
+    for key, value in before.items():
+        if not key.startswith("g_t."):
+            assert torch.equal(after[key], value), key
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
         (dict(reader="r"), "frozen stream"),
         (dict(reader="r", trainable=("g_s", "g_t")), "frozen stream"),
+        (dict(reader="a/b", trainable=("g_t",)), "is no name for a reader"),
+        (
+            dict(reader="r", trainable=("g_t",), codec={**tiny.CODEC, "g_t_width": 0}),
+            "there is no g_t",
+        ),
+        (dict(trainable="g_t"), "must be a list, got 'g_t'"),
+        (dict(codec=dict(type="jpeg", quality=9), task_view="y_hat"), "no latent"),
         (dict(latent_backbone=dict(width=16)), 'needs model.task_view="y_hat"'),
         (
             dict(task_view="y_hat", latent_backbone=dict(dept=1)),
@@ -175,3 +201,25 @@ def test_a_folder_of_pictures_trains_without_labels(tmp_path, embedded):
     runner.train()
     assert np.isfinite(float(losses["loss"]))
     assert {"loss_rate", "loss_human", "loss_features", "loss_aux"} <= losses.keys()
+
+
+def test_pictures_of_a_batch_keep_their_own_size_in_the_latent():
+    model = tiny.model(detector=tiny.mask_rcnn(), task_view="y_hat")
+    data = model.data_preprocessor(tiny.batch((60, 64), (64, 250)), True)
+    y_hat = model.codec.analyse(data["inputs"])
+    _, samples = model._latent_input(y_hat, data["data_samples"])
+    assert [s.pad_shape for s in samples] == [(64, 64), (64, 256)]
+    for s in samples:
+        assert s.batch_input_shape == (64, 256)
+        assert s.gt_instances.masks.masks.shape[1:] == (64, 256)
+        assert torch.equal(
+            s.gt_instances.bboxes, torch.tensor([[8.0, 10.0, 40.0, 30.0]])
+        )
+    assert data["data_samples"][0].gt_instances.masks.masks.shape[1:] == (60, 64)
+
+
+def test_a_codec_alone_has_no_latent_backbone():
+    alone = tiny.model().state_dict()
+    model = tiny.model(detector=tiny.faster_rcnn(), task_view="y_hat")
+    with pytest.raises(RuntimeError, match="holds no latent backbone"):
+        model.load_state_dict(alone)

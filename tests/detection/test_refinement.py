@@ -3,7 +3,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from compressai_hm.codecs import decode, encode
+from compressai_hm.codecs import decode, encode, refine
 from compressai_hm.detection import synthetic
 from compressai_hm.detection.build import build_model
 
@@ -25,8 +25,8 @@ def test_it_lowers_the_coded_loss_and_leaves_the_decoder_alone(model, picture):
     seen = []
     losses = model._losses
 
-    def spied(*args):
-        out = losses(*args)
+    def spied(*args, **kwargs):
+        out = losses(*args, **kwargs)
         if not model.codec.training:
             terms = [float(v) for k, v in out.items() if "loss" in k]
             seen.append((sum(terms), set(out)))
@@ -63,11 +63,40 @@ def test_no_steps_change_nothing(model, picture):
     assert torch.equal(model.refine(picture, 0), model.codec.analyse(picture))
 
 
+def test_random_augmentations_stay_out_of_it():
+    augment = dict(random_size_range=(64, 96), size_divisor=32, interval=1)
+    model = tiny.model(detector=tiny.yolox(**augment), trainable=("g_a", "detector"))
+    model.init_weights()
+    model.train()
+    x = torch.rand(1, 3, 65, 33)
+    assert torch.equal(model.refine(x, 3), model.refine(x, 3))
+    assert model.codec.training and all(p.grad is None for p in model.parameters())
+
+
+def test_a_stopped_refinement_leaves_the_codec_as_it_was():
+    codec = tiny.model().codec.eval()
+    trainable = [p.requires_grad for p in codec.parameters()]
+
+    def loss(latent):
+        if codec.training:
+            raise KeyboardInterrupt
+        return latent["y_hat"].sum()
+
+    with pytest.raises(KeyboardInterrupt):
+        refine(codec, torch.rand(1, 3, 64, 64), loss, 1)
+    assert not codec.training
+    assert [p.requires_grad for p in codec.parameters()] == trainable
+
+
 def test_what_cannot_be_refined_is_said(tmp_path):
     model = tiny.model(detector=tiny.faster_rcnn(), task_view="y_hat")
     with pytest.raises(ValueError, match='task_view is "y_hat"'):
         model.refine(torch.rand(1, 3, 64, 64), 1)
     with pytest.raises(ValueError, match="0 or more, got -1"):
         tiny.model().eval().refine(torch.rand(1, 3, 64, 64), -1)
+    with pytest.raises(ValueError, match="is not of a picture of"):
+        encode(tiny.model().codec, torch.rand(1, 3, 64, 64), y=torch.zeros(1, 12, 8, 8))
+    with pytest.raises(ValueError, match="JPEG has no latent"):
+        tiny.model(dict(type="jpeg", quality=9)).refine(torch.rand(1, 3, 64, 64), 1)
     with pytest.raises(ValueError, match="is no HumanMachineDetector"):
         build_model(Config(dict(model=dict(type="FasterRCNN"))))

@@ -232,6 +232,10 @@ def test_the_report_runs_in_a_browser_without_errors(cfg, tmp_path):
         (dict(sets=[dict(name="x", picture="y")]), "has no .'picture'"),
         (dict(sets=[dict(name="../x", pictures="y")]), "'../x' is no name"),
         (dict(codecs=[dict(name="x", type="hevc", qualities=[60])]), "0 to 51; got 60"),
+        (
+            dict(codecs=[dict(name="x", type="jpeg", qualities=[1], refine=5)]),
+            "refine=5, config=None; for an HM codec",
+        ),
         (dict(published=dict(nowhere="detection")), "'nowhere', which is none"),
     ],
 )

@@ -17,7 +17,7 @@ class ExportCodecHook(Hook):
     """Writes the codec in CompressAI's format beside each of MMEngine's checkpoints.
 
     ``<work_dir>/codec.pth.tar`` holds ``{"state_dict": ...}`` with unprefixed keys and
-    fresh tables, of the EMA weights if there are any: what ``from_state_dict`` and
+    its tables, of the EMA weights if there are any: what ``from_state_dict`` and
     ``python -m compressai_hm.eval_model checkpoint`` read. Where a reader is trained
     (``model.reader``), ``<work_dir>/<reader>.reader`` is it. Each checkpoint overwrites
     the last.
@@ -36,8 +36,10 @@ class ExportCodecHook(Hook):
             for key, value in checkpoint["state_dict"].items()
             if key.startswith("codec.")
         }
+        if "entropy" not in model.trainable:
+            weights.update(model.codec.hidden_tables_state())
         net.load_state_dict(weights)
-        if not model.stream_frozen:
+        if "entropy" in model.trainable:
             net.update(force=True)
         net.hide_tables(False)
         with io.BytesIO() as f:

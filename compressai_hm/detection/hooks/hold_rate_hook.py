@@ -7,6 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from ...codecs import picture_bits
+from .lambda_schedule_hook import LambdaScheduleHook
 
 _EVERY = 20
 _GAIN = 0.02
@@ -26,11 +27,11 @@ class HoldRateHook(Hook):
         bpp: The coded rate of training pictures.
 
     Raises:
-        ValueError: If it is not positive.
+        ValueError: If it is not positive; in training, if there is nothing to hold.
     """
 
     def __init__(self, bpp: float):
-        if not bpp > 0:
+        if not (isinstance(bpp, (int, float)) and bpp > 0):
             raise ValueError(f"bpp must be positive, got {bpp}")
         self.bpp = bpp
 
@@ -39,6 +40,13 @@ class HoldRateHook(Hook):
         if is_model_wrapper(self.model):
             self.model = self.model.module
         self.lambdas = self.model.lambda_human, self.model.lambda_machine
+        if self.model.stream_frozen or not any(self.lambdas):
+            raise ValueError(
+                "HoldRateHook needs a rate that λ moves: the stream is frozen, or "
+                "lambda_human and lambda_machine are both 0"
+            )
+        if any(isinstance(hook, LambdaScheduleHook) for hook in runner.hooks):
+            raise ValueError("HoldRateHook and LambdaScheduleHook both set λ: take one")
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         scale = _get(runner, "scale", 1.0)
@@ -52,6 +60,8 @@ class HoldRateHook(Hook):
     ) -> None:
         estimate = torch.as_tensor(outputs["loss_rate"]).detach().clone()
         all_reduce(estimate, "mean")
+        if not torch.isfinite(estimate):
+            return  # the step is lost, the rate need not be
         if runner.iter % _EVERY == 0:
             coded = self._coded(data_batch).to(estimate)
             all_reduce(coded, "mean")

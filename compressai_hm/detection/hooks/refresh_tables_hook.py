@@ -9,9 +9,9 @@ from ...codecs import HumanMachineMixin
 class RefreshTablesHook(Hook):
     """Keeps the entropy coder's tables in step with the weights.
 
-    They are rebuilt before and after each evaluation: EMAHook has then put the averaged
-    weights in place, or the others back, in a way that the model cannot see. A frozen
-    stream keeps its tables instead, and its checkpoints hold them.
+    They are looked at before and after each evaluation: EMAHook has then put the
+    averaged weights in place, or the others back, in a way that the model cannot see.
+    Where the entropy part is frozen, checkpoints hold the tables.
     """
 
     priority = "VERY_LOW"
@@ -30,13 +30,16 @@ class RefreshTablesHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         model = _unwrapped(runner)
-        if isinstance(model.codec, HumanMachineMixin) and model.stream_frozen:
+        if (
+            isinstance(model.codec, HumanMachineMixin)
+            and "entropy" not in model.trainable
+        ):
             for key, value in model.codec.hidden_tables_state().items():
                 checkpoint["state_dict"][f"codec.{key}"] = value
 
     def _refresh(self, runner) -> None:
         model = _unwrapped(runner)
-        if isinstance(model.codec, HumanMachineMixin) and not model.stream_frozen:
+        if isinstance(model.codec, HumanMachineMixin):
             model.codec.mark_stale()
 
 

@@ -158,6 +158,51 @@ def test_hidden_tables_are_made_aside():
     assert not any(b.numel() for n, b in net.named_buffers() if "cdf" in n)
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_given_tables_are_kept_for_as_long_as_their_weights_are(hidden):
+    given = portable("hm-mbt2018-mean")
+    given.update(force=True)
+    tables = given.gaussian_conditional
+    tables._quantized_cdf[-1, tables._cdf_length[-1] // 2] += 1  # not made here
+    weights = given.state_dict()
+    kept = given.latent_coder().fingerprint()
+
+    def loaded(weights, strict=True):
+        net = tiny("hm-mbt2018-mean").eval()
+        if hidden:
+            net.hide_tables()
+        with contextlib.suppress(RuntimeError):
+            net.load_state_dict(weights, strict=strict)
+        return net
+
+    net = loaded(weights)
+    assert net.latent_coder().fingerprint() == kept
+    for _ in range(2):
+        net.train()
+        net.eval()
+        net.mark_stale()
+        assert net.latent_coder().fingerprint() == kept
+    for same in (copy.deepcopy(net), net.double().float()):
+        assert same.latent_coder().fingerprint() == kept
+    for p in net.entropy_bottleneck.parameters():
+        p.copy_(p.clone()) if not p.requires_grad else p.data.copy_(p.data)
+    assert net.latent_coder().fingerprint() == kept  # another version, the same value
+
+    net.entropy_bottleneck.matrices[0].data.add_(0.1)  # which torch does not count
+    net.eval()
+    changed = net.latent_coder().fingerprint()
+    assert changed != kept
+    net.update(force=True)
+    assert net.latent_coder().fingerprint() == changed
+
+    partial = {k: v for k, v in weights.items() if "matrices.0" not in k}
+    for strict in (False, True):
+        net = loaded(partial, strict)
+        before = net.latent_coder().fingerprint()
+        net.update(force=True)
+        assert net.latent_coder().fingerprint() == before
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @families
 def test_a_gpu_decodes_what_a_cpu_coded(name):
