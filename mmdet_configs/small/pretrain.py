@@ -1,11 +1,12 @@
-# The base codec of the highest rate, for people alone, on any folders of pictures.
+# A compact base codec for people alone, at the highest rate; the other rates start from
+# it. Its pictures: tools/coco_subsets.py.
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/models/small_codec.py",
 ]
-data_root = "{{$MMDET_DATASETS:data/coco}}"
-person_root = "{{$COCO_PERSON:data/coco_person}}"
-work_dir = "work_dirs/small_base_q4"
+data_root = "{{$MMDET_DATASETS:data/coco_small}}"
+person_root = "{{$COCO_PERSON:data/coco_small/person}}"
+work_dir = "work_dirs/small_pretrain"
 model = dict(
     type="HumanMachineDetector",
     codec=dict(g_t_width=0, **_base_.codec),

@@ -1,0 +1,140 @@
+"""Builds the small sets of the small models' recipe from COCO 2017.
+
+    python tools/coco_subsets.py data/coco data/coco_small
+    export MMDET_DATASETS=data/coco_small COCO_PERSON=data/coco_small/person
+
+The sets are lists of COCO ids and crops, mmdet_configs/small/subsets.json: 1000 crops
+with people for training (of val2017, none of them a validation picture), 136 whole
+pictures with people and 230 with all classes for validation, 220 for training codecs.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from compressai_hm.codecs.files import read_picture, write_png, write_whole
+
+LISTS = Path(__file__).parents[1] / "mmdet_configs/small/subsets.json"
+PERSON = {"id": 1, "name": "person", "supercategory": "person"}
+VISIBLE = 0.25
+"""A box that a crop cuts to less than this share is ignored (iscrowd)."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("coco", type=Path, help="train2017, val2017, annotations")
+    parser.add_argument("out", type=Path, help="folder to make")
+    args = parser.parse_args()
+    try:
+        build(args.coco, args.out)
+    except (OSError, ValueError, KeyError) as e:
+        sys.exit(f"{args.coco} is not COCO 2017 as expected: {e}")
+    print(f"export MMDET_DATASETS={args.out} COCO_PERSON={args.out / 'person'}")
+
+
+def build(coco: Path, out: Path, lists: Path = LISTS) -> None:
+    """Writes the sets in the layout of the data set configs.
+
+    Args:
+        coco: COCO 2017 in MMDetection's layout.
+        out: The folder; files that are there are kept.
+        lists: Ids and crops.
+
+    Raises:
+        FileNotFoundError: If a picture or annotation file is missing.
+    """
+    subsets = json.loads(lists.read_text())
+    for split in ("train", "val"):
+        name = f"instances_{split}2017.json"
+        truth = json.loads((coco / "annotations" / name).read_text())
+        chosen = _chosen(truth, subsets[split])
+        _write(chosen, out / "annotations" / name)
+        folder = f"{split}2017"
+        for image in tqdm(chosen["images"], desc=folder):
+            target = out / folder / image["file_name"]
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(coco / folder / image["file_name"], target)
+    people = {
+        **_chosen(truth, [*subsets["person_val"], *map(int, subsets["person_train"])]),
+        "categories": [PERSON],
+    }
+    people["annotations"] = [a for a in people["annotations"] if a["category_id"] == 1]
+    annotations = out / "person/annotations"
+    _write(_chosen(people, subsets["person_val"]), annotations / "person_val.json")
+    _write(_crops(people, subsets["person_train"]), annotations / "person_train.json")
+    for number, (left, top, width, height) in tqdm(
+        subsets["person_train"].items(), desc="person/train"
+    ):
+        source = coco / "val2017" / f"{int(number):012d}.jpg"
+        target = out / "person/train" / f"{int(number):012d}.png"
+        if not target.exists():
+            x = read_picture(source)
+            write_png(x[..., top : top + height, left : left + width], target)
+
+
+def _chosen(truth: dict, ids: list[int]) -> dict:
+    wanted = set(ids)
+    images = [image for image in truth["images"] if image["id"] in wanted]
+    if len(images) != len(wanted):
+        raise ValueError(f"{len(wanted) - len(images)} pictures are not listed")
+    return {
+        "images": images,
+        "annotations": [a for a in truth["annotations"] if a["image_id"] in wanted],
+        "categories": truth["categories"],
+    }
+
+
+def _crops(people: dict, crops: dict[str, list[int]]) -> dict:
+    images = [
+        {
+            "id": int(number),
+            "file_name": f"{int(number):012d}.png",
+            "width": crop[2],
+            "height": crop[3],
+            "crop": crop,
+        }
+        for number, crop in crops.items()
+    ]
+    annotations = []
+    for annotation in people["annotations"]:
+        crop = crops.get(str(annotation["image_id"]))
+        box = _cut(annotation["bbox"], crop) if crop else None
+        if box:
+            area = annotation["bbox"][2] * annotation["bbox"][3]
+            ignored = annotation["iscrowd"] or box[2] * box[3] < VISIBLE * area
+            annotations.append(
+                {
+                    "id": annotation["id"],
+                    "image_id": annotation["image_id"],
+                    "category_id": 1,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": int(ignored),
+                }
+            )
+    return {"images": images, "annotations": annotations, "categories": [PERSON]}
+
+
+def _cut(box: list[float], crop: list[int]) -> list[float] | None:
+    """A box in a crop's own coordinates; None if it is outside."""
+    left, top = max(box[0], crop[0]), max(box[1], crop[1])
+    right = min(box[0] + box[2], crop[0] + crop[2])
+    bottom = min(box[1] + box[3], crop[1] + crop[3])
+    if right <= left or bottom <= top:
+        return None
+    return [left - crop[0], top - crop[1], right - left, bottom - top]
+
+
+def _write(content: dict, path: Path) -> None:
+    write_whole(json.dumps(content).encode(), path)
+
+
+if __name__ == "__main__":
+    main()
