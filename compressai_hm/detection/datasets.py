@@ -92,6 +92,12 @@ class PictureFolder(BaseDetDataset):
             for number, path in enumerate(paths)
         ]
 
+    def get_data_info(self, idx: int) -> dict:
+        data = super().get_data_info(idx)
+        with Image.open(data["img_path"]) as picture:  # of which it reads the header
+            data["width"], data["height"] = picture.size  # for AspectRatioBatchSampler
+        return data
+
     def filter_data(self) -> list[dict]:
         return self.data_list
 

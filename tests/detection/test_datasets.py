@@ -8,7 +8,7 @@ from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from compressai_hm.detection import synthetic
+from compressai_hm.detection import RandomDownscale, synthetic
 
 
 def build(root, split="train", **kwargs):
@@ -120,3 +120,44 @@ def test_an_empty_annotation_file_is_named(broken, content, named):
 def test_a_missing_annotation_file_is_named(broken):
     with pytest.raises(FileNotFoundError, match="instances_test2017.json"):
         build(broken, "test")
+
+
+def test_a_folder_of_pictures_needs_no_labels(tmp_path):
+    for name, size in (("b.png", (90, 40)), ("deep/a.JPG", (30, 50))):
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, "red").save(path)
+    (tmp_path / "pictures/notes.txt").write_text("no picture")
+    pipeline = [
+        dict(type="LoadImageFromFile"),
+        dict(type="RandomDownscale", low=0.5),
+        dict(type="PackDetInputs"),
+    ]
+    folder = dict(type="PictureFolder", folders=str(tmp_path / "pictures"))
+    init_default_scope("mmdet")
+    dataset = DATASETS.build({**folder, "pipeline": pipeline})
+    assert [d["img_path"][-5:] for d in map(dataset.get_data_info, (0, 1))] == [
+        "b.png",
+        "a.JPG",
+    ]
+    assert dataset.get_data_info(0)["width"] == 90  # AspectRatioBatchSampler asks
+    np.random.seed(0)
+    widths = set()
+    for _ in range(20):
+        data = dataset[0]
+        height, width = data["inputs"].shape[1:]
+        assert data["data_samples"].img_shape == (height, width)
+        assert data["data_samples"].scale_factor == (1.0, 1.0)  # it is the original
+        assert width / height == pytest.approx(90 / 40, rel=0.05)
+        widths.add(width)
+    assert 45 <= min(widths) < 60 and 75 < max(widths) <= 90
+
+    (tmp_path / "empty").mkdir()
+    for folders, named in (([], "got none"), ([str(tmp_path / "empty")], "in .*empty")):
+        with pytest.raises(FileNotFoundError, match=named):
+            DATASETS.build({**folder, "folders": folders, "pipeline": []})
+    (tmp_path / "pictures/c.png").write_text("x")
+    with pytest.raises(ValueError, match=r"c\.png is broken"):
+        DATASETS.build({**folder, "pipeline": []})
+    with pytest.raises(ValueError, match="low must be over 0 and at most 1, got 0"):
+        RandomDownscale(0)

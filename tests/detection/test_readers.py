@@ -194,7 +194,6 @@ def test_a_folder_of_pictures_trains_without_labels(tmp_path, embedded):
             dict(type="PackDetInputs"),
         ],
     )
-    del cfg.train_dataloader["batch_sampler"]
     cfg.train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=1, val_interval=9)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(Seen())
