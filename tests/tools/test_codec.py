@@ -163,6 +163,8 @@ def test_ctrl_c_leaves_whole_files(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # A shell may have told background jobs, such as these tests, to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         deadline = time.monotonic() + 120
         while not list(out.glob("*.hmc")) and time.monotonic() < deadline:
