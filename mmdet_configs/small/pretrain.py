@@ -23,14 +23,14 @@ train_dataloader = dict(
         folders=[data_root + "/train2017", person_root + "/train"],
         pipeline=[
             dict(type="LoadImageFromFile"),
-            dict(type="RandomDownscale", low=0.5),
+            dict(type="RandomDownscale", low=0.5),  # to half the size at most
             dict(type="RandomCrop", crop_size=(192, 192)),
             dict(type="RandomFlip", prob=0.5),
             dict(type="PackDetInputs"),
         ],
     ),
 )
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=60)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=200)
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="HumanMachineOptimWrapperConstructor",
@@ -38,4 +38,5 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=100),
+    dict(type="MultiStepLR", milestones=[30, 150], gamma=0.4),
 ]
