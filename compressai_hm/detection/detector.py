@@ -18,14 +18,12 @@ from mmdet.structures import DetDataSample, SampleList
 from mmengine.dist import is_distributed
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from ..codecs import Anchor, HumanMachineMixin, picture_bits, refine
-from ..codecs.human_machine import STRIDE
-from ..codecs.latent_backbone import STRIDE as LATENT_STRIDE
 from ..codecs.readers import check_name
 from .build import (
     build_codec,
@@ -34,7 +32,7 @@ from .build import (
     mismatches,
     read_latent,
 )
-from .view import DetectorView
+from .view import DetectorView, for_latent
 
 PARTS = ("g_a", "g_s", "entropy", "g_t", "latent_backbone", "detector")
 
@@ -459,7 +457,7 @@ class HumanMachineDetector(BaseDetector):
             data = inputs, doubled[: len(samples)]
             losses["loss_features"] = weight * self._feature_error(inputs, reference)
         elif self._reads_latent:
-            data = self._latent_input(view, samples)
+            data = view, for_latent(samples, view)
         else:
             data = self._readable(view, samples)
         weight = weights.get("labels")
@@ -480,32 +478,6 @@ class HumanMachineDetector(BaseDetector):
             )
         ]
         return torch.stack(errors).mean()
-
-    def _latent_input(
-        self, y_hat: Tensor, samples: SampleList, training: bool = True
-    ) -> tuple:
-        """y_hat, and samples that know the pixels it stands for."""
-        batch = tuple(LATENT_STRIDE * side for side in y_hat.shape[-2:])
-        samples = [sample.clone() for sample in samples]
-        for sample in samples:
-            own = tuple(-(-side // STRIDE) * STRIDE for side in sample.img_shape[:2])
-            sample.set_metainfo(
-                {
-                    "scale_factor": (1.0, 1.0),
-                    "pad_shape": own,
-                    "batch_input_shape": batch,
-                }
-            )
-            if training and "masks" in sample.gt_instances:
-                instances = sample.gt_instances.new()
-                instances.masks = instances.masks.pad(batch)
-                sample.gt_instances = instances
-            if training and "gt_sem_seg" in sample:
-                labels = sample.gt_sem_seg.sem_seg
-                pad = (0, batch[1] - labels.shape[2], 0, batch[0] - labels.shape[1])
-                labels = torch.nn.functional.pad(labels, pad, value=255)
-                sample.gt_sem_seg = PixelData(sem_seg=labels)
-        return y_hat, samples
 
     def _readable(
         self, views: Tensor, samples: SampleList, training: bool = True
@@ -582,7 +554,7 @@ class HumanMachineDetector(BaseDetector):
     def _testable(self, view: Tensor, sample: DetDataSample) -> tuple:
         """What the detector's predict takes, of one picture."""
         if self._reads_latent:
-            return self._latent_input(view, [sample], training=False)
+            return view, for_latent([sample], view, training=False)
         data = self.view.for_testing(view[0], sample)
         data = self.detector.data_preprocessor(
             {k: [v] for k, v in data.items()}, training=False

@@ -10,10 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.registry import TRANSFORMS
-from mmdet.structures import DetDataSample
+from mmdet.structures import DetDataSample, SampleList
 from mmengine.dataset import Compose
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
+
+from ..codecs.human_machine import STRIDE
+from ..codecs.latent_backbone import STRIDE as LATENT_STRIDE
 
 _KEYS = {"scale", "keep_ratio", "pad_to_square", "pad_val", "size_divisor"}
 
@@ -158,11 +161,9 @@ class DetectorView:
                 )
                 setattr(sample, field, instances)
         if "gt_sem_seg" in sample:
-            labels = sample.gt_sem_seg.sem_seg[None].float()
-            labels = F.interpolate(labels, (new_h, new_w), mode="nearest")[0]
-            pad = (0, pad_w - new_w, 0, pad_h - new_h)
-            labels = F.pad(labels, pad, value=255).to(sample.gt_sem_seg.sem_seg)
-            sample.gt_sem_seg = PixelData(sem_seg=labels)
+            labels = sample.gt_sem_seg.sem_seg
+            resized = F.interpolate(labels[None].float(), (new_h, new_w))[0]
+            sample.gt_sem_seg = _padded(resized.to(labels), (pad_h, pad_w))
         sample.set_metainfo(
             {
                 "img_shape": (pad_h, pad_w),
@@ -193,6 +194,40 @@ class DetectorView:
             "img_path": sample.metainfo.get("img_path"),
         }
         return self.pipeline(results)
+
+
+def for_latent(samples: SampleList, y_hat: Tensor, training: bool = True) -> SampleList:
+    """Samples that know which pixels a latent stands for.
+
+    Args:
+        samples: With ``img_shape`` and, in training, annotations, at original size. Not
+            changed.
+        y_hat: ``(N, M, h, w)``, of the whole batch.
+        training: Whether masks and semantic maps are padded to the batch.
+
+    Returns:
+        Copies with ``pad_shape`` (each picture's own) and ``batch_input_shape``.
+    """
+    batch = (LATENT_STRIDE * y_hat.shape[-2], LATENT_STRIDE * y_hat.shape[-1])
+    samples = [sample.clone() for sample in samples]
+    for sample in samples:
+        own = tuple(-(-side // STRIDE) * STRIDE for side in sample.img_shape[:2])
+        sample.set_metainfo(
+            {"scale_factor": (1.0, 1.0), "pad_shape": own, "batch_input_shape": batch}
+        )
+        if training and "masks" in sample.get("gt_instances", {}):
+            instances = sample.gt_instances.new()
+            instances.masks = instances.masks.pad(batch)
+            sample.gt_instances = instances
+        if training and "gt_sem_seg" in sample:
+            sample.gt_sem_seg = _padded(sample.gt_sem_seg.sem_seg, batch)
+    return samples
+
+
+def _padded(labels: Tensor, size: tuple[int, int]) -> PixelData:
+    """A semantic map, ``(1, H, W)``, with 255 (ignored) to the right and below."""
+    pad = (0, size[1] - labels.shape[2], 0, size[0] - labels.shape[1])
+    return PixelData(sem_seg=F.pad(labels, pad, value=255))
 
 
 def _scaled(instances: InstanceData, scale, size, padded) -> InstanceData:

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from compressai_hm.codecs import decode, encode, load_reader
 from compressai_hm.codecs.tables import TABLE_BUFFERS
+from compressai_hm.detection.view import for_latent
 from compressai_hm.zoo import load_checkpoint
 
 from . import tiny
@@ -101,11 +102,10 @@ def test_its_run_is_tested_on_the_same_streams(trained, checkpoint):
     assert model.eval().codec.compress(x)["strings"] == own.compress(x)["strings"]
 
 
+@pytest.mark.parametrize("trained", ["latent"], indirect=True)
 def test_two_processes_train_a_reader(trained, tmp_path):
     """DDP stops at parameters without gradients: find_unused_parameters stays off."""
     name, work_dir = trained
-    if name != "latent":
-        pytest.skip("one reader is enough")
     tool(
         *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
         *(tiny.ROOT / "tools/train.py", work_dir / "reader.py"),
@@ -206,7 +206,7 @@ def test_pictures_of_a_batch_keep_their_own_size_in_the_latent():
     model = tiny.model(detector=tiny.mask_rcnn(), task_view="y_hat")
     data = model.data_preprocessor(tiny.batch((60, 64), (64, 250)), True)
     y_hat = model.codec.analyse(data["inputs"])
-    _, samples = model._latent_input(y_hat, data["data_samples"])
+    samples = for_latent(data["data_samples"], y_hat)
     assert [s.pad_shape for s in samples] == [(64, 64), (64, 256)]
     for s in samples:
         assert s.batch_input_shape == (64, 256)
