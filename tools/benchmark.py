@@ -22,6 +22,7 @@ from tqdm import tqdm
 import compressai_hm.zoo
 from compressai_hm.codecs import HM_MODELS, HumanMachineMixin, picture_bits
 from compressai_hm.codecs.files import read_picture
+from compressai_hm.codecs.tables import TablesMixin
 from compressai_hm.zoo import load_checkpoint, load_model
 
 DEMO_CODEC = Path(compressai_hm.zoo.__file__).parent / "weights/demo_codec.pth"
@@ -374,7 +375,7 @@ def _drawn(count: int) -> Iterator[torch.Tensor]:
 def _base(net: HumanMachineMixin) -> nn.Module:
     """CompressAI's model with the same weights."""
     mro = type(net).__mro__
-    base = mro[mro.index(HumanMachineMixin) + 1]
+    base = mro[mro.index(TablesMixin) + 1]  # HumanMachineMixin's own base
     weights = {k: v for k, v in net.state_dict().items() if not k.startswith("g_t.")}
     if isinstance(net, HM_MODELS["hm-elic2022"]):  # its own does not infer these
         groups = net.latent_codec["y"].groups

@@ -18,7 +18,11 @@ def main() -> None:
         metavar="CHECKPOINT",
         help="go on from the work folder's last checkpoint, or from the one given",
     )
-    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument(
+        "--amp",
+        action="store_true",
+        help="mixed precision: float16, or bfloat16 on a CPU",
+    )
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
@@ -28,10 +32,11 @@ def main() -> None:
     args = parser.parse_args()
     cfg = launch.load_config(args, demo_if_absent=True)
     if args.amp:
-        if not torch.cuda.is_available():
-            sys.exit("--amp needs a GPU")
-        cfg.optim_wrapper.type = "AmpOptimWrapper"
-        cfg.optim_wrapper.loss_scale = "dynamic"
+        if torch.cuda.is_available():
+            cfg.optim_wrapper.type = "AmpOptimWrapper"
+            cfg.optim_wrapper.loss_scale = "dynamic"
+        else:
+            cfg.optim_wrapper.type = "BFloat16OptimWrapper"
     if args.auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             sys.exit(

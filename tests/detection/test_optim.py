@@ -5,10 +5,11 @@ from mmengine.optim import build_optim_wrapper
 from . import tiny
 
 
-def wrapper(model, **paramwise):
+def wrapper(model, type="OptimWrapper", **paramwise):
     return build_optim_wrapper(
         model,
         dict(
+            type=type,
             constructor="HumanMachineOptimWrapperConstructor",
             optimizer=dict(type="Adam", lr=1e-4, weight_decay=0.1),
             paramwise_cfg=paramwise,
@@ -87,3 +88,20 @@ def test_one_optimizer_equals_compressais_two():
 def test_unknown_options_are_named(paramwise):
     with pytest.raises(ValueError, match=r"custom_keys|g_x"):
         wrapper(tiny.model(), **paramwise)
+
+
+def test_mixed_precision_on_a_cpu():
+    model = tiny.model()
+    optim = wrapper(model, type="BFloat16OptimWrapper")
+    before = model.codec.g_a[0].weight.detach().clone()
+    dtypes = {}
+    for name in ("g_a", "h_a"):
+        part = getattr(model.codec, name)
+        part.register_forward_hook(
+            lambda m, args, out, name=name: dtypes.update({name: out.dtype})
+        )
+    losses = model.train().train_step(tiny.batch((64, 64)), optim)
+    assert dtypes == {"g_a": torch.bfloat16, "h_a": torch.float32}
+    assert torch.isfinite(losses["loss"])
+    after = model.codec.g_a[0].weight
+    assert after.dtype == torch.float32 and not torch.equal(before, after)
