@@ -28,4 +28,4 @@ $(VENV)-upstream/.installed: $(VENV)/.installed
 
 # Makes compressai_hm/zoo/weights/demo_*.pth again: 1 to 2 hours on 2 cores.
 demo-weights: $(VENV)/.installed
-	$(BIN)/python tools/demo_weights.py
+	$(BIN)/python tools/train_weights.py demo

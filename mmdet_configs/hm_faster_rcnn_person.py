@@ -13,7 +13,7 @@ model = dict(
     type="HumanMachineDetector",
     codec=dict(checkpoint="work_dirs/person_codec/epoch_8.pth", **_base_.codec),
     detector=_base_.detector,
-    detector_checkpoint="work_dirs/person_detector/epoch_6.pth",
+    detector_checkpoint="work_dirs/person_detector/epoch_12.pth",
     resize=dict(),  # the detector reads native resolution
     # As in hm_faster_rcnn_demo.py: below the codec's own 0.0035, to keep the rate.
     lambda_human=0.002,

@@ -103,7 +103,7 @@ def codec(args: argparse.Namespace) -> None:
     scale that the latents have, so that they cost 0.3 to 1 bpp. "latents" is coding
     without g_a and g_s, which are the floor of the whole.
     """
-    names = args.models or list(HM_MODELS)
+    names = args.models or [n for n in HM_MODELS if not n.endswith("-s")]
     print(f"{torch.get_num_threads()} threads, medians of {args.repeats}, seconds")
     for name in names:
         ours, base = _codecs(name, args.quality, args.pretrained)

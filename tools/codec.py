@@ -30,6 +30,7 @@ from compressai_hm.codecs import (
 from compressai_hm.codecs.files import read_picture, write_png, write_whole
 from compressai_hm.codecs.readers import find_reader, load_reader, reader_files
 from compressai_hm.zoo import cfgs, load_checkpoint, load_model
+from compressai_hm.zoo.released import RELEASED
 
 SUFFIX = ".hmc"
 VIEWS = {"human": "x_hat", "machine": "x_bar"}
@@ -181,7 +182,8 @@ def weights(
     if checkpoint:
         net = load_checkpoint(checkpoint, model)
     else:
-        net = load_model(model, quality, metric, pretrained="base")
+        pretrained = True if model in RELEASED else "base"
+        net = load_model(model, quality, metric, pretrained=pretrained)
     return net.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 

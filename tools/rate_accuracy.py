@@ -44,7 +44,8 @@ def main() -> None:
         sys.exit(str(e))
     curves, reference = results.measure(sweep, args.resamplings)
     rows = results.compare(curves, cfg.anchor)
-    folder = results.write(sweep, curves, rows, reference)
+    differing = results.differences(curves, cfg.get("differences", ()))
+    folder = results.write(sweep, curves, rows, reference, differing)
     for name, metrics in reference.items():
         for metric, value in metrics.items():
             print(f"{name}, uncompressed: {metric} {value:.4f}")
@@ -53,6 +54,12 @@ def main() -> None:
     else:
         print(f"Against {cfg.anchor} by pchip [95 % over resampled pictures]")
         print(results.table(rows))
+    for row in differing:
+        low, high = row["interval"]
+        print(
+            f"{row['set']}, {results.title(row['metric'])}: {row['of']} less "
+            f"{row['against']} {row['value']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        )
     for line in results.transfer(sweep, rows):
         print(" | ".join(line))
     page = report.write(sweep, curves, rows, reference, command=sys.argv)

@@ -447,6 +447,11 @@ class HMJointAutoregressiveHierarchicalPriors(
     """Autoregressive context model and hyperprior (Minnen 2018) with g_t."""
 
 
+@register_model("hm-mbt2018-s")
+class HMSmallJointAutoregressive(HMJointAutoregressiveHierarchicalPriors):
+    """hm-mbt2018 with the zoo's small widths: its weights ship in the package."""
+
+
 @register_model("hm-cheng2020-anchor")
 class HMCheng2020Anchor(HumanMachineMixin, Cheng2020Anchor):
     """Cheng 2020 without attention, with g_t: the paper's codec."""
@@ -486,4 +491,5 @@ HM_MODELS = {
     "hm-cheng2020-attn": HMCheng2020Attention,
     "hm-cheng2020-anchor-checkerboard": HMCheng2020AnchorCheckerboard,
     "hm-elic2022": HMElic2022,
+    "hm-mbt2018-s": HMSmallJointAutoregressive,
 }

@@ -10,8 +10,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from ..codecs.files import write_whole
-
-WEIGHTS = Path(__file__).parent.parent / "zoo" / "weights"
+from ..zoo.released import WEIGHTS
 
 
 @CheckpointLoader.register_scheme(prefixes="compressai_hm://")

@@ -29,6 +29,7 @@ from ..detection import DetectorView
 from ..detection.build import build_model, detector_config, load_detector
 from ..detection.checkpoint import WEIGHTS
 from ..zoo import cfgs, load_checkpoint, load_model
+from ..zoo.released import RELEASED
 
 _MS_SSIM_MIN_SIDE = 161
 
@@ -210,6 +211,8 @@ def codec_identity(entry: dict, quality: int) -> str:
     }
     if entry.get("checkpoints"):
         rest["weights"] = digest(entry["checkpoints"][quality])
+    elif entry.get("type") in RELEASED:
+        rest["weights"] = digest(f"compressai_hm://{entry['type']}-{quality}.pth")
     if entry.get("type") in ANCHORS:
         versions = ("pillow", "imageio-ffmpeg")
         rest["versions"] = [importlib.metadata.version(v) for v in versions]

@@ -75,7 +75,7 @@ def in_units(metric: str, values: Sequence[float]) -> list[float]:
 
 def title(metric: str) -> str:
     """A metric's name with its unit."""
-    names = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM (dB)"}
+    names = {"bpp": "bpp", "psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM (dB)"}
     return names.get(metric, f"{metric} (%)")
 
 
@@ -242,8 +242,62 @@ def compare(curves: list[Measured], anchor: str) -> list[dict]:
     return rows
 
 
-def write(sweep: Sweep, curves: list[Measured], rows: list[dict], reference) -> Path:
+def differences(curves: list[Measured], pairs: list[dict]) -> list[dict]:
+    """Means over one codec's points less those over another's, by x_bar.
+
+    For codecs with the same points but one thing, such as a part that was left out; the
+    points may be rates and seeds.
+
+    Args:
+        curves: Of :func:`measure`.
+        pairs: Dicts of ``of`` and ``against``, names of codecs.
+
+    Returns:
+        Rows of ``set``, ``of``, ``against``, ``metric`` ("bpp" too), ``value`` and
+        ``interval`` (95 %, the same pictures drawn for both), in :func:`in_units`.
+    """
+    by_name = {(c.set, c.codec): c for c in curves if c.view == "x_bar"}
+    rows = []
+    for pair in pairs:
+        for of_set in dict.fromkeys(c.set for c in curves):
+            of, against = (by_name[of_set, pair[key]] for key in ("of", "against"))
+            for metric in ("bpp", *of.metrics):
+                mean = [
+                    np.mean(in_units(metric, c.metrics.get(metric, c.bpp)))
+                    for c in (of, against)
+                ]
+                drawn = [
+                    np.mean([in_units(metric, d) for d in c.resampled[metric]], axis=0)
+                    for c in (of, against)
+                ]
+                interval = np.nanpercentile(drawn[0] - drawn[1], [2.5, 97.5])
+                rows.append(
+                    {
+                        "set": of_set,
+                        **pair,
+                        "metric": metric,
+                        "value": float(mean[0] - mean[1]),
+                        "interval": [float(bound) for bound in interval],
+                    }
+                )
+    return rows
+
+
+def write(
+    sweep: Sweep,
+    curves: list[Measured],
+    rows: list[dict],
+    reference: dict[str, dict[str, float]],
+    differing: Sequence[dict] = (),
+) -> Path:
     """Writes the figures as JSON in CompressAI's schema, CSV and one table of BD.
+
+    Args:
+        sweep: The sweep.
+        curves: Of :func:`measure`.
+        rows: Of :func:`compare`.
+        reference: Of :func:`measure`.
+        differing: Of :func:`differences`.
 
     Returns:
         The folder.
@@ -288,7 +342,12 @@ def write(sweep: Sweep, curves: list[Measured], rows: list[dict], reference) -> 
         {k: asdict(v) if isinstance(v, Figure) else v for k, v in row.items()}
         for row in rows
     ]
-    bd = {"anchor": sweep.cfg.anchor, "uncompressed": reference, "figures": figures}
+    bd = {
+        "anchor": sweep.cfg.anchor,
+        "uncompressed": reference,
+        "figures": figures,
+        "differences": list(differing),
+    }
     write_whole(json.dumps(bd, indent=1).encode(), folder / "bd.json")
     return folder
 

@@ -31,6 +31,7 @@ from mmengine.config import Config
 from torch import Tensor
 from tqdm import tqdm
 
+from ..codecs import ANCHORS
 from ..codecs.files import write_whole
 from .parts import (
     Coder,
@@ -72,7 +73,8 @@ class Sweep:
             detector's name), ``sets`` (dicts: ``name``; ``pictures``, a folder, or
             ``dataset``, an MMDetection config of COCO's format, with ``detectors``
             (dicts: ``name``, ``config``, ``checkpoint``, and ``classes`` where they are
-            not the set's)) and ``anchor`` (name of a codec).
+            not the set's)), ``anchor`` (name of a codec) and, if wanted,
+            ``differences`` (dicts: ``of`` and ``against``, names of codecs).
         work_dir: Folder for all results.
 
     Raises:
@@ -93,6 +95,15 @@ class Sweep:
             raise ValueError(f"anchor {cfg.get('anchor')!r} is none of {names}")
         self.qualities = [check_codec(codec) for codec in cfg.codecs]
         self.sets = [PictureSet(entry) for entry in cfg.sets]
+        for pair in cfg.get("differences", ()):
+            for name in (pair["of"], pair["against"]):
+                if (
+                    name not in names
+                    or cfg.codecs[names.index(name)].get("type") in ANCHORS
+                ):
+                    raise ValueError(
+                        f"differences names {name!r}, which is no HM codec"
+                    )
         for name in cfg.get("published", {}):
             if name not in [entry.name for entry in cfg.sets]:
                 raise ValueError(f"published names {name!r}, which is none of the sets")
@@ -228,12 +239,18 @@ class Sweep:
             try:
                 x = read(path)
                 row, views = self._code(point, coder, path, x, seconds)
+                before = None
                 for view, picture in views.items():
-                    measured = distortion(x, picture, not readers)
+                    if before is None or not torch.equal(picture, before):
+                        measured = distortion(x, picture, not readers)
+                        found = {
+                            name: read_by.detect(picture, number, categories)
+                            for name, (read_by, categories) in readers.items()
+                        }
+                    before = picture  # without g_t the views are one
                     row.update({f"{k}_{view}": v for k, v in measured.items()})
-                    for name, (read_by, categories) in readers.items():
-                        found = read_by.detect(picture, number, categories)
-                        detections[name].setdefault(view, []).extend(found)
+                    for name in readers:
+                        detections[name].setdefault(view, []).extend(found[name])
             except (ValueError, RuntimeError, OSError) as e:
                 raise RuntimeError(
                     f"{self._name(point)} at {point.quality}, {path}: {e}"

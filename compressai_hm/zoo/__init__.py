@@ -16,6 +16,7 @@ from compressai.zoo.image import model_architectures, model_urls
 from torch import nn
 
 from ..codecs import HM_MODELS, HumanMachineMixin
+from .released import load_released
 
 _CHENG2020 = _base_cfgs["cheng2020-anchor"]
 
@@ -23,8 +24,11 @@ cfgs: dict[str, dict[int, tuple[int, ...]]] = {
     **{f"hm-{base}": c for base, c in _base_cfgs.items() if f"hm-{base}" in HM_MODELS},
     "hm-cheng2020-anchor-checkerboard": _CHENG2020,
     "hm-elic2022": {quality: (192, 320) for quality in range(1, 9)},
+    "hm-mbt2018-s": {quality: (64, 96) for quality in range(1, 5)},
 }
 """Channels (N, M) or (N,) of every entry and quality: those of the base."""
+
+_G_T = {"hm-mbt2018-s": dict(g_t_width=32, g_t_downscale=4)}
 
 
 def load_model(
@@ -40,10 +44,10 @@ def load_model(
     Args:
         name: A zoo name such as "hm-cheng2020-anchor".
         quality: Chooses the channels and, with weights, the λ_h they were trained
-            at: from 1 (lowest) to 6 or 8.
+            at: from 1 (lowest) to 4, 6 or 8.
         metric: What the weights were trained for: "mse" or "ms-ssim".
-        pretrained: "base" loads CompressAI's weights, with g_t the identity; True
-            loads released HM weights.
+        pretrained: True loads released HM weights, from the package;
+            "base" loads CompressAI's, with g_t the identity.
         progress: Whether a download shows a progress bar.
         **kwargs: For the model: ``g_t_width``, ``g_t_downscale``.
 
@@ -64,13 +68,12 @@ def load_model(
         raise ValueError(
             f"pretrained must be False, True or 'base', got {pretrained!r}"
         )
+    net = HM_MODELS[name](*cfgs[name][quality], **{**_G_T.get(name, {}), **kwargs})
     if pretrained is True:
-        raise RuntimeError(
-            f"no HM weights of {name} are released yet; pretrained='base' starts from "
-            "CompressAI's weights"
-        )
-    net = HM_MODELS[name](*cfgs[name][quality], **kwargs)
-    if pretrained == "base":
+        if metric != "mse":
+            raise RuntimeError(f"no HM weights of {name} are released for {metric}")
+        net.load_state_dict(load_released(name, quality))
+    elif pretrained == "base":
         net.load_state_dict(_base_weights(name, quality, metric, progress))
     return net
 

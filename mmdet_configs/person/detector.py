@@ -29,7 +29,7 @@ test_dataloader = val_dataloader
 val_evaluator = [_base_.val_evaluator[0]]
 test_evaluator = val_evaluator
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=6, val_interval=3)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=12, val_interval=3)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
@@ -40,5 +40,11 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, end=100),
-    dict(type="CosineAnnealingLR", T_max=6, eta_min=4e-6, convert_to_iter_based=True),
+    dict(
+        type="CosineRestartLR",
+        periods=[6, 6],
+        restart_weights=[1, 0.5],
+        eta_min=4e-6,
+        convert_to_iter_based=True,
+    ),
 ]

@@ -9,7 +9,7 @@ person_root = "{{$COCO_PERSON:data/coco_small/person}}"
 work_dir = "work_dirs/small_pretrain"
 model = dict(
     type="HumanMachineDetector",
-    codec=dict(g_t_width=0, **_base_.codec),
+    codec={**_base_.codec, "g_t_width": 0},
     detector=None,
     lambda_human=0.013,
 )

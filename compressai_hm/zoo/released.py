@@ -1,0 +1,116 @@
+"""Weights that ship inside the package, in half precision.
+
+::
+
+    weights/NAME-QUALITY.pth   weights of one quality, and its bottleneck's tables
+    weights/NAME-tables.pth    the Gaussian's tables, the same at every quality
+    weights/SHA256SUMS         of every file; for `sha256sum --check`
+
+Tables are stored because streams are coded with them, and another machine's floating
+point might make others.
+"""
+
+import hashlib
+import io
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..codecs.files import write_whole
+from ..codecs.tables import TABLE_BUFFERS
+
+WEIGHTS = Path(__file__).parent / "weights"
+SUMS = "SHA256SUMS"
+RELEASED: tuple[str, ...] = ()
+"""Zoo names that ``pretrained=True`` knows."""
+
+_SHARED = "gaussian_conditional."
+
+
+def load_released(name: str, quality: int) -> dict[str, Tensor]:
+    """The state dict of a released model.
+
+    Raises:
+        RuntimeError: If there are no such weights, or a file is not the released one.
+    """
+    if name not in RELEASED:
+        raise RuntimeError(
+            f"no HM weights of {name} are released, but of {list(RELEASED)}; "
+            "pretrained='base' starts from CompressAI's"
+        )
+    return {**_read(f"{name}-tables.pth"), **_read(f"{name}-{quality}.pth")}
+
+
+def _read(file: str) -> dict[str, Tensor]:
+    path = WEIGHTS / file
+    if not path.is_file():
+        raise RuntimeError(f"{path} is missing: install the package again")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != _sums()[file]:
+        raise RuntimeError(
+            f"{path} is not the file that was released (its SHA-256 is another than in "
+            f"{SUMS}): install the package again"
+        )
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def _sums() -> dict[str, str]:
+    lines = (WEIGHTS / SUMS).read_text().splitlines()
+    return {file: digest for digest, file in (line.split("  ") for line in lines)}
+
+
+def rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in half precision; not the bounds, for a likelihood's 1e-9 would be 0."""
+    return {
+        key: value.half()
+        if value.is_floating_point() and "bound" not in key and not _is_table(key)
+        else value
+        for key, value in weights.items()
+    }
+
+
+def rounded_codec(net: nn.Module) -> dict[str, Tensor]:
+    """A codec's weights in half precision, with the tables that they give."""
+    weights = {k: v for k, v in net.state_dict().items() if not _is_table(k)}
+    weights = rounded(weights)
+    net = type(net).from_state_dict({**net.state_dict(), **weights})
+    net.update(force=True)
+    tables = {k: v for k, v in net.state_dict().items() if _is_table(k)}
+    return {**weights, **tables}
+
+
+def write_released(name: str, models: dict[int, nn.Module]) -> None:
+    """Rounds models and makes them the released ones of their qualities."""
+    shared: dict[str, Tensor] = {}
+    for quality, net in models.items():
+        weights = rounded_codec(net)
+        own = {k: v for k, v in weights.items() if _is_table(k) and _SHARED in k}
+        if shared and any(not torch.equal(own[k], shared[k]) for k in own):
+            raise ValueError(f"quality {quality} has other Gaussian tables")
+        shared = own
+        weights = {k: v for k, v in weights.items() if k not in shared}
+        save(weights, WEIGHTS / f"{name}-{quality}.pth")
+    save(shared, WEIGHTS / f"{name}-tables.pth")
+    write_sums()
+
+
+def write_sums() -> None:
+    """Brings SHA256SUMS up to date."""
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+        for path in sorted(WEIGHTS.glob("*.pth"))
+    ]
+    write_whole("".join(lines).encode(), WEIGHTS / SUMS)
+
+
+def save(weights: dict[str, Tensor], path: Path) -> None:
+    """Writes weights whole."""
+    with io.BytesIO() as f:
+        torch.save(weights, f)
+        write_whole(f.getvalue(), path)
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+
+
+def _is_table(key: str) -> bool:
+    return key.split(".")[-1] in TABLE_BUFFERS

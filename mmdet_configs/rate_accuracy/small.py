@@ -1,0 +1,41 @@
+# The small models of ../small: adapted (as they ship), control and ablations, beside
+# the classical codecs of coco.py. Adapted to Faster R-CNN; YOLOX-Nano and RTMDet-nano
+# read unseen.
+_base_ = ["coco.py", "../_base_/models/person_detector.py"]
+runs = "work_dirs/small_{}/codec.pth"
+
+anchor = "control"
+codecs = [
+    *[c for c in _base_.codecs if c["name"] in ("JPEG", "WebP", "AVIF", "HEVC", "VVC")],
+    dict(
+        name="control", checkpoints=[runs.format(f"control_q{q}") for q in (1, 2, 3, 4)]
+    ),
+    dict(
+        name="adapted",
+        type="hm-mbt2018-s",
+        qualities=[1, 2, 3, 4],
+        trained_for="Faster R-CNN",
+    ),
+    *[
+        dict(name=name, checkpoints=[runs.format(f"{run}_q{q}") for q in (1, 2)])
+        for name, run in (("features", "features"), ("g_t alone", "reader"))
+    ],
+    *[
+        dict(
+            name=name,
+            checkpoints=[
+                runs.format(run + q) for q in ("_q1", "_q2", "_q1_seed1", "_q2_seed1")
+            ],
+        )
+        for name, run in (("with g_t", "adapted"), ("without g_t", "without_g_t"))
+    ],
+]
+differences = [dict(of="with g_t", against="without g_t")]
+on_coco, on_people, on_kodak = _base_.sets
+faster_rcnn = dict(
+    name="Faster R-CNN",
+    config=dict(model=_base_.detector, test_pipeline=[]),
+    checkpoint="work_dirs/person_detector/epoch_12.pth",
+)
+on_people = {**on_people, "detectors": [faster_rcnn, *on_people["detectors"]]}
+sets = [on_people, on_kodak, on_coco]

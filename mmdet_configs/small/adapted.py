@@ -1,0 +1,48 @@
+# The adapted codec at one of four rates (QUALITY=1 to 4), from base.py's: all parts but
+# the detector (person/detector.py) train. The other files here change one thing each.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/coco_person.py",
+    "../_base_/models/small_codec.py",
+    "../_base_/models/person_detector.py",
+]
+quality = int("{{$QUALITY:1}}")
+seed = int("{{$SEED:0}}")
+run = f"q{quality}" if seed == 0 else f"q{quality}_seed{seed}"
+work_dir = f"work_dirs/small_adapted_{run}"
+randomness = dict(seed=seed)
+lambda_human = {1: 0.0018, 2: 0.0035, 3: 0.0067, 4: 0.0130}[quality]
+model = dict(
+    type="HumanMachineDetector",
+    codec=dict(
+        checkpoint=f"work_dirs/small_base_q{quality}/codec.pth.tar", **_base_.codec
+    ),
+    detector=_base_.detector,
+    detector_checkpoint="work_dirs/person_detector/epoch_12.pth",
+    resize=dict(),  # the detector reads native resolution
+    lambda_human=lambda_human,
+    lambda_machine=40 * lambda_human,
+    trainable=("g_a", "g_s", "entropy", "g_t"),
+    backbone=dict(),
+)
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="RandomCrop", crop_size=(320, 320), allow_negative_crop=True),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PackDetInputs"),
+]
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=2, val_interval=2)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+optim_wrapper = dict(
+    type="OptimWrapper",
+    constructor="HumanMachineOptimWrapperConstructor",
+    optimizer=dict(type="Adam", lr=1e-4),
+    paramwise_cfg=dict(lr_mult=dict(g_t=10.0)),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=50),
+    dict(type="CosineAnnealingLR", T_max=2, eta_min=1e-6, convert_to_iter_based=True),
+]

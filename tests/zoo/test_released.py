@@ -1,0 +1,110 @@
+"""The weights in the package, and a stream of each that must decode for ever."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from compressai.zoo import image_models
+
+from compressai_hm.codecs import Bitstream, decode, encode
+from compressai_hm.detection.build import build_codec
+from compressai_hm.detection.synthetic import draw
+from compressai_hm.zoo import cfgs, released
+
+GOLDEN = Path(__file__).parent / "golden"
+entries = pytest.mark.parametrize(
+    ("name", "quality"), [(n, q) for n in released.RELEASED for q in cfgs[n]]
+)
+
+
+def load(name, quality):
+    return image_models[name](quality=quality, pretrained=True).eval()
+
+
+def picture():
+    drawn, *_ = draw(np.random.default_rng(0))
+    return torch.from_numpy(drawn).permute(2, 0, 1)[None].float() / 255
+
+
+def psnr(x, view):
+    return -10 * float((x - view).square().mean().log10())
+
+
+def digest(net, data):
+    stream = Bitstream.read(data)
+    z_shape = tuple(-(-side // 64) for side in stream.size)
+    y_hat, _ = net.latent_coder().decode([stream.y], [stream.z], z_shape)
+    return hashlib.sha256(y_hat.mul(2**14).long().numpy().tobytes()).hexdigest()
+
+
+@entries
+def test_golden_streams_decode(name, quality):
+    net, data = load(name, quality), (GOLDEN / f"{name}-{quality}.hmc").read_bytes()
+    stream = Bitstream.read(data)
+    assert (stream.model, stream.quality) == (name, quality)
+    views, x = decode(net, data), picture()
+    expected = json.loads((GOLDEN / "expected.json").read_text())[f"{name}-{quality}"]
+    assert digest(net, data) == expected["y_hat"]
+    for view, value in expected["psnr"].items():
+        assert psnr(x, views[view]) == pytest.approx(value, abs=0.01)
+
+
+def test_more_bits_are_a_better_picture():
+    x = picture()
+    for name in released.RELEASED:
+        sizes, values = [], []
+        for quality in cfgs[name]:
+            net = load(name, quality)
+            data = encode(net, x, quality)
+            sizes.append(len(data))
+            values.append(psnr(x, decode(net, data)["x_hat"]))
+        assert sizes == sorted(sizes) and values == sorted(values)
+
+
+def test_files_are_small_and_the_released_ones():
+    sums = released._sums()
+    files = sorted(released.WEIGHTS.glob("*.pth"))
+    assert [f.name for f in files] == sorted(sums)
+    for file in files:
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == sums[file.name]
+    small = [f for f in files if f.name.startswith("hm-")]
+    assert sum(f.stat().st_size for f in small) <= 25e6
+
+
+@entries
+def test_a_config_starts_from_them(name, quality):
+    codec, weights = build_codec(dict(type=name, quality=quality, pretrained=True))
+    codec.load_state_dict(weights())
+    x = picture()
+    own = load(name, quality)
+    assert codec.eval().compress(x)["strings"] == own.compress(x)["strings"]
+
+
+def test_a_damaged_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(released, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(released, "RELEASED", ("hm-mbt2018-s",))
+    with pytest.raises(RuntimeError, match=r"hm-mbt2018-s-tables\.pth is missing"):
+        load("hm-mbt2018-s", 1)
+    (tmp_path / "hm-mbt2018-s-tables.pth").write_bytes(b"other")
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  hm-mbt2018-s-tables.pth\n")
+    with pytest.raises(RuntimeError, match=r"tables\.pth is not the file"):
+        load("hm-mbt2018-s", 1)
+
+
+def write():
+    """What made the golden files; run again only with weights of another name."""
+    x, expected = picture(), {}
+    for name in released.RELEASED:
+        for quality in cfgs[name]:
+            net = load(name, quality)
+            data = encode(net, x, quality)
+            (GOLDEN / f"{name}-{quality}.hmc").write_bytes(data)
+            views = decode(net, data)
+            expected[f"{name}-{quality}"] = {
+                "y_hat": digest(net, data),
+                "psnr": {k: round(psnr(x, v), 3) for k, v in views.items()},
+            }
+    (GOLDEN / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
