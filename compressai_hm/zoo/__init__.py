@@ -24,7 +24,7 @@ cfgs: dict[str, dict[int, tuple[int, ...]]] = {
     **{f"hm-{base}": c for base, c in _base_cfgs.items() if f"hm-{base}" in HM_MODELS},
     "hm-cheng2020-anchor-checkerboard": _CHENG2020,
     "hm-elic2022": {quality: (192, 320) for quality in range(1, 9)},
-    "hm-mbt2018-s": {quality: (64, 96) for quality in range(1, 5)},
+    "hm-mbt2018-s": {quality: (64, 192) for quality in range(1, 5)},
 }
 """Channels (N, M) or (N,) of every entry and quality: those of the base."""
 
