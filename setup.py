@@ -36,11 +36,13 @@ setup(
             "onedl-mmengine>=0.10.12",
             "onedl-mmcv>=2.3.6",
             "onedl-mmdetection>=3.5.1",
+            "pytorch-optimizer>=4.1",  # SOAP
         ],
         "openmmlab-upstream": [
             "mmengine==0.10.7",
             "mmcv-lite==2.1.0",
             "mmdet==3.3.0",
+            "pytorch-optimizer>=4.1",
             "setuptools<82",  # mmengine imports pkg_resources
         ],
         "dev": ["pytest", "ruff"],

@@ -96,6 +96,10 @@ def train(args: argparse.Namespace) -> None:
     print(f"full / (codec + detector) {medians['full step'] / own:.3f}")
 
 
+COMPARED = [name for name in HM_MODELS if not name.endswith("-s")]
+"""Those that CompressAI has too."""
+
+
 def codec(args: argparse.Namespace) -> None:
     """Coding with an HM model against CompressAI's own with the same weights.
 
@@ -103,7 +107,7 @@ def codec(args: argparse.Namespace) -> None:
     scale that the latents have, so that they cost 0.3 to 1 bpp. "latents" is coding
     without g_a and g_s, which are the floor of the whole.
     """
-    names = args.models or [n for n in HM_MODELS if not n.endswith("-s")]
+    names = args.models or COMPARED
     print(f"{torch.get_num_threads()} threads, medians of {args.repeats}, seconds")
     for name in names:
         ours, base = _codecs(name, args.quality, args.pretrained)
@@ -393,7 +397,7 @@ def main() -> None:
     command.add_argument("--repeats", type=int, default=9)
     command.set_defaults(run=train)
     command = commands.add_parser("codec", help=codec.__doc__.splitlines()[0])
-    command.add_argument("--models", nargs="+", choices=list(HM_MODELS))
+    command.add_argument("--models", nargs="+", choices=COMPARED)
     command.add_argument("--sizes", nargs="+", default=["768x512", "1280x720"])
     command.add_argument("--quality", type=int, default=3)
     command.add_argument("--pretrained", action="store_true", help="the base's weights")

@@ -16,7 +16,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from compressai.entropy_models import EntropyBottleneck
-from compressai.layers import MaskedConv2d
+from compressai.layers import MaskedConv2d, conv3x3
 from compressai.models import (
     Cheng2020Anchor,
     Cheng2020AnchorCheckerboard,
@@ -27,11 +27,11 @@ from compressai.models import (
     ScaleHyperprior,
     SimpleVAECompressionModel,
 )
-from compressai.models.utils import conv, deconv
+from compressai.models.utils import deconv
 from compressai.registry import register_model
 from torch import Tensor
 
-from .adaptation import DynamicAdaptation
+from .adaptation import DynamicAdaptation, ResidualBlock
 from .checks import check_pictures, check_views
 from .entropy import BitstreamError, Coded
 from .tables import TABLE_BUFFERS, TablesMixin
@@ -451,26 +451,48 @@ class HMJointAutoregressiveHierarchicalPriors(
 
 @register_model("hm-mbt2018-s")
 class HMSmallAutoregressive(HumanMachineMixin, JointAutoregressiveHierarchicalPriors):
-    """mbt2018 with few weights: its entropy model's widths follow N, not M.
+    """mbt2018's entropy model with few weights, and ELIC's kind of transforms.
 
-    A small M is what costs quality: 96 channels for 16x16x3 values hold natural
-    pictures to 29 or 30 dB even before anything is quantised, 192 to 35 dB. A large M
-    costs weights where the widths of the entropy model follow it.
+    The latent is as wide as the base's: 96 channels for 16x16x3 values would hold
+    natural pictures to 29 or 30 dB even before anything is quantised, 192 to 35 dB.
+    What is narrow is the entropy model, whose widths follow N, not M. The transforms
+    are bottleneck residual blocks behind a pixel unshuffle, which train many times
+    faster than GDN's at the same cost.
 
     Args:
-        N: Channels of the transforms inside, and of the hyperprior. Defaults to 64.
-        M: Channels of the latent. Defaults to 192.
+        N: Half the channels of the entropy model; those of the transforms are 1.5 N,
+            2 N and M. Even. Defaults to 64.
+        M: Channels of the latent. Even. Defaults to 192.
         **kwargs: See :class:`HumanMachineMixin`.
     """
 
     def __init__(self, N: int = 64, M: int = 192, **kwargs):
         super().__init__(N=N, M=M, **kwargs)
+        high, middle = N * 3 // 2, N * 2
+        self.g_a = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            conv3x3(48, high),
+            *(ResidualBlock(high) for _ in range(3)),
+            conv3x3(high, middle, stride=2),
+            *(ResidualBlock(middle) for _ in range(3)),
+            conv3x3(middle, M, stride=2),
+            *(ResidualBlock(M) for _ in range(2)),
+        )
+        self.g_s = nn.Sequential(
+            *(ResidualBlock(M) for _ in range(2)),
+            deconv(M, middle, kernel_size=3),
+            *(ResidualBlock(middle) for _ in range(3)),
+            deconv(middle, high, kernel_size=3),
+            *(ResidualBlock(high) for _ in range(3)),
+            conv3x3(high, 48),
+            nn.PixelShuffle(4),
+        )
         self.h_s = nn.Sequential(
             deconv(N, N),
             nn.LeakyReLU(inplace=True),
             deconv(N, N * 3 // 2),
             nn.LeakyReLU(inplace=True),
-            conv(N * 3 // 2, N * 2, stride=1, kernel_size=3),
+            conv3x3(N * 3 // 2, N * 2),
         )
         self.context_prediction = MaskedConv2d(M, N, kernel_size=5, padding=2)
         self.entropy_parameters = nn.Sequential(
@@ -480,6 +502,12 @@ class HMSmallAutoregressive(HumanMachineMixin, JointAutoregressiveHierarchicalPr
             nn.LeakyReLU(inplace=True),
             nn.Conv2d(N * 4, M * 2, 1),
         )
+
+    @classmethod
+    def _base_from_state_dict(cls, state_dict: dict[str, Tensor]):
+        net = cls(*state_dict["h_a.0.weight"].shape[:2], g_t_width=0)
+        net.load_state_dict(state_dict)
+        return net
 
 
 @register_model("hm-cheng2020-anchor")

@@ -19,6 +19,18 @@ from mmengine.registry import (
 from torch import nn
 
 
+@OPTIMIZERS.register_module(name="SOAP")
+def soap(*args, **kwargs):
+    """Second-order: codecs train in far fewer steps than with Adam.
+
+    Y. Zhang and F. Zhu, "Leveraging Second-Order Curvature for Efficient Learned Image
+    Compression", 2026. Arguments: pytorch_optimizer.SOAP's.
+    """
+    from pytorch_optimizer import SOAP  # seconds to import
+
+    return SOAP(*args, **kwargs)
+
+
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class HumanMachineOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """A parameter group for each part that trains, and one for the quantiles.

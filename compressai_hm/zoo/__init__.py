@@ -72,7 +72,8 @@ def load_model(
     if pretrained is True:
         if metric != "mse":
             raise RuntimeError(f"no HM weights of {name} are released for {metric}")
-        net.load_state_dict(load_released(name, quality))
+        masks = {k: v for k, v in net.state_dict().items() if k.endswith(".mask")}
+        net.load_state_dict({**masks, **load_released(name, quality)})
     elif pretrained == "base":
         net.load_state_dict(_base_weights(name, quality, metric, progress))
     return net

@@ -3,7 +3,7 @@
 ::
 
     weights/NAME-QUALITY.pth   weights of one quality, and its bottleneck's tables
-    weights/NAME-tables.pth    the Gaussian's tables, the same at every quality
+    weights/NAME-tables.npz    the Gaussian's tables, the same at every quality
     weights/SHA256SUMS         of every file; for `sha256sum --check`
 
 Tables are stored because streams are coded with them, and another machine's floating
@@ -14,6 +14,7 @@ import hashlib
 import io
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -39,10 +40,12 @@ def load_released(name: str, quality: int) -> dict[str, Tensor]:
             f"no HM weights of {name} are released, but of {list(RELEASED)}; "
             "pretrained='base' starts from CompressAI's"
         )
-    return {**_read(f"{name}-tables.pth"), **_read(f"{name}-{quality}.pth")}
+    tables = np.load(_read(f"{name}-tables.npz"))
+    weights = torch.load(_read(f"{name}-{quality}.pth"), weights_only=True)
+    return {**{key: torch.from_numpy(tables[key]) for key in tables}, **weights}
 
 
-def _read(file: str) -> dict[str, Tensor]:
+def _read(file: str) -> io.BytesIO:
     path = WEIGHTS / file
     if not path.is_file():
         raise RuntimeError(f"{path} is missing: install the package again")
@@ -52,7 +55,7 @@ def _read(file: str) -> dict[str, Tensor]:
             f"{path} is not the file that was released (its SHA-256 is another than in "
             f"{SUMS}): install the package again"
         )
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return io.BytesIO(data)
 
 
 def _sums() -> dict[str, str]:
@@ -89,9 +92,15 @@ def write_released(name: str, models: dict[int, nn.Module]) -> None:
         if shared and any(not torch.equal(own[k], shared[k]) for k in own):
             raise ValueError(f"quality {quality} has other Gaussian tables")
         shared = own
-        weights = {k: v for k, v in weights.items() if k not in shared}
+        weights = {
+            key: value
+            for key, value in weights.items()
+            if key not in shared and not key.endswith(".mask")  # of masked convolutions
+        }
         save(weights, WEIGHTS / f"{name}-{quality}.pth")
-    save(shared, WEIGHTS / f"{name}-tables.pth")
+    with io.BytesIO() as f:
+        np.savez_compressed(f, **{key: value.numpy() for key, value in shared.items()})
+        write_whole(f.getvalue(), WEIGHTS / f"{name}-tables.npz")
     write_sums()
 
 
@@ -99,7 +108,7 @@ def write_sums() -> None:
     """Brings SHA256SUMS up to date."""
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
-        for path in sorted(WEIGHTS.glob("*.pth"))
+        for path in sorted([*WEIGHTS.glob("*.pth"), *WEIGHTS.glob("*.npz")])
     ]
     write_whole("".join(lines).encode(), WEIGHTS / SUMS)
 

@@ -10,7 +10,7 @@ model = dict(
 )
 epochs = 20 if quality == 4 else 10
 train_cfg = dict(max_epochs=epochs)
-optim_wrapper = dict(optimizer=dict(lr=2e-4))
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=50),
     dict(

@@ -30,13 +30,12 @@ train_dataloader = dict(
         ],
     ),
 )
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=200)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=60)
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="HumanMachineOptimWrapperConstructor",
-    optimizer=dict(type="Adam", lr=5e-4),
+    optimizer=dict(type="SOAP", lr=1e-3, weight_decay=0, precondition_frequency=20),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=100),
-    dict(type="MultiStepLR", milestones=[30, 150], gamma=0.4),
 ]

@@ -7,8 +7,7 @@ from torch import nn
 
 from compressai_hm.codecs import HM_MODELS
 
-FAMILIES = [name for name in HM_MODELS if not name.endswith("-s")]
-families = pytest.mark.parametrize("name", FAMILIES)
+families = pytest.mark.parametrize("name", HM_MODELS)
 WIDTHS = {"hm-elic2022": (16, 24, [4, 4, 8, 8])}
 
 

@@ -21,13 +21,14 @@ import torch
 from tqdm import tqdm
 
 from compressai_hm.codecs import (
+    HM_MODELS,
     Bitstream,
     BitstreamError,
     container,
     decode,
 )
 
-from .families import FAMILIES, drawn_latents, portable
+from .families import drawn_latents, portable
 
 LONGEST_S = 5
 MOST_MIB = 1024
@@ -141,7 +142,7 @@ def check(codec: Codec, data: bytes) -> str:
     return outcome
 
 
-def run(files: int, seed: int = 0, names=tuple(FAMILIES)) -> collections.Counter:
+def run(files: int, seed: int = 0, names=tuple(HM_MODELS)) -> collections.Counter:
     """Checks that many files; returns how many met which end."""
     codecs = [Codec.make(name) for name in names]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from compressai.entropy_models.entropy_models import EntropyModel
 
-from compressai_hm.codecs import Bitstream, container, decode
+from compressai_hm.codecs import HM_MODELS, Bitstream, container, decode
 
-from .families import FAMILIES, drawn_latents, families, portable
+from .families import drawn_latents, families, portable
 
 GOLDEN = Path(__file__).parent / "golden"
 SIZE = (100, 170)
@@ -65,7 +65,7 @@ def write():
             if key in module._buffers:
                 tables[f"{type(module).__name__}/{key}"] = module._buffers[key].numpy()
     np.savez_compressed(GOLDEN / "tables.npz", **tables)
-    for name in FAMILIES:
+    for name in HM_MODELS:
         net = golden_codec(name)
         coded = net.latent_coder().encode(*drawn_latents(net, 2, 3))
         (GOLDEN / f"{name}.hmc").write_bytes(container.pack(net, coded, SIZE))

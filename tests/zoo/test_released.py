@@ -14,6 +14,8 @@ from compressai_hm.detection.build import build_codec
 from compressai_hm.detection.synthetic import draw
 from compressai_hm.zoo import cfgs, released
 
+from ..codecs.families import busy
+
 GOLDEN = Path(__file__).parent / "golden"
 entries = pytest.mark.parametrize(
     ("name", "quality"), [(n, q) for n in released.RELEASED for q in cfgs[n]]
@@ -25,7 +27,7 @@ def load(name, quality):
 
 
 def picture():
-    drawn, *_ = draw(np.random.default_rng(0))
+    drawn, *_ = draw(np.random.default_rng(0), ellipses=True)
     return torch.from_numpy(drawn).permute(2, 0, 1)[None].float() / 255
 
 
@@ -66,7 +68,8 @@ def test_more_bits_are_a_better_picture():
 
 def test_files_are_small_and_the_released_ones():
     sums = released._sums()
-    files = sorted(released.WEIGHTS.glob("*.pth"))
+    files = [f for f in sorted(released.WEIGHTS.iterdir()) if f.name in sums]
+    assert set(released.WEIGHTS.glob("*.pth")) <= set(files)
     assert [f.name for f in files] == sorted(sums)
     for file in files:
         assert hashlib.sha256(file.read_bytes()).hexdigest() == sums[file.name]
@@ -83,14 +86,32 @@ def test_a_config_starts_from_them(name, quality):
     assert codec.eval().compress(x)["strings"] == own.compress(x)["strings"]
 
 
+def test_what_is_released_is_loaded(tmp_path, monkeypatch):
+    name = "hm-mbt2018-s"
+    monkeypatch.setattr(released, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(released, "RELEASED", (name,))
+    monkeypatch.setitem(cfgs, name, {1: (16, 24), 2: (16, 24)})
+    models = {q: busy(name, g_t_width=32, g_t_downscale=4) for q in (1, 2)}
+    released.write_released(name, models)
+    for quality, net in models.items():
+        expected = net.from_state_dict(released.rounded_codec(net))
+        own, x = load(name, quality), torch.rand(1, 3, 60, 70)
+        assert own.compress(x)["strings"] == expected.eval().compress(x)["strings"]
+        for key, value in own.state_dict().items():
+            assert torch.equal(value, expected.state_dict()[key])
+    assert (tmp_path / f"{name}-1.pth").stat().st_size < 2.2 * sum(
+        p.numel() for p in models[1].parameters()
+    ) + 2e4
+
+
 def test_a_damaged_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(released, "WEIGHTS", tmp_path)
     monkeypatch.setattr(released, "RELEASED", ("hm-mbt2018-s",))
-    with pytest.raises(RuntimeError, match=r"hm-mbt2018-s-tables\.pth is missing"):
+    with pytest.raises(RuntimeError, match=r"hm-mbt2018-s-tables\.npz is missing"):
         load("hm-mbt2018-s", 1)
-    (tmp_path / "hm-mbt2018-s-tables.pth").write_bytes(b"other")
-    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  hm-mbt2018-s-tables.pth\n")
-    with pytest.raises(RuntimeError, match=r"tables\.pth is not the file"):
+    (tmp_path / "hm-mbt2018-s-tables.npz").write_bytes(b"other")
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  hm-mbt2018-s-tables.npz\n")
+    with pytest.raises(RuntimeError, match=r"tables\.npz is not the file"):
         load("hm-mbt2018-s", 1)
 
 

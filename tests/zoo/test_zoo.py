@@ -30,7 +30,7 @@ def test_all_are_everywhere():
         ("hm-cheng2020-attn", 4, (192, 192)),
         ("hm-cheng2020-anchor-checkerboard", 6, (192,)),
         ("hm-elic2022", 1, (192, 320)),
-        ("hm-mbt2018-s", 4, (64, 192)),
+        ("hm-mbt2018-s", 4, (96, 192)),
     ],
 )
 def test_channels_are_the_bases(name, quality, channels):
