@@ -349,6 +349,9 @@ def write(
         "differences": list(differing),
     }
     write_whole(json.dumps(bd, indent=1).encode(), folder / "bd.json")
+    if "table1" in sweep.cfg:
+        text = table1(curves, **sweep.cfg.table1)
+        write_whole(text.encode(), folder / "table1.md")
     return folder
 
 
@@ -385,6 +388,42 @@ def table(rows: list[dict]) -> str:
                 f"  {'':20} quality at equal bits {describe(row, 'bd_quality')}"
             )
     return "\n".join(lines)
+
+
+def table1(curves: list[Measured], anchor: str, columns: list[list[str]]) -> str:
+    """BD-rates in the layout of the paper's Table 1, in Markdown.
+
+    Machines read x_bar where there is one, people x_hat.
+
+    Args:
+        curves: Of :func:`measure`.
+        anchor: Name of the codec that all are compared with.
+        columns: (set, metric) of each.
+    """
+    rows = compare(curves, anchor)
+    lines = [
+        f"| BD-rate against {anchor} | "
+        + " | ".join(f"{s}: {metric}" for s, metric in columns),
+        "|---" * (1 + len(columns)),
+    ]
+    for codec in dict.fromkeys(c.codec for c in curves if c.codec != anchor):
+        cells = []
+        for of_set, metric in columns:
+            found = {
+                row["view"]: row["bd_rate"]
+                for row in rows
+                if (row["set"], row["codec"], row["metric"]) == (of_set, codec, metric)
+            }
+            views = ("x_bar", "x_hat") if "mAP " in metric else ("x_hat",)
+            figure = next((found[view] for view in views if view in found), None)
+            if figure is None or figure.value is None:
+                cells.append("–")
+                continue
+            cells.append(f"{figure.value:+.1f} %")
+            if figure.interval:
+                cells[-1] += " [{:+.1f}, {:+.1f}]".format(*figure.interval)
+        lines.append(f"| {codec} | {' | '.join(cells)}")
+    return "\n".join(f"{line} |" for line in lines) + "\n"
 
 
 def describe(row: dict, name: str) -> str:

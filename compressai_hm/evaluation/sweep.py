@@ -74,7 +74,8 @@ class Sweep:
             ``dataset``, an MMDetection config of COCO's format, with ``detectors``
             (dicts: ``name``, ``config``, ``checkpoint``, and ``classes`` where they are
             not the set's)), ``anchor`` (name of a codec) and, if wanted,
-            ``differences`` (dicts: ``of`` and ``against``, names of codecs).
+            ``differences`` (dicts: ``of`` and ``against``, names of codecs) and
+            ``table1`` (``anchor``, ``columns``; see ``results.table1``).
         work_dir: Folder for all results.
 
     Raises:
@@ -91,8 +92,9 @@ class Sweep:
                 if name == UNCOMPRESSED or not re.fullmatch(r"\w[\w .,:+()-]*", name):
                     raise ValueError(f"{name!r} is no name for one of {key}")
         names = [codec.name for codec in cfg.codecs]
-        if cfg.get("anchor") not in names:
-            raise ValueError(f"anchor {cfg.get('anchor')!r} is none of {names}")
+        for anchor in (cfg.get("anchor"), cfg.get("table1", cfg).get("anchor")):
+            if anchor not in names:
+                raise ValueError(f"anchor {anchor!r} is none of {names}")
         self.qualities = [check_codec(codec) for codec in cfg.codecs]
         self.sets = [PictureSet(entry) for entry in cfg.sets]
         for pair in cfg.get("differences", ()):

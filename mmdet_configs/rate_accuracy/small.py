@@ -31,6 +31,15 @@ codecs = [
     ],
 ]
 differences = [dict(of="with g_t", against="without g_t")]
+table1 = dict(
+    anchor="HEVC",
+    columns=[
+        ("person", "mAP Faster R-CNN"),
+        ("person", "mAP RTMDet-nano"),
+        ("coco", "mAP YOLOX-Nano"),
+        ("kodak", "psnr"),
+    ],
+)
 on_coco, on_people, on_kodak = _base_.sets
 faster_rcnn = dict(
     name="Faster R-CNN",

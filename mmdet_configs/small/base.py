@@ -8,7 +8,7 @@ model = dict(
     codec=dict(checkpoint=f"work_dirs/{start}/codec.pth.tar"),
     lambda_human={1: 0.0018, 2: 0.0035, 3: 0.0067, 4: 0.0130}[quality],
 )
-epochs = 20 if quality == 4 else 10
+epochs = 12 if quality == 4 else 8
 train_cfg = dict(max_epochs=epochs)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 param_scheduler = [

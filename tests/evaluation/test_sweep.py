@@ -91,6 +91,27 @@ def test_differences_are_of_means_over_points(cfg, tmp_path):
         Sweep(cfg, tmp_path / "w")
 
 
+def test_table_1_has_the_papers_layout(cfg, tmp_path):
+    cfg.table1 = dict(
+        anchor="JPEG",
+        columns=[("people", "psnr"), ("drawn", "mAP Faster R-CNN R18")],
+    )
+    _, curves, rows, _ = finish(cfg, tmp_path / "w")
+    text = (tmp_path / "w/results/table1.md").read_text()
+    assert text == results.table1(curves, **cfg.table1)
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines()]
+    assert lines[0][1:] == ["people: psnr", "drawn: mAP Faster R-CNN R18"]
+    figures = {
+        (r["set"], r["codec"]): r["bd_rate"].value
+        for r in rows
+        if (r["view"], r["metric"]) == ("x_hat", "psnr")
+    }
+    (webp,) = (line for line in lines if line[0] == "WebP")
+    assert webp[1].startswith(f"{figures['people', 'WebP']:+.1f} %")
+    (learned,) = (line for line in lines if line[0] == "demo codec")
+    assert learned[1:] == ["–", "–"]  # one point makes no curve
+
+
 def test_points_are_measured_from_files(cfg, tmp_path):
     one, curves, rows, reference = finish(cfg, tmp_path / "w")
     assert 0.3 < reference["drawn"]["mAP Faster R-CNN R18"] <= 1
