@@ -1,10 +1,10 @@
 """Makes weights of the package again: compressai_hm/zoo/weights.
 
-    python tools/train_weights.py demo     the demo's, on drawn pictures: 1 to 2 hours
-    python tools/train_weights.py small    hm-mbt2018-s, on COCO: 3 hours
+    python tools/train_weights.py demo      the demo's, on drawn pictures: 1 to 2 hours
+    python tools/train_weights.py small     hm-mbt2018-s, on COCO: many hours
 
 on 2 cores. The small models' pictures: tools/coco_subsets.py; MOBILENETV2 names the
-file of the detector's backbone. All trainings are resumed where they ended.
+file of their detector's backbone. The same command goes on where it was stopped.
 """
 
 import argparse
@@ -29,17 +29,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("which", choices=("demo", "small"))
-    parser.add_argument(
-        "--processes", type=int, default=1, help="that train together; default: 1"
-    )
-    args = parser.parse_args()
-    {"demo": demo, "small": small}[args.which](args.processes)
+    {"demo": demo, "small": small}[parser.parse_args().which]()
 
 
-def demo(processes: int) -> None:
+def demo() -> None:
     for part in ("detector", "codec"):
         config = f"mmdet_configs/demo/{part}.py"
-        train(config, processes)
+        train(config)
         checkpoint = launch.latest_checkpoint(Config.fromfile(ROOT / config).work_dir)
         weights = torch.load(checkpoint, weights_only=True)["state_dict"]
         if part == "codec":
@@ -50,19 +46,19 @@ def demo(processes: int) -> None:
     released.write_sums()
 
 
-def small(processes: int) -> None:
-    train("mmdet_configs/small/pretrain.py", processes, 4)
+def small() -> None:
+    train_small("small/pretrain")
     for quality in (4, 3, 2, 1):
-        train("mmdet_configs/small/base.py", processes, quality)
-    train("mmdet_configs/person/detector.py", processes)
+        train_small("small/base", quality)
+    train_small("person/detector")
     for name in ("control", "adapted"):
         for quality in (1, 2, 3, 4):
-            train(f"mmdet_configs/small/{name}.py", processes, quality)
+            train_small(f"small/{name}", quality)
     for quality in (1, 2):
         for name in ("features", "reader", "without_g_t"):
-            train(f"mmdet_configs/small/{name}.py", processes, quality)
+            train_small(f"small/{name}", quality)
         for name in ("adapted", "without_g_t"):
-            train(f"mmdet_configs/small/{name}.py", processes, quality, seed=1)
+            train_small(f"small/{name}", quality, seed=1)
     released.write_released(
         "hm-mbt2018-s",
         {
@@ -77,18 +73,25 @@ def small(processes: int) -> None:
         )
 
 
-def train(config: str, processes: int, quality: int = 0, seed: int = 0) -> None:
+def train_small(name: str, quality: int = 0, seed: int = 0) -> None:
+    """As the shipped ones were: two processes of a thread each, in mixed precision."""
+    processes = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    options = ("--launcher", "pytorch", "--amp")
+    train(
+        f"mmdet_configs/{name}.py",
+        *(processes, options),
+        {"QUALITY": str(quality), "SEED": str(seed), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def train(config: str, python=(), options=(), env: dict[str, str] | None = None):
     """Trains by a config, or goes on; nothing where it is finished."""
-    env = {**os.environ, "QUALITY": str(quality), "SEED": str(seed)}
-    command = [ROOT / "tools/train.py", ROOT / config, "--resume"]
-    if quality:
-        command += ["--amp"]
-    if processes > 1:
-        several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-        command = [*several, processes, *command, "--launcher", "pytorch"]
-    command = [sys.executable, *map(str, command)]
-    print(f"QUALITY={quality} SEED={seed}", *command, flush=True)
-    subprocess.run(command, check=True, env=env)
+    tool, config = ROOT / "tools/train.py", ROOT / config
+    command = [sys.executable, *python, tool, config, "--resume", *options]
+    print(*(f"{k}={v}" for k, v in (env or {}).items()), *command, flush=True)
+    subprocess.run(
+        list(map(str, command)), check=True, env={**os.environ, **(env or {})}
+    )
 
 
 if __name__ == "__main__":
