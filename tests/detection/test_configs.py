@@ -70,7 +70,8 @@ def small(path, embedded, work_dir) -> Config:
     if model.type != "HumanMachineDetector":
         shrink(model)
     else:
-        model.codec = tiny.CODEC
+        without_g_t = model.codec.get("g_t_width") == 0
+        model.codec = {**tiny.CODEC, **(dict(g_t_width=0) if without_g_t else {})}
         model.detector_checkpoint = None
         if model.detector is not None:
             model.detector, resize = detector_config(
@@ -99,7 +100,8 @@ def small(path, embedded, work_dir) -> Config:
             ann_file=f"annotations/instances_{split}2017.json",
             data_prefix=dict(img=f"{split}2017/"),
         )
-        if "person" in str(path):
+        people = "person" in str(path) or loader.dataset.get("metainfo")
+        if people:
             loader.dataset.metainfo = dict(classes=("sports ball",))
     cfg.train_dataloader.batch_size = 2
     cfg.train_cfg.max_epochs = 1
