@@ -456,8 +456,8 @@ class HMSmallAutoregressive(HumanMachineMixin, JointAutoregressiveHierarchicalPr
     The latent is as wide as the base's: 96 channels for 16x16x3 values would hold
     natural pictures to 29 or 30 dB even before anything is quantised, 192 to 35 dB.
     What is narrow is the entropy model, whose widths follow N, not M. The transforms
-    are bottleneck residual blocks behind a pixel unshuffle, which train many times
-    faster than GDN's at the same cost.
+    are bottleneck residual blocks behind a pixel unshuffle, which train in about half
+    the time of GDN's.
 
     Args:
         N: Half the channels of the entropy model; those of the transforms are 1.5 N,
