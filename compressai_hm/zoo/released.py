@@ -37,8 +37,9 @@ def load_released(name: str, quality: int) -> dict[str, Tensor]:
     """
     if name not in RELEASED:
         raise RuntimeError(
-            f"no HM weights of {name} are released, but of {list(RELEASED)}; "
-            "pretrained='base' starts from CompressAI's"
+            f"no HM weights of {name} are released (there are those of "
+            f"{', '.join(RELEASED) or 'no model'} yet); pretrained='base' starts from "
+            "CompressAI's"
         )
     tables = np.load(_read(f"{name}-tables.npz"))
     weights = torch.load(_read(f"{name}-{quality}.pth"), weights_only=True)
