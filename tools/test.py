@@ -1,5 +1,6 @@
 """Evaluates a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
 
+from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -34,7 +35,8 @@ def main() -> None:
         cfg.test_evaluator = [*evaluators, dump]
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     if not args.checkpoint:
-        runner.model.init_weights()
+        model = runner.model
+        (model.module if is_model_wrapper(model) else model).init_weights()
     runner.test()
 
 

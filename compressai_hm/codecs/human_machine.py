@@ -90,6 +90,11 @@ class HumanMachineMixin(TablesMixin):
             DynamicAdaptation(g_t_width, g_t_downscale) if g_t_width else nn.Identity()
         )
 
+    mixed_quantisation = False
+    """Trains g_s and g_t on rounded latents and the entropy model on noisy ones, so that
+    they see in training what they decode (Minnen and Singh, "Channel-Wise
+    Autoregressive Entropy Models", 2020); noise for both is CompressAI's way."""
+
     def forward(self, x: Tensor) -> dict[str, Any]:
         """Codes without a bitstream.
 
@@ -166,9 +171,14 @@ class HumanMachineMixin(TablesMixin):
             torch.autocast(y.device.type, enabled=False),
             _replaced(self, g_a=_Constant(y), g_s=tap),
             _frozen_quantiles(self),
+            _means_seen(self) as means,
         ):
             out = super().forward(y)
-        return {"y_hat": tap.seen, "likelihoods": out["likelihoods"]}
+        y_hat = tap.seen
+        if self.mixed_quantisation:
+            mean = means[0] if means else 0
+            y_hat = y + (torch.round(y - mean) + mean - y).detach()
+        return {"y_hat": y_hat, "likelihoods": out["likelihoods"]}
 
     @torch.no_grad()
     def _hyper_analysis(self, y: Tensor) -> Tensor:
@@ -414,6 +424,25 @@ def _replaced(model: nn.Module, **parts: nn.Module):
         yield
     finally:
         model._modules.update(own)
+
+
+@contextlib.contextmanager
+def _means_seen(model: nn.Module):
+    """The list of the means that come to ``gaussian_conditional``."""
+    means: list[Tensor] = []
+    if not model.mixed_quantisation:
+        yield means
+        return
+
+    def keep(module, args, kwargs):
+        if kwargs.get("means") is not None:
+            means.append(kwargs["means"].detach())
+
+    hook = model.gaussian_conditional.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        yield means
+    finally:
+        hook.remove()
 
 
 @contextlib.contextmanager

@@ -76,6 +76,10 @@ class HumanMachineDetector(BaseDetector):
             ExportCodecHook writes it. Defaults to None.
         data_preprocessor: Defaults to HumanMachineDataPreprocessor.
         backbone: Stays empty; ``mmdet.apis.init_detector`` looks for it in configs.
+        mixed_quantisation: Train g_s and g_t on rounded latents, see
+            :class:`HumanMachineMixin`. For codecs with a ``gaussian_conditional`` of
+            their own; ELIC's and the checkerboard's latent codecs quantise by
+            themselves. Defaults to False.
         coding: "bytes" codes and decodes real bitstreams at evaluation; "forward"
             takes the codec's eval forward and its likelihoods. Defaults to "bytes".
 
@@ -98,6 +102,7 @@ class HumanMachineDetector(BaseDetector):
         resize: dict | None = None,
         trainable: tuple[str, ...] | None = None,
         reader: str | None = None,
+        mixed_quantisation: bool = False,
         coding: str = "bytes",
         data_preprocessor: dict | None = None,
         backbone: dict | None = None,
@@ -135,6 +140,13 @@ class HumanMachineDetector(BaseDetector):
         self.coding = coding
 
         self.codec, self._codec_weights = build_codec(codec)
+        if mixed_quantisation:
+            if not hasattr(self.codec, "gaussian_conditional"):
+                raise ValueError(
+                    f"model.mixed_quantisation: {type(self.codec).__name__} has no "
+                    "gaussian_conditional; leave it out"
+                )
+            self.codec.mixed_quantisation = True
         self.detector = None
         self._detector_checkpoint = detector_checkpoint
         if detector is not None:

@@ -76,7 +76,10 @@ def load_config(args: argparse.Namespace, demo_if_absent: bool = False) -> Confi
         # MMEngine's launcher and its default wrapper want a GPU for each process.
         torch.distributed.init_process_group("gloo")
         cfg.model_wrapper_cfg = dict(
-            type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False
+            type="MMDistributedDataParallel",
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get("find_unused_parameters", False),
         )
     return cfg
 

@@ -7,6 +7,8 @@ _base_ = [
 work_dir = "work_dirs/person_detector"
 model = _base_.detector
 custom_hooks = [dict(type="ReseedHook")]
+# A picture without proposals leaves the box head without a gradient.
+find_unused_parameters = True
 # Native resolution; Resize only says so.
 train_pipeline = [
     dict(type="LoadImageFromFile"),
@@ -41,9 +43,19 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, end=100),
     dict(
+        type="CosineAnnealingLR",
+        T_max=6,
+        end=6,
+        eta_min=4e-6,
+        convert_to_iter_based=True,
+    ),
+    # Once more, from half the rate.
+    dict(
         type="CosineRestartLR",
-        periods=[6, 6],
-        restart_weights=[1, 0.5],
+        periods=[6],
+        restart_weights=[0.5],
+        begin=6,
+        end=12,
         eta_min=4e-6,
         convert_to_iter_based=True,
     ),

@@ -1,4 +1,4 @@
-# The adapted codec at one of four rates (QUALITY=1 to 4), from base.py's: all parts but
+# The adapted codec at one of four rates (QUALITY=1 to 4), from mixed.py's: all parts but
 # the detector (person/detector.py) train. The other files here change one thing each.
 _base_ = [
     "../_base_/default_runtime.py",
@@ -15,13 +15,14 @@ lambda_human = {1: 0.0018, 2: 0.0035, 3: 0.0067, 4: 0.0130}[quality]
 model = dict(
     type="HumanMachineDetector",
     codec=dict(
-        checkpoint=f"work_dirs/small_base_q{quality}/codec.pth.tar", **_base_.codec
+        checkpoint=f"work_dirs/small_mixed_q{quality}/codec.pth.tar", **_base_.codec
     ),
     detector=_base_.detector,
     detector_checkpoint="work_dirs/person_detector/epoch_12.pth",
     resize=dict(),  # the detector reads native resolution
     lambda_human=lambda_human,
     lambda_machine=40 * lambda_human,
+    mixed_quantisation=True,
     trainable=("g_a", "g_s", "entropy", "g_t"),
     backbone=dict(),
 )
@@ -39,8 +40,8 @@ test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="HumanMachineOptimWrapperConstructor",
-    optimizer=dict(type="Adam", lr=1e-4),
-    paramwise_cfg=dict(lr_mult=dict(g_t=10.0)),
+    optimizer=dict(type="SOAP", lr=3e-4, weight_decay=0, precondition_frequency=20),
+    paramwise_cfg=dict(lr_mult=dict(g_t=1.0)),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=50),

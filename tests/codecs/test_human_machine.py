@@ -143,6 +143,33 @@ def test_the_rate_leaves_the_quantiles_alone(name, train):
     assert all(q.grad is not None for q in quantiles)
 
 
+@pytest.mark.parametrize("name", ["hm-bmshj2018-hyperprior", "hm-mbt2018-s"])
+def test_mixed_quantisation_rounds_for_g_s_and_keeps_the_rate(name):
+    net = busy(name).train()
+    y = net.analyse(torch.rand(1, 3, 64, 64)).detach().requires_grad_()
+    means = []
+    net.gaussian_conditional.register_forward_pre_hook(
+        lambda module, args, kwargs: means.append(kwargs.get("means", torch.zeros(1))),
+        with_kwargs=True,
+    )
+
+    def code():
+        torch.manual_seed(0)
+        return net.code_latent(y)
+
+    noisy = code()
+    net.mixed_quantisation = True
+    rounded = code()
+    symbols = rounded["y_hat"] - means[-1]
+    assert (symbols - symbols.round()).abs().max() < 1e-3 and symbols.any()
+    assert (rounded["y_hat"] - y).abs().max() < 0.501
+    assert (rounded["y_hat"] - noisy["y_hat"]).abs().max() > 0.1
+    for part in ("y", "z"):
+        assert torch.equal(rounded["likelihoods"][part], noisy["likelihoods"][part])
+    rounded["y_hat"].sum().backward()
+    assert torch.equal(y.grad, torch.ones_like(y))
+
+
 def change(net):
     """As an optimizer does, in place."""
     with torch.no_grad():

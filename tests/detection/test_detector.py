@@ -301,6 +301,14 @@ def test_tables_reach_no_state_dict_and_follow_the_weights():
         (dict(codec=dict(type="hm-none")), ValueError, "hm-none.*hm-mbt2018"),
         (dict(codec=dict(type="mbt2018", N=8, M=8)), ValueError, "hm-mbt2018"),
         (dict(codec=dict(type="hm-mbt2018", quality=9)), ValueError, "quality 9"),
+        (
+            dict(
+                codec=dict(type="hm-elic2022", N=8, M=16, groups=[4, 4, 8]),
+                mixed_quantisation=True,
+            ),
+            ValueError,
+            "mixed_quantisation",
+        ),
     ],
 )
 def test_a_bad_config_names_its_key(kwargs, error, named):

@@ -153,6 +153,9 @@ def test_two_processes_train_and_test_as_one(trained, tmp_path):
                "--work-dir", tmp_path)  # fmt: skip
     for name in ("coco/bbox_mAP", "codec/bpp", "codec/psnr_x_hat", "codec/psnr_x_bar"):
         assert metric(two, name) == metric(one, name)
+    start = tool(*run, script / "test.py", trained / "tiny.py", "--launcher",
+                 "pytorch", "--work-dir", tmp_path)  # fmt: skip
+    assert metric(start, "codec/bpp") > 0
 
 
 def test_show_dir_and_out(trained, tmp_path):

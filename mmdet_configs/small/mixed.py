@@ -1,0 +1,14 @@
+# base.py's codec trained on with mixed quantisation, so that it decodes what it trains
+# on: with noise alone the lower rates lose 1 dB once they round.
+_base_ = "base.py"
+quality = _base_.quality
+work_dir = f"work_dirs/small_mixed_q{quality}"
+model = dict(
+    codec=dict(checkpoint=f"work_dirs/small_base_q{quality}/codec.pth.tar"),
+    mixed_quantisation=True,
+)
+train_cfg = dict(max_epochs=4)
+param_scheduler = [
+    _base_.param_scheduler[0],
+    {**_base_.param_scheduler[1], "T_max": 4},
+]
