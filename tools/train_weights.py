@@ -50,12 +50,14 @@ def small() -> None:
     train_small("small/pretrain")
     for quality in (4, 3, 2, 1):
         train_small("small/base", quality)
+    for quality in (1, 2, 3, 4):
+        train_small("small/mixed", quality)
     train_small("person/detector")
     for name in ("control", "adapted"):
         for quality in (1, 2, 3, 4):
             train_small(f"small/{name}", quality)
     for quality in (1, 2):
-        for name in ("features", "reader", "without_g_t"):
+        for name in ("labels", "features", "reader", "without_g_t"):
             train_small(f"small/{name}", quality)
         for name in ("adapted", "without_g_t"):
             train_small(f"small/{name}", quality, seed=1)

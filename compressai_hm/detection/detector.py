@@ -7,14 +7,17 @@ losses on the decoded view.
 """
 
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.dist import is_distributed
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
@@ -61,7 +64,8 @@ class HumanMachineDetector(BaseDetector):
         machine_losses: What D_m is the weighted sum of. ``labels``: the detector's own
             losses. ``features``: the squared error of the features after its neck
             against those of the uncompressed picture, over their mean square; needs no
-            labels. Defaults to ``dict(labels=1.0)``.
+            labels. ``objects``: the same, inside the annotated boxes alone, so that
+            bits go to what is to be found. Defaults to ``dict(labels=1.0)``.
         task_view: What the detector reads, "x_bar" or "x_hat"; "y_hat" replaces its
             backbone by a :class:`LatentBackbone`, for pictures at original size.
             Defaults to "x_bar".
@@ -124,7 +128,7 @@ class HumanMachineDetector(BaseDetector):
             ("task_view", {task_view}, {"x_bar", "x_hat", "y_hat"}),
             ("coding", {coding}, {"bytes", "forward"}),
             ("trainable", set(trainable or ()), set(PARTS)),
-            ("machine_losses", set(self.machine_losses), {"labels", "features"}),
+            ("machine_losses", set(self.machine_losses), {"labels", "features", "objects"}),
         ):
             if value - known:
                 raise ValueError(
@@ -172,15 +176,15 @@ class HumanMachineDetector(BaseDetector):
         return self.task_view == "y_hat"
 
     def _check_parts(self, latent_backbone: dict | None) -> None:
-        if self._uses("features"):
+        if self._uses("features") or self._uses("objects"):
             if self._reads_latent:
                 raise ValueError(
-                    "model.machine_losses.features compares the detector's features of "
+                    "model.machine_losses.features and .objects compare the detector's features of "
                     'two pictures; with task_view="y_hat" there is one'
                 )
             if "detector" in self.trainable:
                 raise ValueError(
-                    "model.machine_losses.features needs a frozen detector: leave "
+                    "model.machine_losses.features and .objects need a frozen detector: leave "
                     "detector out of model.trainable"
                 )
         if latent_backbone is not None and not self._reads_latent:
@@ -460,14 +464,20 @@ class HumanMachineDetector(BaseDetector):
     ) -> dict:
         """D_m's terms, weighted; random augmentations are for training."""
         losses = {}
-        weight = weights.get("features")
-        if weight:
+        if weights.get("features") or weights.get("objects"):
             # In one batch: random augmentations act on both alike.
             both = torch.cat((view, x))
             inputs, doubled = self._readable(both, [*samples, *samples], training)
             inputs, reference = inputs.split(len(samples))
             data = inputs, doubled[: len(samples)]
-            losses["loss_features"] = weight * self._feature_error(inputs, reference)
+            own = self.detector.extract_feat(inputs)
+            with torch.no_grad():
+                targets = self.detector.extract_feat(reference)
+            if weight := weights.get("features"):
+                losses["loss_features"] = weight * _relative_error(own, targets)
+            if weight := weights.get("objects"):
+                inside = _inside(data[1], inputs.shape[-2:]).to(inputs)
+                losses["loss_objects"] = weight * _relative_error(own, targets, inside)
         elif self._reads_latent:
             data = view, for_latent(samples, view)
         else:
@@ -477,19 +487,6 @@ class HumanMachineDetector(BaseDetector):
             for key, value in self.detector.loss(*data).items():
                 losses[key] = _times(weight, value, "loss" in key)
         return losses
-
-    def _feature_error(self, inputs: Tensor, reference: Tensor) -> Tensor:
-        """Mean over the levels: the squared error over the reference's mean square."""
-        with torch.no_grad():
-            targets = self.detector.extract_feat(reference)
-        errors = [
-            (own.float() - target.float()).square().mean()
-            / target.float().square().mean().clamp(min=1e-12)
-            for own, target in zip(
-                self.detector.extract_feat(inputs), targets, strict=True
-            )
-        ]
-        return torch.stack(errors).mean()
 
     def _readable(
         self, views: Tensor, samples: SampleList, training: bool = True
@@ -599,3 +596,34 @@ def _times(factor: float, value, is_loss: bool):
     if isinstance(value, (list, tuple)):
         return [factor * v for v in value]
     return factor * value
+
+
+def _inside(samples: SampleList, size: tuple[int, int]) -> Tensor:
+    """1 in the annotated boxes, 0 elsewhere: ``(N, 1, H, W)``."""
+    masks = torch.zeros(len(samples), 1, *size)
+    for mask, sample in zip(masks, samples, strict=True):
+        boxes = get_box_tensor(sample.gt_instances.bboxes)
+        for left, top, right, bottom in boxes.round().long().clamp(min=0).tolist():
+            mask[:, top:bottom, left:right] = 1
+    return masks
+
+
+def _relative_error(
+    own: Sequence[Tensor], targets: Sequence[Tensor], inside: Tensor | None = None
+) -> Tensor:
+    """Mean over the levels: the squared error over the reference's mean square.
+
+    Args:
+        own: Features, ``(N, C, h, w)`` for each level.
+        targets: Those of the uncompressed picture.
+        inside: ``(N, 1, H, W)`` weights at the detector's input. Defaults to 1.
+    """
+    errors = []
+    for a, b in zip(own, targets, strict=True):
+        a, b = a.float(), b.float()
+        error, power = (a - b).square(), b.square()
+        if inside is not None:
+            weight = F.interpolate(inside, b.shape[-2:], mode="area")
+            error, power = error * weight, power * weight
+        errors.append(error.mean() / power.mean().clamp(min=1e-12))
+    return torch.stack(errors).mean()

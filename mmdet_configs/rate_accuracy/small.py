@@ -18,7 +18,11 @@ codecs = [
     ),
     *[
         dict(name=name, checkpoints=[runs.format(f"{run}_q{q}") for q in (1, 2)])
-        for name, run in (("features", "features"), ("g_t alone", "reader"))
+        for name, run in (
+            ("labels", "labels"),
+            ("features", "features"),
+            ("g_t alone", "reader"),
+        )
     ],
     *[
         dict(

@@ -21,7 +21,8 @@ model = dict(
     detector_checkpoint="work_dirs/person_detector/epoch_12.pth",
     resize=dict(),  # the detector reads native resolution
     lambda_human=lambda_human,
-    lambda_machine=40 * lambda_human,
+    lambda_machine=1000 * lambda_human,
+    machine_losses=dict(objects=1.0),
     mixed_quantisation=True,
     trainable=("g_a", "g_s", "entropy", "g_t"),
     backbone=dict(),
@@ -33,7 +34,23 @@ train_pipeline = [
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackDetInputs"),
 ]
-train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
+people = {**_base_.train_dataloader.dataset, "pipeline": train_pipeline}
+train_dataloader = dict(
+    batch_size=2,
+    dataset=dict(
+        _delete_=True,
+        type="ConcatDataset",
+        datasets=[
+            people,
+            {  # with and without people
+                **people,
+                "ann_file": _base_.data_root + "/annotations/instances_train2017.json",
+                "data_prefix": dict(img=_base_.data_root + "/train2017/"),
+                "filter_cfg": dict(filter_empty_gt=False),
+            },
+        ],
+    ),
+)
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=2, val_interval=2)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
@@ -41,7 +58,7 @@ optim_wrapper = dict(
     type="OptimWrapper",
     constructor="HumanMachineOptimWrapperConstructor",
     optimizer=dict(type="SOAP", lr=3e-4, weight_decay=0, precondition_frequency=20),
-    paramwise_cfg=dict(lr_mult=dict(g_t=1.0)),
+    paramwise_cfg=dict(lr_mult=dict(g_t=0.3)),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=50),
