@@ -52,7 +52,7 @@ def small() -> None:
         train_small("small/base", quality)
     for quality in (1, 2, 3, 4):
         train_small("small/mixed", quality)
-    train_small("person/detector")
+    train_small("person/detector", options=("train_dataloader.batch_size=2",))
     for name in ("control", "adapted"):
         for quality in (1, 2, 3, 4):
             train_small(f"small/{name}", quality)
@@ -75,13 +75,15 @@ def small() -> None:
         )
 
 
-def train_small(name: str, quality: int = 0, seed: int = 0) -> None:
+def train_small(name: str, quality: int = 0, seed: int = 0, options=()) -> None:
     """As the shipped ones were: two processes of a thread each, in mixed precision."""
     processes = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    options = ("--launcher", "pytorch", "--amp")
+    if options:
+        options = ("--cfg-options", *options)
     train(
         f"mmdet_configs/{name}.py",
-        *(processes, options),
+        processes,
+        ("--launcher", "pytorch", "--amp", *options),
         {"QUALITY": str(quality), "SEED": str(seed), "OMP_NUM_THREADS": "1"},
     )
 

@@ -91,9 +91,12 @@ class HumanMachineMixin(TablesMixin):
         )
 
     mixed_quantisation = False
-    """Trains g_s and g_t on rounded latents and the entropy model on noisy ones, so that
-    they see in training what they decode (Minnen and Singh, "Channel-Wise
-    Autoregressive Entropy Models", 2020); noise for both is CompressAI's way."""
+    """Trains g_s and g_t on rounded latents and the entropy model on noisy ones.
+
+    They then see in training what they decode (D. Minnen and S. Singh, "Channel-Wise
+    Autoregressive Entropy Models for Learned Image Compression", 2020). Noise for both
+    is CompressAI's way.
+    """
 
     def forward(self, x: Tensor) -> dict[str, Any]:
         """Codes without a bitstream.

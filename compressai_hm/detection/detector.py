@@ -128,7 +128,11 @@ class HumanMachineDetector(BaseDetector):
             ("task_view", {task_view}, {"x_bar", "x_hat", "y_hat"}),
             ("coding", {coding}, {"bytes", "forward"}),
             ("trainable", set(trainable or ()), set(PARTS)),
-            ("machine_losses", set(self.machine_losses), {"labels", "features", "objects"}),
+            (
+                "machine_losses",
+                set(self.machine_losses),
+                {"labels", "features", "objects"},
+            ),
         ):
             if value - known:
                 raise ValueError(
@@ -179,13 +183,13 @@ class HumanMachineDetector(BaseDetector):
         if self._uses("features") or self._uses("objects"):
             if self._reads_latent:
                 raise ValueError(
-                    "model.machine_losses.features and .objects compare the detector's features of "
-                    'two pictures; with task_view="y_hat" there is one'
+                    "model.machine_losses: features and objects compare the detector's "
+                    'features of two pictures; with task_view="y_hat" there is one'
                 )
             if "detector" in self.trainable:
                 raise ValueError(
-                    "model.machine_losses.features and .objects need a frozen detector: leave "
-                    "detector out of model.trainable"
+                    "model.machine_losses: features and objects need a frozen "
+                    "detector: leave detector out of model.trainable"
                 )
         if latent_backbone is not None and not self._reads_latent:
             raise ValueError('model.latent_backbone needs model.task_view="y_hat"')
@@ -599,9 +603,18 @@ def _times(factor: float, value, is_loss: bool):
 
 
 def _inside(samples: SampleList, size: tuple[int, int]) -> Tensor:
-    """1 in the annotated boxes, 0 elsewhere: ``(N, 1, H, W)``."""
+    """1 in the annotated boxes, 0 elsewhere: ``(N, 1, H, W)``.
+
+    Raises:
+        ValueError: If a picture has no annotations; an empty list is one.
+    """
     masks = torch.zeros(len(samples), 1, *size)
     for mask, sample in zip(masks, samples, strict=True):
+        if "bboxes" not in sample.get("gt_instances", {}):
+            raise ValueError(
+                "model.machine_losses.objects needs annotated pictures; these have no "
+                "boxes: use features, or LoadAnnotations"
+            )
         boxes = get_box_tensor(sample.gt_instances.bboxes)
         for left, top, right, bottom in boxes.round().long().clamp(min=0).tolist():
             mask[:, top:bottom, left:right] = 1

@@ -1,5 +1,6 @@
-# The adapted codec at one of four rates (QUALITY=1 to 4), from mixed.py's: all parts but
-# the detector (person/detector.py) train. The other files here change one thing each.
+# The adapted codec at one of four rates (QUALITY=1 to 4), from mixed.py's: all parts
+# but the detector (person/detector.py) train. The other files here change one thing
+# each.
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/coco_person.py",
@@ -21,7 +22,7 @@ model = dict(
     detector_checkpoint="work_dirs/person_detector/epoch_12.pth",
     resize=dict(),  # the detector reads native resolution
     lambda_human=lambda_human,
-    lambda_machine=1000 * lambda_human,
+    lambda_machine=250 * lambda_human,
     machine_losses=dict(objects=1.0),
     mixed_quantisation=True,
     trainable=("g_a", "g_s", "entropy", "g_t"),
@@ -51,16 +52,16 @@ train_dataloader = dict(
         ],
     ),
 )
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=2, val_interval=2)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=1, val_interval=1)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="HumanMachineOptimWrapperConstructor",
     optimizer=dict(type="SOAP", lr=3e-4, weight_decay=0, precondition_frequency=20),
-    paramwise_cfg=dict(lr_mult=dict(g_t=0.3)),
+    paramwise_cfg=dict(lr_mult=dict(g_t=0.1)),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=50),
-    dict(type="CosineAnnealingLR", T_max=2, eta_min=1e-6, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", T_max=1, eta_min=1e-6, convert_to_iter_based=True),
 ]

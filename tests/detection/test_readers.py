@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.runner import Runner
@@ -197,6 +198,9 @@ def test_object_error_is_that_inside_the_boxes():
     assert error(0, 0) == 0
     assert error(8, 56) > 20 * error(448, 512)
     assert error(0, 512, boxes=()) == 0
+    bare = DetDataSample(metainfo=dict(img_shape=(64, 512)))
+    with pytest.raises(ValueError, match="objects needs annotated pictures"):
+        model._machine_losses(x, x, [bare], model.machine_losses)
 
 
 def test_a_folder_of_pictures_trains_without_labels(tmp_path, embedded):
