@@ -24,6 +24,11 @@ SHIPPED = sorted(
 shipped = pytest.mark.parametrize("path", SHIPPED, ids=str)
 
 
+def parts(loader) -> list:
+    """A dataloader's dataset, or those it is put together from."""
+    return loader.dataset.get("datasets", [loader.dataset]) if loader else []
+
+
 @shipped
 def test_it_builds(path):
     cfg = Config.fromfile(tiny.CONFIGS / path)
@@ -37,8 +42,8 @@ def test_it_builds(path):
         return
     assert cfg.default_hooks.checkpoint.max_keep_ckpts >= 2
     for loader in (cfg.train_dataloader, cfg.get("test_dataloader")):
-        steps = [step["type"] for step in loader.dataset.pipeline] if loader else []
-        assert not any("Resize" in step for step in steps)
+        for dataset in parts(loader):
+            assert not any("Resize" in step["type"] for step in dataset.pipeline)
     if model.detector is not None:
         latent = model.task_view == "y_hat"
         assert ("detector" in model.trainable) == latent
@@ -88,21 +93,25 @@ def small(path, embedded, work_dir) -> Config:
         if loader is None:
             continue
         loader.update(num_workers=0, persistent_workers=False)
-        loader.dataset.indices = indices
-        if loader.dataset.type == "PictureFolder":
-            loader.dataset.folders = [str(embedded / f"{split}2017")]
-            continue
-        loader.dataset.update(
-            type="EmbeddedCocoDataset",
-            data_root=str(embedded),
-            num_train=8,
-            num_val=4,
-            ann_file=f"annotations/instances_{split}2017.json",
-            data_prefix=dict(img=f"{split}2017/"),
-        )
-        people = "person" in str(path) or loader.dataset.get("metainfo")
-        if people:
-            loader.dataset.metainfo = dict(classes=("sports ball",))
+        datasets = parts(loader)
+        for i, dataset in enumerate(datasets):
+            share = len(indices) // len(datasets)
+            dataset.indices = indices[i * share : (i + 1) * share]
+            if dataset.type == "PictureFolder":
+                dataset.folders = [str(embedded / f"{split}2017")]
+                continue
+            dataset.update(
+                type="EmbeddedCocoDataset",
+                data_root=str(embedded),
+                num_train=8,
+                num_val=4,
+                filter_cfg=datasets[0].get("filter_cfg"),  # the indices are of these
+                ann_file=f"annotations/instances_{split}2017.json",
+                data_prefix=dict(img=f"{split}2017/"),
+            )
+            people = "person" in str(path) or dataset.get("metainfo")
+            if people:
+                dataset.metainfo = dict(classes=("sports ball",))
     cfg.train_dataloader.batch_size = 2
     cfg.train_cfg.max_epochs = 1
     if cfg.get("val_dataloader"):
