@@ -438,8 +438,9 @@ def _means_seen(model: nn.Module):
         return
 
     def keep(module, args, kwargs):
-        if kwargs.get("means") is not None:
-            means.append(kwargs["means"].detach())
+        mean = kwargs.get("means", args[2] if len(args) > 2 else None)
+        if mean is not None:
+            means.append(mean.detach())
 
     hook = model.gaussian_conditional.register_forward_pre_hook(keep, with_kwargs=True)
     try:

@@ -1,6 +1,6 @@
 # The adapted codec at one of four rates (QUALITY=1 to 4), from mixed.py's: all parts
 # but the detector (person/detector.py) train. The other files here change one thing
-# each.
+# each. D_m compares features inside the people's boxes; labels.py has the paper's.
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/datasets/coco_person.py",

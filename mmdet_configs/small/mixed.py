@@ -1,5 +1,5 @@
 # base.py's codec trained on with mixed quantisation, so that it decodes what it trains
-# on: with noise alone the lower rates lose 1 dB once they round.
+# on: with noise alone the lowest rate loses 1.1 dB once it rounds.
 _base_ = "base.py"
 quality = _base_.quality
 work_dir = f"work_dirs/small_mixed_q{quality}"

@@ -170,6 +170,27 @@ def test_mixed_quantisation_rounds_for_g_s_and_keeps_the_rate(name):
     assert torch.equal(y.grad, torch.ones_like(y))
 
 
+def test_mixed_quantisation_sees_means_that_come_by_position():
+    class Codec(MeanScaleHyperprior):
+        def forward(self, x):
+            y = self.g_a(x)
+            z_hat, _ = self.entropy_bottleneck(self.h_a(y))
+            scales, means = self.h_s(z_hat).chunk(2, 1)
+            y_hat, y_likelihoods = self.gaussian_conditional(y, scales, means + 0.25)
+            x_hat = self.g_s(y_hat)
+            return {"x_hat": x_hat, "likelihoods": {"y": y_likelihoods}}
+
+    class Mine(HumanMachineMixin, Codec):
+        pass
+
+    net = Mine(8, 12).train()
+    nn.init.zeros_(net.h_s[-1].weight)
+    nn.init.zeros_(net.h_s[-1].bias)
+    net.mixed_quantisation = True
+    y_hat = net.code_latent(4 * torch.randn(1, 12, 4, 4))["y_hat"]
+    torch.testing.assert_close(y_hat - 0.25, (y_hat - 0.25).round())
+
+
 def change(net):
     """As an optimizer does, in place."""
     with torch.no_grad():

@@ -158,6 +158,16 @@ def test_two_processes_train_and_test_as_one(trained, tmp_path):
     assert metric(start, "codec/bpp") > 0
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs take MMEngine's wrapper")
+def test_two_processes_on_a_cpu_wait_for_no_unused_parameter(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
+    args = launch.parser("").parse_args(
+        [str(tiny.CONFIGS / "person/detector.py"), "--launcher", "pytorch"]
+    )
+    assert launch.load_config(args).model_wrapper_cfg.find_unused_parameters
+
+
 def test_show_dir_and_out(trained, tmp_path):
     tool(tiny.ROOT / "tools/test.py", trained / "tiny.py", trained / "epoch_2.pth",
          "--work-dir", tmp_path, "--show-dir", tmp_path / "shown", "--out",
