@@ -22,7 +22,7 @@ model = dict(
     detector_checkpoint="work_dirs/person_detector/epoch_12.pth",
     resize=dict(),  # the detector reads native resolution
     lambda_human=lambda_human,
-    lambda_machine=250 * lambda_human,
+    lambda_machine=200 * lambda_human,
     machine_losses=dict(objects=1.0),
     mixed_quantisation=True,
     trainable=("g_a", "g_s", "entropy", "g_t"),
