@@ -196,19 +196,14 @@ class Coder:
         return self.codec.overhead(data) if self.codec is not None else 0
 
 
-CODEC_KEYS = {
-    *("name", "type", "qualities", "checkpoints", "metric", "pretrained"),
-    *("refine", "config"),
-}
+OF_THE_SWEEP = {"name", "qualities", "checkpoints", "trained_for", "sets", "curve"}
+"""Keys of a config's codec that change none of its files."""
+CODEC_KEYS = OF_THE_SWEEP | {"type", "metric", "pretrained", "refine", "config"}
 
 
 def codec_identity(entry: dict, quality: int) -> str:
     """Differs where other files would be coded."""
-    rest = {
-        k: v
-        for k, v in entry.items()
-        if k not in ("name", "qualities", "checkpoints", "trained_for")
-    }
+    rest = {k: v for k, v in entry.items() if k not in OF_THE_SWEEP}
     if entry.get("checkpoints"):
         rest["weights"] = digest(entry["checkpoints"][quality])
     elif entry.get("type") in RELEASED:
@@ -244,7 +239,7 @@ def _built_coder(entry: str, quality: int) -> Coder:
         net = load_checkpoint(entry["checkpoints"][quality])
         return Coder(net.eval(), 0, *refinement)
     if kind in ANCHORS:
-        rest = {k: v for k, v in entry.items() if k not in (*CODEC_KEYS, "trained_for")}
+        rest = {k: v for k, v in entry.items() if k not in CODEC_KEYS}
         return Coder(ANCHORS[kind](quality=quality, **rest))
     metric, pretrained = entry.get("metric", "mse"), entry.get("pretrained", True)
     net = load_model(kind, quality, metric, pretrained=pretrained)
@@ -265,7 +260,7 @@ def check_codec(entry: dict) -> list[int]:
             f"{sorted({*ANCHORS, *cfgs})}, or give checkpoints"
         )
     if kind not in ("hm", "vtm"):
-        check_keys(f"codec {name!r}", entry, CODEC_KEYS | {"trained_for"})
+        check_keys(f"codec {name!r}", entry, CODEC_KEYS)
     steps, config = entry.get("refine"), entry.get("config")
     if steps is not None or config is not None:
         whole = isinstance(steps, int) and steps > 0 and Path(str(config)).is_file()

@@ -59,7 +59,7 @@ def write(
         codec.name: _COLOURS[i % len(_COLOURS)]
         for i, codec in enumerate(sweep.cfg.codecs)
     }
-    charts = []
+    charts, curves = [], [c for c in curves if c.is_curve]
     for name, metric in dict.fromkeys((c.set, m) for c in curves for m in c.metrics):
         own = [c for c in curves if c.set == name and metric in c.metrics]
         level = in_units(metric, [reference.get(name, {}).get(metric, np.nan)])[0]

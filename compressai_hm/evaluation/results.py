@@ -39,6 +39,7 @@ class Measured:
             "mask mAP <detector>".
         resampled: "bpp" and each metric, ``(points, R)``.
         left_out: Pictures that are in no mean of a metric, as a point lacks it.
+        is_curve: Whether the points are a curve; else repetitions.
     """
 
     codec: str
@@ -50,6 +51,7 @@ class Measured:
     metrics: dict[str, list[float]] = field(default_factory=dict)
     resampled: dict[str, list[np.ndarray]] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
+    is_curve: bool = True
 
     @property
     def label(self) -> str:
@@ -103,9 +105,11 @@ def measure(
             if point.codec < 0:
                 reference[name] = {k: v for k, v in metrics.items() if "mAP " in k}
                 continue
-            codec = sweep.cfg.codecs[point.codec].name
-            key = (name, codec, view)
-            measured = curves.setdefault(key, Measured(codec, name, view))
+            codec = sweep.cfg.codecs[point.codec]
+            measured = curves.setdefault(
+                (name, codec.name, view),
+                Measured(codec.name, name, view, is_curve=codec.get("curve", True)),
+            )
             for metric, known in comparable[point.set].known.items():
                 if not known.all():
                     measured.left_out[metric] = int((~known).sum())
@@ -213,7 +217,7 @@ def compare(curves: list[Measured], anchor: str) -> list[dict]:
         (:class:`Figure`).
     """
     rows = []
-    for measured in curves:
+    for measured in filter(lambda c: c.is_curve, curves):
         against = next(
             (c for c in curves if (c.set, c.codec) == (measured.set, anchor)), None
         )
@@ -260,7 +264,10 @@ def differences(curves: list[Measured], pairs: list[dict]) -> list[dict]:
     rows = []
     for pair in pairs:
         for of_set in dict.fromkeys(c.set for c in curves):
-            of, against = (by_name[of_set, pair[key]] for key in ("of", "against"))
+            names = [(of_set, pair[key]) for key in ("of", "against")]
+            if not all(name in by_name for name in names):
+                continue
+            of, against = (by_name[name] for name in names)
             for metric in ("bpp", *of.metrics):
                 mean = [
                     np.mean(in_units(metric, c.metrics.get(metric, c.bpp)))
