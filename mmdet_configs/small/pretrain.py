@@ -30,7 +30,7 @@ train_dataloader = dict(
         ],
     ),
 )
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=60)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=29)
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="HumanMachineOptimWrapperConstructor",
