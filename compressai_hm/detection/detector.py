@@ -7,17 +7,14 @@ losses on the decoded view.
 """
 
 import logging
-from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from mmdet.models.detectors import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
-from mmdet.structures.bbox import get_box_tensor
 from mmengine.dist import is_distributed
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
@@ -35,6 +32,7 @@ from .build import (
     mismatches,
     read_latent,
 )
+from .feature_error import inside_boxes, relative_error
 from .view import DetectorView, for_latent
 
 PARTS = ("g_a", "g_s", "entropy", "g_t", "latent_backbone", "detector")
@@ -478,10 +476,10 @@ class HumanMachineDetector(BaseDetector):
             with torch.no_grad():
                 targets = self.detector.extract_feat(reference)
             if weight := weights.get("features"):
-                losses["loss_features"] = weight * _relative_error(own, targets)
+                losses["loss_features"] = weight * relative_error(own, targets)
             if weight := weights.get("objects"):
-                inside = _inside(data[1], inputs.shape[-2:]).to(inputs)
-                losses["loss_objects"] = weight * _relative_error(own, targets, inside)
+                inside = inside_boxes(data[1], inputs.shape[-2:]).to(inputs)
+                losses["loss_objects"] = weight * relative_error(own, targets, inside)
         elif self._reads_latent:
             data = view, for_latent(samples, view)
         else:
@@ -600,43 +598,3 @@ def _times(factor: float, value, is_loss: bool):
     if isinstance(value, (list, tuple)):
         return [factor * v for v in value]
     return factor * value
-
-
-def _inside(samples: SampleList, size: tuple[int, int]) -> Tensor:
-    """1 in the annotated boxes, 0 elsewhere: ``(N, 1, H, W)``.
-
-    Raises:
-        ValueError: If a picture has no annotations; an empty list is one.
-    """
-    masks = torch.zeros(len(samples), 1, *size)
-    for mask, sample in zip(masks, samples, strict=True):
-        if "bboxes" not in sample.get("gt_instances", {}):
-            raise ValueError(
-                "model.machine_losses.objects needs annotated pictures; these have no "
-                "boxes: use features, or LoadAnnotations"
-            )
-        boxes = get_box_tensor(sample.gt_instances.bboxes)
-        for left, top, right, bottom in boxes.round().long().clamp(min=0).tolist():
-            mask[:, top:bottom, left:right] = 1
-    return masks
-
-
-def _relative_error(
-    own: Sequence[Tensor], targets: Sequence[Tensor], inside: Tensor | None = None
-) -> Tensor:
-    """Mean over the levels: the squared error over the reference's mean square.
-
-    Args:
-        own: Features, ``(N, C, h, w)`` for each level.
-        targets: Those of the uncompressed picture.
-        inside: ``(N, 1, H, W)`` weights at the detector's input. Defaults to 1.
-    """
-    errors = []
-    for a, b in zip(own, targets, strict=True):
-        a, b = a.float(), b.float()
-        error, power = (a - b).square(), b.square()
-        if inside is not None:
-            weight = F.interpolate(inside, b.shape[-2:], mode="area")
-            error, power = error * weight, power * weight
-        errors.append(error.mean() / power.mean().clamp(min=1e-12))
-    return torch.stack(errors).mean()

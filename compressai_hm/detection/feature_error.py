@@ -1,0 +1,49 @@
+"""How far a detector's features are from those of the uncompressed picture."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import get_box_tensor
+from torch import Tensor
+
+
+def inside_boxes(samples: SampleList, size: tuple[int, int]) -> Tensor:
+    """1 in the annotated boxes, 0 elsewhere: ``(N, 1, H, W)``.
+
+    Raises:
+        ValueError: If a picture has no annotations; an empty list is one.
+    """
+    masks = torch.zeros(len(samples), 1, *size)
+    for mask, sample in zip(masks, samples, strict=True):
+        if "bboxes" not in sample.get("gt_instances", {}):
+            raise ValueError(
+                "model.machine_losses.objects needs annotated pictures; these have no "
+                "boxes: use features, or LoadAnnotations"
+            )
+        boxes = get_box_tensor(sample.gt_instances.bboxes)
+        for left, top, right, bottom in boxes.round().long().clamp(min=0).tolist():
+            mask[:, top:bottom, left:right] = 1
+    return masks
+
+
+def relative_error(
+    own: Sequence[Tensor], targets: Sequence[Tensor], inside: Tensor | None = None
+) -> Tensor:
+    """Mean over the levels: the squared error over the reference's mean square.
+
+    Args:
+        own: Features, ``(N, C, h, w)`` for each level.
+        targets: Those of the uncompressed picture.
+        inside: ``(N, 1, H, W)`` weights at the detector's input. Defaults to 1.
+    """
+    errors = []
+    for a, b in zip(own, targets, strict=True):
+        a, b = a.float(), b.float()
+        error, power = (a - b).square(), b.square()
+        if inside is not None:
+            weight = F.interpolate(inside, b.shape[-2:], mode="area")
+            error, power = error * weight, power * weight
+        errors.append(error.mean() / power.mean().clamp(min=1e-12))
+    return torch.stack(errors).mean()
