@@ -23,7 +23,7 @@ from ..codecs.tables import TABLE_BUFFERS
 
 WEIGHTS = Path(__file__).parent / "weights"
 SUMS = "SHA256SUMS"
-RELEASED: tuple[str, ...] = ()
+RELEASED: tuple[str, ...] = ("hm-mbt2018-s",)
 """Zoo names that ``pretrained=True`` knows."""
 
 _SHARED = "gaussian_conditional."
