@@ -413,7 +413,8 @@ def table1(curves: list[Measured], anchor: str, columns: list[list[str]]) -> str
         + " | ".join(f"{s}: {metric}" for s, metric in columns),
         "|---" * (1 + len(columns)),
     ]
-    for codec in dict.fromkeys(c.codec for c in curves if c.codec != anchor):
+    own = dict.fromkeys(c.codec for c in curves if c.is_curve and c.codec != anchor)
+    for codec in own:
         cells = []
         for of_set, metric in columns:
             found = {

@@ -3,10 +3,21 @@
 # read unseen.
 _base_ = ["coco.py", "../_base_/models/person_detector.py"]
 runs = "work_dirs/small_{}/codec.pth"
+classical = {  # around the learned codecs' rates
+    "JPEG": [5, 10, 20, 30, 50],
+    "WebP": [1, 10, 30, 55],
+    "AVIF": [6, 15, 28, 40],
+    "HEVC": [43, 39, 35, 31],
+    "VVC": [43, 39, 35, 31],
+}
 
 anchor = "control"
 codecs = [
-    *[c for c in _base_.codecs if c["name"] in ("JPEG", "WebP", "AVIF", "HEVC", "VVC")],
+    *[
+        {**c, "qualities": classical[c["name"]]}
+        for c in _base_.codecs
+        if c["name"] in classical
+    ],
     dict(
         name="control", checkpoints=[runs.format(f"control_q{q}") for q in (1, 2, 3, 4)]
     ),
