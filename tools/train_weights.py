@@ -52,6 +52,7 @@ def small() -> None:
         train_small("small/base", quality)
     for quality in (1, 2, 3, 4):
         train_small("small/mixed", quality)
+    # Of each process: the config's 4 are meant for one.
     train_small("person/detector", options=("train_dataloader.batch_size=2",))
     for name in ("control", "adapted"):
         for quality in (1, 2, 3, 4):
