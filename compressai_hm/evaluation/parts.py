@@ -196,7 +196,7 @@ class Coder:
         return self.codec.overhead(data) if self.codec is not None else 0
 
 
-OF_THE_SWEEP = {"name", "qualities", "checkpoints", "trained_for", "sets", "curve"}
+OF_THE_SWEEP = {"name", "qualities", "checkpoints", "trained_for", "curve"}
 """Keys of a config's codec that change none of its files."""
 CODEC_KEYS = OF_THE_SWEEP | {"type", "metric", "pretrained", "refine", "config"}
 

@@ -264,10 +264,7 @@ def differences(curves: list[Measured], pairs: list[dict]) -> list[dict]:
     rows = []
     for pair in pairs:
         for of_set in dict.fromkeys(c.set for c in curves):
-            names = [(of_set, pair[key]) for key in ("of", "against")]
-            if not all(name in by_name for name in names):
-                continue
-            of, against = (by_name[name] for name in names)
+            of, against = (by_name[of_set, pair[key]] for key in ("of", "against"))
             for metric in ("bpp", *of.metrics):
                 mean = [
                     np.mean(in_units(metric, c.metrics.get(metric, c.bpp)))

@@ -70,9 +70,8 @@ class Sweep:
     Args:
         cfg: With ``codecs`` (dicts: ``name``; ``type`` of an anchor or a zoo entry with
             ``qualities``, or ``checkpoints``, files of HM codecs; ``trained_for``, a
-            detector's name; ``sets``, names of those to be measured on [all];
-            ``curve=False``, the points are repetitions: no BD figures, no plots),
-            ``sets`` (dicts: ``name``; ``pictures``, a folder, or
+            detector's name; ``curve=False``, the points are repetitions: no BD figures,
+            no plots), ``sets`` (dicts: ``name``; ``pictures``, a folder, or
             ``dataset``, an MMDetection config of COCO's format, with ``detectors``
             (dicts: ``name``, ``config``, ``checkpoint``, and ``classes`` where they are
             not the set's)), ``anchor`` (name of a codec) and, if wanted,
@@ -98,12 +97,6 @@ class Sweep:
             if anchor not in names:
                 raise ValueError(f"anchor {anchor!r} is none of {names}")
         self.qualities = [check_codec(codec) for codec in cfg.codecs]
-        on = {entry.name for entry in cfg.sets}
-        for codec in cfg.codecs:
-            if not set(codec.get("sets", on)) <= on:
-                raise ValueError(
-                    f"codec {codec.name!r}: sets={codec.sets}; there are {sorted(on)}"
-                )
         self.sets = [PictureSet(entry) for entry in cfg.sets]
         for pair in cfg.get("differences", ()):
             for name in (pair["of"], pair["against"]):
@@ -131,9 +124,8 @@ class Sweep:
         return reference + [
             Point(c, quality, s)
             for s in sets
-            for c, codec in enumerate(self.cfg.codecs)
-            if self.cfg.sets[s].name in codec.get("sets", [self.cfg.sets[s].name])
-            for quality in self.qualities[c]
+            for c, qualities in enumerate(self.qualities)
+            for quality in qualities
         ]
 
     def coder(self, point: Point) -> Coder:

@@ -28,11 +28,7 @@ codecs = [
         trained_for="Faster R-CNN",
     ),
     *[
-        dict(
-            name=name,
-            checkpoints=[runs.format(f"{run}_q{q}") for q in (1, 2)],
-            sets=["person", "kodak"],
-        )
+        dict(name=name, checkpoints=[runs.format(f"{run}_q{q}") for q in (1, 2)])
         for name, run in (
             ("labels", "labels"),
             ("features", "features"),
@@ -45,7 +41,6 @@ codecs = [
             checkpoints=[
                 runs.format(run + q) for q in ("_q1", "_q2", "_q1_seed1", "_q2_seed1")
             ],
-            sets=["person"],
             curve=False,  # two rates, two seeds
         )
         for name, run in (("with g_t", "adapted"), ("without g_t", "without_g_t"))
