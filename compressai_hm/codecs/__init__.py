@@ -2,47 +2,36 @@
 
 from .adaptation import AttentionBlock, DynamicAdaptation, ResidualBlock
 from .anchors import ANCHORS, Anchor
+from .checkpoint import checkpoint_of, read_checkpoint
 from .container import Bitstream, decode, encode
-from .entropy import BitstreamError
-from .human_machine import (
-    HM_MODELS,
-    HMCheng2020Anchor,
-    HMCheng2020AnchorCheckerboard,
-    HMCheng2020Attention,
-    HMElic2022,
-    HMJointAutoregressiveHierarchicalPriors,
-    HMMeanScaleHyperprior,
-    HMScaleHyperprior,
-    HumanMachineMixin,
-    picture_bits,
-)
+from .entropy import BitstreamError, Family, Group
+from .human_machine import HumanMachineMixin, picture_bits
 from .latent_backbone import LatentBackbone
+from .models import *  # noqa: F403
+from .models import __all__ as _models
 from .readers import StreamReader, find_reader, load_reader
 from .refinement import refine
 
 __all__ = [
     "ANCHORS",
-    "HM_MODELS",
     "Anchor",
     "AttentionBlock",
     "Bitstream",
     "BitstreamError",
     "DynamicAdaptation",
-    "HMCheng2020Anchor",
-    "HMCheng2020AnchorCheckerboard",
-    "HMCheng2020Attention",
-    "HMElic2022",
-    "HMJointAutoregressiveHierarchicalPriors",
-    "HMMeanScaleHyperprior",
-    "HMScaleHyperprior",
+    "Family",
+    "Group",
     "HumanMachineMixin",
     "LatentBackbone",
     "ResidualBlock",
     "StreamReader",
+    "checkpoint_of",
     "decode",
     "encode",
     "find_reader",
     "load_reader",
     "picture_bits",
+    "read_checkpoint",
     "refine",
+    *_models,
 ]

@@ -30,8 +30,15 @@ import torch
 from compressai.registry import MODELS
 from torch import Tensor
 
+from .checks import check_finite, check_pictures
 from .entropy import BitstreamError, Coded
-from .human_machine import STRIDE, HumanMachineMixin
+from .human_machine import (
+    Y_STRIDE,
+    Z_STRIDE,
+    HumanMachineMixin,
+    registered_name,
+    unwrapped,
+)
 from .readers import StreamReader
 
 MAGIC = b"HMC"
@@ -174,12 +181,14 @@ def encode(
     Raises:
         ValueError: If x is not such a picture, or too large for the format.
     """
+    net = unwrapped(net)
+    check_pictures(x)
     if len(x) != 1:
         raise ValueError(f"a file holds one picture, got {len(x)}")
     if y is None:
         y = net.analyse(x)
     elif y.shape[-2:] != tuple(
-        -(-side // STRIDE) * STRIDE // 16 for side in x.shape[-2:]
+        -(-side // Z_STRIDE) * Z_STRIDE // Y_STRIDE for side in x.shape[-2:]
     ):
         raise ValueError(
             f"y of {tuple(y.shape)} is not of a picture of {tuple(x.shape)}"
@@ -240,13 +249,15 @@ def decode(
         ``features``, the pyramid of a reader that reads y_hat.
 
     Raises:
-        ValueError: If the reader was trained on other streams.
+        ValueError: If the reader was trained on other streams, or the weights give
+            values that are not finite.
         BitstreamError: If the file is damaged, forged, of other weights or too large.
     """
+    net = unwrapped(net)
     stream = Bitstream.read(data)
     height, width = stream.size
     # What is coded is padded: a long thin picture costs many times its pixels.
-    coded = -(-height // STRIDE) * -(-width // STRIDE) * STRIDE**2
+    coded = -(-height // Z_STRIDE) * -(-width // Z_STRIDE) * Z_STRIDE**2
     if height * width > max_pixels or coded > max(max_pixels, 2**22):
         raise BitstreamError(
             f"the file says that the picture has {width}x{height} pixels, more than "
@@ -272,6 +283,7 @@ def decode(
         else:
             g_t = own
     out = net.synthesise(y_hat, stream.size, views, g_t)
+    check_finite(out)
     return {**{key: view.clamp(0, 1) for key, view in out.items()}, **features}
 
 
@@ -288,10 +300,10 @@ def _names() -> dict[int, str]:
 
 
 def _name_of(net: HumanMachineMixin) -> str:
-    for name, model in MODELS.items():
-        if model is type(net):
-            return name
-    raise ValueError(
-        f"{type(net).__name__} has no registered name to write into the file; "
-        'register it with @register_model("hm-...")'
-    )
+    name = registered_name(net)
+    if name is None:
+        raise ValueError(
+            f"{type(net).__name__} has no registered name to write into the file; "
+            'register it with @register_model("hm-...")'
+        )
+    return name

@@ -9,36 +9,25 @@
                                                        └───┘
 """
 
-import contextlib
 from typing import Any
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from compressai.entropy_models import EntropyBottleneck
-from compressai.layers import MaskedConv2d, conv3x3
-from compressai.models import (
-    Cheng2020Anchor,
-    Cheng2020AnchorCheckerboard,
-    Cheng2020Attention,
-    Elic2022Official,
-    JointAutoregressiveHierarchicalPriors,
-    MeanScaleHyperprior,
-    ScaleHyperprior,
-    SimpleVAECompressionModel,
-)
-from compressai.models.utils import deconv
-from compressai.registry import register_model
+from compressai.registry import MODELS
 from torch import Tensor
 
-from .adaptation import DynamicAdaptation, ResidualBlock
-from .checks import check_pictures, check_views
-from .entropy import BitstreamError, Coded
-from .tables import TABLE_BUFFERS, TablesMixin
+from .adaptation import DynamicAdaptation
+from .checks import check_finite, check_pictures, check_views
+from .entropy import BitstreamError, Coded, Family, family_of
+from .tables import TablesMixin
 from .tiles import tiled
 
-STRIDE = 64
-"""Pictures are padded to a multiple of this: 16 for y times 4 for z."""
+Y_STRIDE = 16
+"""Pixels to a position of y, on each side."""
+
+Z_STRIDE = 64
+"""Pixels to a position of z; pictures are padded to a multiple of it."""
 
 
 def picture_bits(
@@ -59,7 +48,7 @@ def picture_bits(
     z_rows, z_cols = likelihoods["z"].shape[-2:]
     bits = []
     for i, (height, width) in enumerate(sizes):
-        rows, cols = -(-height // STRIDE), -(-width // STRIDE)
+        rows, cols = -(-height // Z_STRIDE), -(-width // Z_STRIDE)
         own = (
             p[i, :, : p.shape[-2] // z_rows * rows, : p.shape[-1] // z_cols * cols]
             for p in likelihoods.values()
@@ -70,6 +59,9 @@ def picture_bits(
 
 class HumanMachineMixin(TablesMixin):
     """Turns a CompressAI image codec with ``g_a`` and ``g_s`` into an HM model.
+
+    The codec's latent must be coded in a way known here, that of one of CompressAI's
+    models with a hyperprior, or the class says its own as ``entropy_family``.
 
     Put it before the codec among the bases, and register the class::
 
@@ -82,10 +74,27 @@ class HumanMachineMixin(TablesMixin):
             Defaults to 32.
         g_t_downscale: See :class:`DynamicAdaptation`. Defaults to 1.
         **kwargs: The base's own.
+
+    Raises:
+        TypeError: If it is not known how the codec codes its latent.
     """
+
+    entropy_family: type[Family] | None = None
+    """How the latent is coded, where the base is of no known family."""
+
+    _uses_family = True  # and never the forward of its base
+
+    made_with: tuple[tuple, dict[str, Any]]
+    """Arguments of the constructor, for checkpoints."""
+
+    def __new__(cls, *args, **kwargs):
+        net = super().__new__(cls)
+        net.__dict__["made_with"] = args, kwargs
+        return net
 
     def __init__(self, *args, g_t_width: int = 32, g_t_downscale: int = 1, **kwargs):
         super().__init__(*args, **kwargs)
+        family_of(self)
         self.g_t = (
             DynamicAdaptation(g_t_width, g_t_downscale) if g_t_width else nn.Identity()
         )
@@ -132,11 +141,11 @@ class HumanMachineMixin(TablesMixin):
         """
         check_pictures(x)
         height, width = x.shape[-2:]
-        pad = (0, -width % STRIDE, 0, -height % STRIDE)
+        pad = (0, -width % Z_STRIDE, 0, -height % Z_STRIDE)
         if any(pad):
             x = F.pad(x, pad, mode="replicate")
-        y = self._each(self.g_a, x, 1 / 16)
-        _check_stride("g_a", x, y, 16)
+        y = self._each(self.g_a, x, 1 / Y_STRIDE)
+        _check_stride("g_a", x, y, Y_STRIDE)
         return y
 
     def _each(self, transform: nn.Module, x: Tensor, scale: float = 1) -> Tensor:
@@ -168,40 +177,21 @@ class HumanMachineMixin(TablesMixin):
         """
         y = self._own_precision(y)
         if not self.training:
-            return self.latent_coder().measure(y, self._hyper_analysis(y))
-        tap = _Tap()
-        with (
-            torch.autocast(y.device.type, enabled=False),
-            _replaced(self, g_a=_Constant(y), g_s=tap),
-            _frozen_quantiles(self),
-            _means_seen(self) as means,
-        ):
-            out = super().forward(y)
-        y_hat = tap.seen
-        if self.mixed_quantisation:
-            mean = means[0] if means else 0
-            y_hat = y + (torch.round(y - mean) + mean - y).detach()
-        return {"y_hat": y_hat, "likelihoods": out["likelihoods"]}
+            return self._measure(y)
+        with torch.autocast(y.device.type, enabled=False):
+            return family_of(self).training(y, self.mixed_quantisation)
 
+    @torch.compiler.disable
     @torch.no_grad()
+    def _measure(self, y: Tensor) -> dict[str, Any]:
+        return self.latent_coder().measure(y, self._hyper_analysis(y))
+
     def _hyper_analysis(self, y: Tensor) -> Tensor:
-        """z of y: what the base's own forward gives to its entropy bottleneck."""
-        holder = self
-        if isinstance(self, SimpleVAECompressionModel):
-            holder = self.latent_codec["hyper"]
-        found = []
-        for picture in y.split(1):
-            with (
-                torch.autocast(y.device.type, enabled=False),
-                _replaced(holder, entropy_bottleneck=_Stop()),
-                _replaced(self, g_a=_Constant(picture)),
-            ):
-                try:
-                    super().forward(picture)
-                except _Stopped as e:
-                    found.append(e.args[0])
-        z = torch.cat(found)
-        _check_stride("h_a", y, z, 4)
+        """z of y, in eval mode."""
+        family = family_of(self)
+        with torch.autocast(y.device.type, enabled=False):
+            z = torch.cat([family.hyper_analysis(own) for own in y.split(1)])
+        _check_stride("h_a", y, z, Z_STRIDE // Y_STRIDE)
         return z
 
     def synthesise(
@@ -229,7 +219,7 @@ class HumanMachineMixin(TablesMixin):
         out = {}
         if not views:
             return out
-        x_hat = self._each(self.g_s, y_hat, 16)
+        x_hat = self._each(self.g_s, y_hat, Y_STRIDE)
         if "human" in views:
             out["x_hat"] = x_hat[..., : size[0], : size[1]]
         if "machine" in views:
@@ -285,9 +275,11 @@ class HumanMachineMixin(TablesMixin):
 
         Raises:
             BitstreamError: If a string is damaged, or was coded with other weights.
+            ValueError: If g_s or g_t gives values that are not finite.
         """
         y_hat, _ = self.decode_latent(strings, shape)
         out = self.synthesise(y_hat, shape, views)
+        check_finite(out)
         return {key: view.clamp(0, 1) for key, view in out.items()}
 
     @torch.no_grad()
@@ -307,25 +299,26 @@ class HumanMachineMixin(TablesMixin):
                 "strings must be [[y's bytes per picture], [z's bytes per picture]], "
                 f"got {[len(part) for part in strings]} strings"
             )
-        z_shape = tuple(-(-side // STRIDE) for side in shape)
+        z_shape = tuple(-(-side // Z_STRIDE) for side in shape)
         y_hat, symbols = self.latent_coder().decode(*strings, z_shape)
-        parameter = next(self.parameters())
-        return y_hat.to(parameter.device, parameter.dtype), symbols
+        own = family_of(self).bottleneck.quantiles
+        return y_hat.to(own.device, own.dtype), symbols
 
     def _own_precision(self, y: Tensor) -> Tensor:
         """Undoes autocast; in a model that is half or double throughout, nothing."""
-        return y.to(next(self.parameters()).dtype)
+        return y.to(family_of(self).bottleneck.quantiles.dtype)
 
     def aux_loss(self) -> Tensor:
         """CompressAI's, of the quantiles; in its own precision also under autocast."""
-        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+        device = family_of(self).bottleneck.quantiles.device
+        with torch.autocast(device.type, enabled=False):
             return super().aux_loss()
 
     def load_state_dict(self, state_dict, strict: bool = True):
         """CompressAI's, and a base's checkpoint loads too.
 
-        Where all ``g_t.*`` keys are absent g_t becomes the identity; where all tables
-        are absent they are rebuilt before the first use.
+        Where all ``g_t.*`` keys are absent g_t becomes the identity; tables may be
+        absent, too.
         """
         state_dict = dict(state_dict)
         if not any(key.startswith("g_t.") for key in state_dict):
@@ -333,19 +326,7 @@ class HumanMachineMixin(TablesMixin):
                 self.g_t.reset()
             g_t = self.g_t.state_dict()
             state_dict.update({f"g_t.{key}": value for key, value in g_t.items()})
-        hidden = self._tables_hidden()
-        self._empty_tables(hidden=False)  # CompressAI resizes only empty ones
-        try:
-            for key, value in self.state_dict().items():
-                if key.split(".")[-1] in TABLE_BUFFERS:
-                    state_dict.setdefault(key, value.new_empty(0))
-            return super().load_state_dict(state_dict, strict=strict)
-        except BaseException:
-            self._tables_of = self._kept_of = None
-            raise
-        finally:
-            if hidden:
-                self.hide_tables()
+        return super().load_state_dict(state_dict, strict=strict)
 
     @classmethod
     def from_state_dict(cls, state_dict: dict[str, Tensor], **g_t_options):
@@ -388,199 +369,19 @@ def _check_stride(name: str, x: Tensor, out: Tensor, stride: int) -> None:
         )
 
 
-class _Constant(nn.Module):
-    """Stands in for g_a where y is known."""
-
-    def __init__(self, y: Tensor):
-        super().__init__()
-        self.y = y
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.y
+def registered_name(net: nn.Module) -> str | None:
+    """The name of a model's class in CompressAI's registry, if it has one."""
+    return next((name for name, model in MODELS.items() if model is type(net)), None)
 
 
-class _Stopped(Exception):
-    """Carries what :class:`_Stop` was given."""
-
-
-class _Stop(nn.Module):
-    """Ends the base's forward and hands out its own input."""
-
-    def forward(self, x: Tensor):
-        raise _Stopped(x)
-
-
-class _Tap(nn.Module):
-    """Stands in for g_s and keeps the y_hat it is given."""
-
-    def forward(self, y_hat: Tensor) -> Tensor:
-        self.seen = y_hat
-        return y_hat.new_zeros(1)  # the base clamps in place what g_s returns
-
-
-@contextlib.contextmanager
-def _replaced(model: nn.Module, **parts: nn.Module):
-    """Lets the base's own code run with other parts than the model's."""
-    own = {name: model._modules[name] for name in parts}
-    model._modules.update(parts)
-    try:
-        yield
-    finally:
-        model._modules.update(own)
-
-
-@contextlib.contextmanager
-def _means_seen(model: nn.Module):
-    """The list of the means that come to ``gaussian_conditional``."""
-    means: list[Tensor] = []
-    if not model.mixed_quantisation:
-        yield means
-        return
-
-    def keep(module, args, kwargs):
-        mean = kwargs.get("means", args[2] if len(args) > 2 else None)
-        if mean is not None:
-            means.append(mean.detach())
-
-    hook = model.gaussian_conditional.register_forward_pre_hook(keep, with_kwargs=True)
-    try:
-        yield means
-    finally:
-        hook.remove()
-
-
-@contextlib.contextmanager
-def _frozen_quantiles(model: nn.Module):
-    quantiles = [
-        m.quantiles
-        for m in model.modules()
-        if isinstance(m, EntropyBottleneck) and m.quantiles.requires_grad
-    ]
-    for q in quantiles:
-        q.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for q in quantiles:
-            q.requires_grad_(True)
-
-
-@register_model("hm-bmshj2018-hyperprior")
-class HMScaleHyperprior(HumanMachineMixin, ScaleHyperprior):
-    """Scale hyperprior (Ballé 2018) with g_t."""
-
-
-@register_model("hm-mbt2018-mean")
-class HMMeanScaleHyperprior(HumanMachineMixin, MeanScaleHyperprior):
-    """Mean-scale hyperprior (Minnen 2018) with g_t."""
-
-
-@register_model("hm-mbt2018")
-class HMJointAutoregressiveHierarchicalPriors(
-    HumanMachineMixin, JointAutoregressiveHierarchicalPriors
-):
-    """Autoregressive context model and hyperprior (Minnen 2018) with g_t."""
-
-
-@register_model("hm-mbt2018-s")
-class HMSmallAutoregressive(HumanMachineMixin, JointAutoregressiveHierarchicalPriors):
-    """mbt2018's entropy model with few weights, and ELIC's kind of transforms.
-
-    The latent is as wide as the base's: 96 channels for 16x16x3 values would hold
-    natural pictures to 29 or 30 dB even before anything is quantised, 192 to 35 dB.
-    What is narrow is the entropy model, whose widths follow N, not M. The transforms
-    are bottleneck residual blocks behind a pixel unshuffle, which train in about half
-    the time of GDN's.
-
-    Args:
-        N: Half the channels of the entropy model; those of the transforms are 1.5 N,
-            2 N and M. Even. Defaults to 64.
-        M: Channels of the latent. Even. Defaults to 192.
-        **kwargs: See :class:`HumanMachineMixin`.
-    """
-
-    def __init__(self, N: int = 64, M: int = 192, **kwargs):
-        super().__init__(N=N, M=M, **kwargs)
-        high, middle = N * 3 // 2, N * 2
-        self.g_a = nn.Sequential(
-            nn.PixelUnshuffle(4),
-            conv3x3(48, high),
-            *(ResidualBlock(high) for _ in range(3)),
-            conv3x3(high, middle, stride=2),
-            *(ResidualBlock(middle) for _ in range(3)),
-            conv3x3(middle, M, stride=2),
-            *(ResidualBlock(M) for _ in range(2)),
-        )
-        self.g_s = nn.Sequential(
-            *(ResidualBlock(M) for _ in range(2)),
-            deconv(M, middle, kernel_size=3),
-            *(ResidualBlock(middle) for _ in range(3)),
-            deconv(middle, high, kernel_size=3),
-            *(ResidualBlock(high) for _ in range(3)),
-            conv3x3(high, 48),
-            nn.PixelShuffle(4),
-        )
-        self.h_s = nn.Sequential(
-            deconv(N, N),
-            nn.LeakyReLU(inplace=True),
-            deconv(N, N * 3 // 2),
-            nn.LeakyReLU(inplace=True),
-            conv3x3(N * 3 // 2, N * 2),
-        )
-        self.context_prediction = MaskedConv2d(M, N, kernel_size=5, padding=2)
-        self.entropy_parameters = nn.Sequential(
-            nn.Conv2d(N * 3, N * 4, 1),
-            nn.LeakyReLU(inplace=True),
-            nn.Conv2d(N * 4, N * 4, 1),
-            nn.LeakyReLU(inplace=True),
-            nn.Conv2d(N * 4, M * 2, 1),
-        )
-
-    @classmethod
-    def _base_from_state_dict(cls, state_dict: dict[str, Tensor]):
-        net = cls(*state_dict["h_a.0.weight"].shape[:2], g_t_width=0)
-        net.load_state_dict(state_dict)
-        return net
-
-
-@register_model("hm-cheng2020-anchor")
-class HMCheng2020Anchor(HumanMachineMixin, Cheng2020Anchor):
-    """Cheng 2020 without attention, with g_t: the paper's codec."""
-
-
-@register_model("hm-cheng2020-attn")
-class HMCheng2020Attention(HumanMachineMixin, Cheng2020Attention):
-    """Cheng 2020 with attention, and g_t."""
-
-
-@register_model("hm-cheng2020-anchor-checkerboard")
-class HMCheng2020AnchorCheckerboard(HumanMachineMixin, Cheng2020AnchorCheckerboard):
-    """Cheng 2020 with a checkerboard context model (He 2021), and g_t."""
-
-
-@register_model("hm-elic2022")
-class HMElic2022(HumanMachineMixin, Elic2022Official):
-    """ELIC (He 2022) with g_t."""
-
-    @classmethod
-    def _base_from_state_dict(cls, state_dict: dict[str, Tensor]):
-        # CompressAI's own infers neither M nor the groups.
-        key = "latent_codec.y.latent_codec.y{}.context_prediction.weight"
-        groups = []
-        while key.format(len(groups)) in state_dict:
-            groups.append(state_dict[key.format(len(groups))].size(1))
-        net = cls(state_dict["g_a.0.weight"].size(0), sum(groups), groups)
-        net.load_state_dict(state_dict)
-        return net
-
-
-HM_MODELS = {
-    "hm-bmshj2018-hyperprior": HMScaleHyperprior,
-    "hm-mbt2018-mean": HMMeanScaleHyperprior,
-    "hm-mbt2018": HMJointAutoregressiveHierarchicalPriors,
-    "hm-cheng2020-anchor": HMCheng2020Anchor,
-    "hm-cheng2020-attn": HMCheng2020Attention,
-    "hm-cheng2020-anchor-checkerboard": HMCheng2020AnchorCheckerboard,
-    "hm-elic2022": HMElic2022,
-    "hm-mbt2018-s": HMSmallAutoregressive,
-}
+def unwrapped(net: nn.Module) -> nn.Module:
+    """The model inside ``torch.compile``'s, DataParallel's or an average's wrapper."""
+    while not isinstance(net, HumanMachineMixin):
+        inner = getattr(net, "_orig_mod", None) or getattr(net, "module", None)
+        if not isinstance(inner, nn.Module):
+            raise TypeError(
+                f"net must be an HM model, got {type(net).__module__}."
+                f"{type(net).__qualname__}"
+            )
+        net = inner
+    return net

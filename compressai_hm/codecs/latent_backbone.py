@@ -6,8 +6,7 @@ import torch.nn as nn
 from compressai.layers import conv1x1, conv3x3, subpel_conv3x3
 from torch import Tensor
 
-STRIDE = 16
-"""Pixels of the picture to a position of y_hat, on each side."""
+from .human_machine import Y_STRIDE
 
 
 class _Block(nn.Module):
@@ -79,7 +78,7 @@ class LatentBackbone(nn.Module):
         self.strides = tuple(strides)
 
         def channels(stride: int) -> int:
-            return max(8, width * min(stride, STRIDE) // STRIDE // 8 * 8)
+            return max(8, width * min(stride, Y_STRIDE) // Y_STRIDE // 8 * 8)
 
         self.stem = nn.Sequential(
             conv1x1(in_channels, width), *(_Block(width) for _ in range(depth))
@@ -112,10 +111,10 @@ class LatentBackbone(nn.Module):
         Returns:
             Per level ``(N, C, 16 h / stride, 16 w / stride)``, rounded up.
         """
-        levels = {STRIDE: self.stem(y_hat)}
+        levels = {Y_STRIDE: self.stem(y_hat)}
         for name, step in self.steps.items():
             stride = int(name)
-            before = 2 * stride if stride < STRIDE else stride // 2
+            before = 2 * stride if stride < Y_STRIDE else stride // 2
             levels[stride] = step(levels[before])
         return tuple(
             lateral(levels[s])

@@ -1,26 +1,60 @@
-"""The tables of a model's entropy coder: made from its weights, and kept in step.
+"""Which tables a model codes with, and CompressAI's buffers as mirrors of them.
 
-They are derived state: tables of other weights than the present ones are rebuilt before
-anything is coded. But tables that came with a checkpoint are used as they are for as
-long as its weights are, for its streams were coded with them.
+What is coded is always of the present weights: each call that codes compares them by
+value with those that the coder was made of. CompressAI's buffers (``_quantized_cdf``
+and its like) are written by ``update()`` and by loading, and never read by the coder.
 
-Training frameworks must not see them, as their size changes: there the buffers are
-empty (``hide_tables``), and tables that came with a checkpoint are kept beside them.
+Training frameworks must not see the buffers, as their size changes with the weights:
+there they stay empty (``hide_tables``).
 """
 
-import copy
-import zlib
+import threading
+from collections.abc import Mapping
 
 import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-from compressai.entropy_models.entropy_models import EntropyModel
-from compressai.models.base import get_scale_table
 from torch import Tensor
 
-from .entropy import LatentCoder
+from .entropy import LatentCoder, family_of
+from .entropy.coding_tables import (
+    CodingTables,
+    default_scale_table,
+    digest_of,
+    digest_of_nets,
+    entropy_models,
+    parameters_of,
+    table_buffers,
+)
 
-TABLE_BUFFERS = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
-"""Buffers of CompressAI's entropy models that are derived from the weights."""
+_OTHER_WEIGHTS = "tables in the buffers that are not of the present weights"
+
+
+class _Coding:
+    """What a model codes with. DataParallel's replicas share it, copies do not.
+
+    Args:
+        given: Tables that came with weights, or by ``update()``.
+        scale_tables: Of each conditional Gaussian that has not CompressAI's default.
+        mirrored: Digest of the tables in CompressAI's buffers; None before they were
+            written.
+    """
+
+    def __init__(
+        self,
+        given: CodingTables | None = None,
+        scale_tables: Mapping[str, Tensor] | None = None,
+        mirrored: str | None = None,
+    ):
+        self.given, self.mirrored = given, mirrored
+        self.scale_tables = dict(scale_tables or {})
+        self.loading: dict[str, dict[str, Tensor]] = {}
+        self.made: CodingTables | None = None
+        self.coders: dict[torch.device, LatentCoder] = {}
+        self.coders_of: str | None = None
+        self.lock = threading.RLock()
+
+    def __reduce__(self):
+        return _Coding, (self.given, self.scale_tables, self.mirrored)
 
 
 class TablesMixin:
@@ -28,224 +62,196 @@ class TablesMixin:
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._marks = 0
-        self._tables_of = None
-        self._coder = self._coder_of = None
-        self._kept: dict[str, EntropyModel] | None = None
-        self._kept_of = None
-        self._given_tables: dict[tuple[str, str], Tensor] = {}
+        self._coding = _Coding()
         self.register_load_state_dict_post_hook(_take_loaded_tables)
+        self.register_state_dict_post_hook(_write_present_tables)
 
+    @torch.compiler.disable
     def latent_coder(self) -> LatentCoder:
-        """The exact entropy part of the present weights, made anew if they changed."""
-        if self._coder is None or self._coder_of != self.weights_state():
-            tables = None
-            if self._tables_hidden():
-                tables = self._hidden_tables()
-            else:
-                self.ensure_tables()
-            self._coder = LatentCoder(self, tables)
-            self._coder_of = self.weights_state()
-        return self._coder.to(next(self.parameters()).device)
+        """The exact entropy part of the present weights, made anew if they changed.
 
-    def _hidden_tables(self) -> dict[str, EntropyModel]:
-        if self._kept is None or self._kept_of != self._digest():
-            self._keep(self._fresh_tables())
-        return self._kept
-
-    def _keep(self, tables: dict[str, EntropyModel]) -> None:
-        self._kept, self._kept_of = tables, self._digest()
-        self._coder = None
-
-    def _digest(self) -> int:
-        """Of all that tables are made from, by value."""
-        digest = 0
-        for module in self._entropy_models():
-            for parameter in module.parameters():
-                values = parameter.detach().cpu().double().contiguous()
-                digest = zlib.crc32(values.numpy(), digest)
-        return digest
-
-    def hidden_tables_state(self) -> dict[str, Tensor]:
-        """The hidden tables as ``state_dict()`` would give them."""
-        return {
-            f"{name}.{key}": module._buffers[key]
-            for name, module in self._hidden_tables().items()
-            for key in TABLE_BUFFERS
-            if key in module._buffers
-        }
-
-    def _fresh_tables(self, scale_table=None) -> dict[str, EntropyModel]:
-        """Copies of the entropy models with tables of the present weights.
-
-        Made on the CPU in float32, whatever the model's device and the default dtype:
-        tables of the same weights are the same.
+        Threads share it, and those that meet at its first use make it once.
         """
-        dtype = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float32)
-        try:
-            return {
-                name: _with_tables(copy.deepcopy(module).cpu().float(), scale_table)
-                for name, module in self._named_entropy_models()
-            }
-        finally:
-            torch.set_default_dtype(dtype)
+        family, coding = family_of(self), self._coding
+        scale_tables = self._scale_tables()
+        beside = (*parameters_of(family.bottleneck), *scale_tables.values())
+        digest = digest_of_nets(family.nets(), beside)
+        device = family.bottleneck.quantiles.device
+        with coding.lock:
+            if coding.coders_of != digest:
+                coding.coders, coding.coders_of = {}, digest
+            if device not in coding.coders:
+                tables = self._present_tables()
+                with torch.inference_mode(False), torch.no_grad():
+                    coding.coders[device] = LatentCoder(family, tables, device)
+            return coding.coders[device]
+
+    def _present_tables(self) -> CodingTables:
+        """Given ones if they are of the present weights."""
+        coding, scale_tables = self._coding, self._scale_tables()
+        digest = digest_of(self, scale_tables)
+        with coding.lock:
+            for tables in (coding.given, coding.made):
+                if tables is not None and tables.digest == digest:
+                    return tables
+            coding.made = CodingTables.of(self, scale_tables)
+            return coding.made
+
+    def _scale_tables(self) -> dict[str, Tensor]:
+        """Of each conditional Gaussian: that in use, its own, or the default."""
+        found = {}
+        for name, module in entropy_models(self).items():
+            if isinstance(module, GaussianConditional):
+                own = module.scale_table if module.scale_table.numel() else None
+                own = default_scale_table() if own is None else own
+                found[name] = self._coding.scale_tables.get(name, own)
+        return found
+
+    def tables_state(self) -> dict[str, Tensor]:
+        """The tables of the present weights, as ``state_dict()`` gives them."""
+        return self._present_tables().state()
 
     def update(
         self, scale_table=None, force: bool = False, update_quantiles: bool = False
     ) -> bool:
-        """CompressAI's: rebuilds the tables of the entropy coder, if they are stale."""
-        if not force and self._tables_of == self._digest():
+        """CompressAI's: writes the tables of the present weights into its buffers.
+
+        Coding does not need it; a file of weights that other programs read does.
+
+        Args:
+            scale_table: Scales of the conditional Gaussians' tables.
+            force: Make the tables anew, also where there are those of these weights.
+            update_quantiles: See CompressAI.
+
+        Returns:
+            Whether anything was written.
+        """
+        coding = self._coding
+        own = self._scale_tables()
+        if not force and coding.mirrored == digest_of(self, own):
             return False
         if update_quantiles:
-            for module in self._entropy_models():
+            for module in entropy_models(self).values():
                 if isinstance(module, EntropyBottleneck):
                     module._update_quantiles()
-        self._adopt(self._fresh_tables(scale_table))
+        if scale_table is not None:
+            scales = torch.tensor([float(s) for s in scale_table], dtype=torch.float32)
+            coding.scale_tables = dict.fromkeys(own, scales)
+        if force:
+            coding.given = CodingTables.of(self, self._scale_tables())
+        else:
+            coding.given = self._present_tables()
+        self._given_changed()
         return True
 
-    def ensure_tables(self) -> None:
-        """Rebuilds the tables if they are of other weights."""
-        if self._tables_of != self._digest():
-            self.update(force=True)
-
-    def weights_state(self) -> tuple[int, int]:
-        """Changes where the entropy part may have: its coder is then made anew.
-
-        Not with changes that torch does not count, through ``.data`` or by a fused
-        optimizer: see :meth:`mark_stale`, which ``train()`` and ``eval()`` call.
-        """
-        tables = [
-            module._buffers[key]
-            for module in self._entropy_models()
-            for key in TABLE_BUFFERS
-            if key in module._buffers
-        ]
-        versions = (
-            (id(x), 0 if x.is_inference() else x._version)
-            for x in (*self._entropy_parameters(), *tables)
-        )
-        return self._marks, hash(tuple(versions))
-
-    def mark_stale(self) -> None:
-        """Says that the weights may have changed."""
-        self._marks += 1
-
-    def __getstate__(self):
-        return {**self.__dict__, "_coder": None}
-
-    def _apply(self, *args, **kwargs):
-        super()._apply(*args, **kwargs)
-        self.mark_stale()
-        return self
+    def _given_changed(self) -> None:
+        coding = self._coding
+        coding.coders_of = None
+        if self._tables_hidden():
+            return
+        for name, own in coding.given.buffers.items():
+            module = self.get_submodule(name)
+            for key, value in own.items():
+                device = module._buffers[key].device
+                module._buffers[key] = value.clone().to(device)
+        coding.mirrored = coding.given.digest
 
     def hide_tables(self, hidden: bool = True) -> None:
-        """Whether ``state_dict()`` leaves the tables out, for training frameworks.
+        """Whether CompressAI's buffers stay empty and out of ``state_dict()``.
 
-        Hiding also empties them: EMA and DDP cannot follow buffers that change size.
-        Tables that are fresh are kept beside them, and come back from there.
+        For training frameworks: EMA and DDP cannot follow buffers that change size.
+        After ``hide_tables(False)``, ``update()`` fills them.
         """
-        state = self._digest()
-        if self._tables_of == state:
-            tables = {
-                name: copy.deepcopy(module).cpu()
-                for name, module in self._named_entropy_models()
-            }
-        else:
-            tables = self._kept if self._kept_of == state else None
-        self._empty_tables(hidden)
-        if tables and hidden:
-            self._keep(tables)
-        elif tables:
-            self._adopt(tables)
-
-    def _empty_tables(self, hidden: bool) -> None:
-        for module in self._entropy_models():
-            names = [name for name in TABLE_BUFFERS if name in module._buffers]
+        coding = self._coding
+        coding.scale_tables = {
+            name: scales.detach().cpu().float()
+            for name, scales in self._scale_tables().items()
+        }
+        coding.mirrored = None
+        for module in entropy_models(self).values():
+            names = table_buffers(module)
             for name in names:
                 module._buffers[name] = module._buffers[name].new_empty(0)
             if hidden:
                 module._non_persistent_buffers_set.update(names)
             else:
                 module._non_persistent_buffers_set.difference_update(names)
-        self._tables_of = None
-
-    def _adopt(self, tables: dict[str, EntropyModel]) -> None:
-        for name, module in tables.items():
-            own = self.get_submodule(name)
-            for key in TABLE_BUFFERS:
-                if key in own._buffers:
-                    device = own._buffers[key].device
-                    own._buffers[key] = module._buffers[key].to(device)
-        self._tables_of = self._digest()
-        self._coder = None
 
     def _tables_hidden(self) -> bool:
-        return any(m._non_persistent_buffers_set for m in self._entropy_models())
+        models = entropy_models(self).values()
+        return any(m._non_persistent_buffers_set for m in models)
 
-    def _entropy_parameters(self) -> list[torch.nn.Parameter]:
-        return [
-            p
-            for name, p in self.named_parameters()
-            if not name.startswith(("g_a.", "g_s.", "g_t."))
-        ]
-
-    def _entropy_models(self) -> list[EntropyModel]:
-        return [module for _, module in self._named_entropy_models()]
-
-    def _named_entropy_models(self) -> list[tuple[str, EntropyModel]]:
-        return [(n, m) for n, m in self.named_modules() if isinstance(m, EntropyModel)]
-
-    def train(self, mode: bool = True):
-        self.mark_stale()
-        return super().train(mode)
+    def load_state_dict(self, state_dict, strict: bool = True):
+        """CompressAI's; where tables are absent, those of the weights are used."""
+        state_dict = dict(state_dict)
+        for name, module in entropy_models(self).items():
+            for key in table_buffers(module):  # CompressAI looks for each
+                empty = module._buffers[key].new_empty(0)
+                state_dict.setdefault(f"{name}.{key}", empty)
+        try:
+            return super().load_state_dict(state_dict, strict=strict)
+        except BaseException:
+            self._coding.given, self._coding.mirrored = None, _OTHER_WEIGHTS
+            raise
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         # Called by torch's and by MMEngine's loader alike, before the parts' own.
-        given = {}
-        for name, module in self._named_entropy_models():
-            for key in set(TABLE_BUFFERS) & set(module._buffers):
-                if f"{prefix}{name}.{key}" not in state_dict:
-                    continue
+        loading: dict[str, dict[str, Tensor]] = {}
+        for name, module in entropy_models(self).items():
+            for key in table_buffers(module):
+                at = f"{prefix}{name}.{key}"
+                value = state_dict.pop(at, module._buffers[key].new_empty(0))
+                if value.numel():
+                    loading.setdefault(name, {})[key] = value
+                shape = value.shape
                 if key in module._non_persistent_buffers_set:
-                    given[name, key] = state_dict.pop(f"{prefix}{name}.{key}")
+                    shape = (0,)
                 else:
-                    shape = state_dict[f"{prefix}{name}.{key}"].shape
-                    module._buffers[key] = module._buffers[key].new_empty(shape)
-        self._tables_of = self._kept_of = None  # also if this fails
+                    state_dict[at] = value
+                module._buffers[key] = module._buffers[key].new_empty(shape)
+        coding = self._coding
+        coding.given, coding.coders_of = None, None
+        coding.mirrored = _OTHER_WEIGHTS if loading else None
+        coding.loading = loading
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self.mark_stale()
-        self._given_tables = given
 
 
 def _take_loaded_tables(model: TablesMixin, incompatible_keys) -> None:
     """Tables that came with all of their weights are used as they are."""
-    given, model._given_tables = model._given_tables, {}
-    own = model._named_entropy_models()
-    needed = [f"{n}.{key}" for n, m in own for key, _ in m.named_parameters()]
-    missing = incompatible_keys.missing_keys
-    if any(key.endswith(name) for key in missing for name in needed):
+    coding = model._coding
+    loading, coding.loading = coding.loading, {}
+    own = entropy_models(model)
+    weights = [f"{n}.{key}" for n, m in own.items() for key, _ in m.named_parameters()]
+    for missing in incompatible_keys.missing_keys:
+        if missing.endswith(tuple(weights)):
+            return
+    if any(set(table_buffers(m)) != set(loading.get(n, ())) for n, m in own.items()):
         return
-    if given:
-        tables = {name: copy.deepcopy(module).cpu() for name, module in own}
-        for (name, key), value in given.items():
-            tables[name]._buffers[key] = value.detach().cpu().clone()
-        if all(m._quantized_cdf.numel() for m in tables.values()):
-            model._keep(tables)
-        return
-    lacking = {key.split(".")[-1] for key in missing} & set(TABLE_BUFFERS)
-    if not lacking and all(
-        m._quantized_cdf.numel() and not m._non_persistent_buffers_set for _, m in own
-    ):
-        model._tables_of = model._digest()
+    buffers = {
+        name: {key: _on_cpu(value) for key, value in loading[name].items()}
+        for name in own
+    }
+    coding.scale_tables = {
+        name: kept["scale_table"]
+        for name, kept in buffers.items()
+        if "scale_table" in kept
+    }
+    digest = digest_of(model, model._scale_tables())
+    coding.given = CodingTables(digest, buffers)
+    coding.mirrored = None if model._tables_hidden() else digest
 
 
-def _with_tables(model: EntropyModel, scale_table: Tensor | None) -> EntropyModel:
-    if isinstance(model, GaussianConditional):
-        if scale_table is None:
-            own = model.scale_table
-            scale_table = own if own.numel() else get_scale_table()
-        model.update_scale_table(scale_table, force=True)
-    else:
-        model.update(force=True)
-    return model
+def _on_cpu(value: Tensor) -> Tensor:
+    value = value.detach().cpu().clone()
+    return value.float() if value.is_floating_point() else value
+
+
+def _write_present_tables(model: TablesMixin, state_dict, prefix, metadata) -> None:
+    """A state dict never holds tables of other weights than its own."""
+    coding = model._coding
+    if coding.mirrored in (None, digest_of(model, model._scale_tables())):
+        return
+    for key, value in model.tables_state().items():
+        at = f"{prefix}{key}"
+        if at in state_dict:
+            state_dict[at] = value.to(state_dict[at].device)

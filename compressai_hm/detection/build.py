@@ -147,11 +147,7 @@ def load_detector(
     Raises:
         RuntimeError: If it is of another model.
     """
-    weights, own = load_weights(checkpoint), module.state_dict()
-    weights = {
-        k.removeprefix("module.").removeprefix("detector."): v
-        for k, v in weights.items()
-    }
+    weights, own = load_weights(checkpoint, "detector."), module.state_dict()
     if without:
         kept = {k: v for k, v in own.items() if k.startswith(without)}
         weights = {k: v for k, v in weights.items() if not k.startswith(without)}

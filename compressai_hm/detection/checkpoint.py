@@ -9,6 +9,7 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
+from ..codecs.checkpoint import unwrap, why_unreadable
 from ..codecs.files import write_whole
 from ..zoo.released import WEIGHTS
 
@@ -23,11 +24,13 @@ def load_from_package(filename: str, map_location):
     return torch.load(path, map_location=map_location, weights_only=True)
 
 
-def load_weights(checkpoint: str) -> dict[str, Tensor]:
-    """The state dict in a file, URL or ``compressai_hm://`` name, on the CPU.
+def load_weights(checkpoint: str, part: str = "") -> dict[str, Tensor]:
+    """The weights in a file, URL or ``compressai_hm://`` name, on the CPU.
 
-    Takes what MMEngine and CompressAI write: the weights themselves, or under
-    "state_dict" or "network".
+    Args:
+        checkpoint: Of any kind that :func:`compressai_hm.codecs.checkpoint.unwrap`
+            understands.
+        part: Prefix of those that are asked for, if it is there; it is taken off.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -44,18 +47,18 @@ def load_weights(checkpoint: str) -> dict[str, Tensor]:
             f"into {cache}"
         ) from e
     except Exception as e:  # unpickling rubbish raises almost anything
-        raise RuntimeError(f"cannot load the checkpoint {checkpoint}: {e}") from e
-    for key in ("state_dict", "network"):
-        if key in loaded:
-            return loaded[key]
-    return loaded
+        raise RuntimeError(
+            f"cannot load the checkpoint {checkpoint}: {why_unreadable(e)}"
+        ) from e
+    try:
+        return unwrap(loaded).part(part)
+    except ValueError as e:
+        raise RuntimeError(f"cannot load the checkpoint {checkpoint}: {e}") from None
 
 
 def load_codec_weights(checkpoint: str) -> dict[str, Tensor]:
     """As :func:`load_weights`, for a codec: also from a HumanMachineDetector's."""
-    weights = load_weights(checkpoint)
-    codec = {k[6:]: v for k, v in weights.items() if k.startswith("codec.")}
-    return codec or weights
+    return load_weights(checkpoint, "codec.")
 
 
 @register_backend("atomic_local")

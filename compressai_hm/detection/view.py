@@ -15,8 +15,7 @@ from mmengine.dataset import Compose
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
-from ..codecs.human_machine import STRIDE
-from ..codecs.latent_backbone import STRIDE as LATENT_STRIDE
+from ..codecs.human_machine import Y_STRIDE, Z_STRIDE
 
 _KEYS = {"scale", "keep_ratio", "pad_to_square", "pad_val", "size_divisor"}
 
@@ -208,10 +207,10 @@ def for_latent(samples: SampleList, y_hat: Tensor, training: bool = True) -> Sam
     Returns:
         Copies with ``pad_shape`` (each picture's own) and ``batch_input_shape``.
     """
-    batch = (LATENT_STRIDE * y_hat.shape[-2], LATENT_STRIDE * y_hat.shape[-1])
+    batch = (Y_STRIDE * y_hat.shape[-2], Y_STRIDE * y_hat.shape[-1])
     samples = [sample.clone() for sample in samples]
     for sample in samples:
-        own = tuple(-(-side // STRIDE) * STRIDE for side in sample.img_shape[:2])
+        own = tuple(-(-side // Z_STRIDE) * Z_STRIDE for side in sample.img_shape[:2])
         sample.set_metainfo(
             {"scale_factor": (1.0, 1.0), "pad_shape": own, "batch_input_shape": batch}
         )

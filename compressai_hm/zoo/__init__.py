@@ -4,6 +4,7 @@ Importing this module puts each into ``compressai.zoo.image_models``,
 ``compressai.zoo.models`` and ``compressai.zoo.image.model_architectures``.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from urllib.error import URLError
@@ -11,24 +12,16 @@ from urllib.error import URLError
 import compressai.zoo
 import torch
 from compressai.registry import MODELS
-from compressai.zoo.image import cfgs as _base_cfgs
 from compressai.zoo.image import model_architectures, model_urls
 from torch import nn
 
-from ..codecs import HM_MODELS, HumanMachineMixin
+from ..codecs import ENTRIES, HM_MODELS, HumanMachineMixin, read_checkpoint
 from .released import load_released
 
-_CHENG2020 = _base_cfgs["cheng2020-anchor"]
-
 cfgs: dict[str, dict[int, tuple[int, ...]]] = {
-    **{f"hm-{base}": c for base, c in _base_cfgs.items() if f"hm-{base}" in HM_MODELS},
-    "hm-cheng2020-anchor-checkerboard": _CHENG2020,
-    "hm-elic2022": {quality: (192, 320) for quality in range(1, 9)},
-    "hm-mbt2018-s": {quality: (64, 192) for quality in range(1, 5)},
+    name: dict(entry.channels) for name, entry in ENTRIES.items()
 }
 """Channels (N, M) or (N,) of every entry and quality: those of the base."""
-
-_G_T = {"hm-mbt2018-s": dict(g_t_width=32, g_t_downscale=4)}
 
 
 def load_model(
@@ -55,12 +48,13 @@ def load_model(
         ValueError: For a name, quality, metric or ``pretrained`` that does not exist.
         RuntimeError: If there are no such weights, or they cannot be downloaded.
     """
-    if name not in cfgs:
-        raise ValueError(f"unknown zoo name {name!r}; there are {sorted(cfgs)}")
-    if quality not in cfgs[name]:
+    entry = ENTRIES.get(name)
+    if entry is None:
+        raise ValueError(f"unknown zoo name {name!r}; there are {sorted(ENTRIES)}")
+    if quality not in entry.channels:
         raise ValueError(
-            f"{name} has no quality {quality!r}; there are {min(cfgs[name])} to "
-            f"{max(cfgs[name])}"
+            f"{name} has no quality {quality!r}; there are {min(entry.channels)} to "
+            f"{max(entry.channels)}"
         )
     if metric not in ("mse", "ms-ssim"):
         raise ValueError(f"metric must be 'mse' or 'ms-ssim', got {metric!r}")
@@ -68,7 +62,7 @@ def load_model(
         raise ValueError(
             f"pretrained must be False, True or 'base', got {pretrained!r}"
         )
-    net = HM_MODELS[name](*cfgs[name][quality], **{**_G_T.get(name, {}), **kwargs})
+    net = entry.model(*entry.channels[quality], **{**entry.g_t, **kwargs})
     if pretrained is True:
         if metric != "mse":
             raise RuntimeError(f"no HM weights of {name} are released for {metric}")
@@ -83,37 +77,61 @@ def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
     """An HM model from a file.
 
     Args:
-        path: What CompressAI's training or ``ExportCodecHook`` wrote.
-        name: Its registered name; left out, the weights tell which of the zoo's it is.
+        path: What ``ExportCodecHook``, CompressAI's training or a training loop of
+            one's own wrote.
+        name: Its registered name; left out, the file says it, or the weights tell
+            which of the zoo's it is.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no HM model, or another than ``name``.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: there is no such checkpoint")
     if name and not _is_hm(name):
         raise ValueError(f"{name!r} is no HM model; there are {sorted(HM_MODELS)}")
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        for key in ("state_dict", "network"):
-            weights = weights.get(key, weights)
-        codec = {k[6:]: v for k, v in weights.items() if k.startswith("codec.")}
-        weights = compressai.zoo.load_state_dict(codec or weights)
-    except Exception as e:  # unpickling rubbish raises almost anything
+    found = read_checkpoint(path)
+    asked, name = name, name or found.architecture
+    if name and not _is_hm(name):
         raise ValueError(
-            f"{path}: not a CompressAI checkpoint ({str(e).splitlines()[0]}); of an "
-            "MMEngine run take the codec.pth.tar in its work folder"
-        ) from e
+            f"{path}: it is of {name!r}, which is not registered here; import the "
+            "module that registers it first"
+        )
+    weights = compressai.zoo.load_state_dict(found.part("codec."))
+    reasons = {}
     for candidate in [name] if name else HM_MODELS:
+        own = found.options if candidate == found.architecture and not asked else {}
         try:
-            return MODELS[candidate].from_state_dict(weights)
-        except (RuntimeError, KeyError, IndexError) as e:
-            reason = e
+            return _built(candidate, weights, own)
+        except (RuntimeError, KeyError, IndexError, TypeError, AssertionError) as e:
+            reasons[candidate] = e
+    nearest = min(reasons, key=lambda own: _complaints(reasons[own]))
+    what = name or "any of the HM models"
+    near = "" if name else f"nearest is {nearest}, "
     raise ValueError(
-        f"{path}: not the weights of {name or 'any of the HM models'}"
-        + (f" ({reason})" if name else "")
-    )
+        f"{path}: not the weights of {what} ({near}{_sentence(reasons[nearest])})"
+    ) from reasons[nearest]
+
+
+def _built(name: str, weights: dict, options: Mapping) -> nn.Module:
+    """A model of the weights, made with the options if there are any."""
+    if not options:
+        return MODELS[name].from_state_dict(weights)
+    net = MODELS[name](*options.get("args", ()), **options.get("kwargs", {}))
+    net.load_state_dict(weights)
+    return net
+
+
+def _complaints(error: Exception) -> int:
+    """How much does not fit, from torch's list of keys."""
+    if not isinstance(error, RuntimeError):
+        return 10**6
+    return str(error).count('"') + 2 * str(error).count("size mismatch")
+
+
+def _sentence(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines()]
+    if isinstance(error, KeyError):
+        return f"there is no {error}"
+    return " ".join(lines[1:] or lines)[:300] or type(error).__name__
 
 
 def _is_hm(name: str) -> bool:

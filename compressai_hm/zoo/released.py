@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..codecs.entropy.coding_tables import is_table
 from ..codecs.files import write_whole
-from ..codecs.tables import TABLE_BUFFERS
+from ..codecs.models import ENTRIES
 
 WEIGHTS = Path(__file__).parent / "weights"
 SUMS = "SHA256SUMS"
-RELEASED: tuple[str, ...] = ("hm-mbt2018-s",)
+RELEASED: tuple[str, ...] = tuple(n for n, entry in ENTRIES.items() if entry.released)
 """Zoo names that ``pretrained=True`` knows."""
 
 _SHARED = "gaussian_conditional."
@@ -68,7 +69,7 @@ def rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights in half precision; not the bounds, for a likelihood's 1e-9 would be 0."""
     return {
         key: value.half()
-        if value.is_floating_point() and "bound" not in key and not _is_table(key)
+        if value.is_floating_point() and "bound" not in key and not is_table(key)
         else value
         for key, value in weights.items()
     }
@@ -76,11 +77,11 @@ def rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def rounded_codec(net: nn.Module) -> dict[str, Tensor]:
     """A codec's weights in half precision, with the tables that they give."""
-    weights = {k: v for k, v in net.state_dict().items() if not _is_table(k)}
+    weights = {k: v for k, v in net.state_dict().items() if not is_table(k)}
     weights = rounded(weights)
     net = type(net).from_state_dict({**net.state_dict(), **weights})
     net.update(force=True)
-    tables = {k: v for k, v in net.state_dict().items() if _is_table(k)}
+    tables = {k: v for k, v in net.state_dict().items() if is_table(k)}
     return {**weights, **tables}
 
 
@@ -89,7 +90,7 @@ def write_released(name: str, models: dict[int, nn.Module]) -> None:
     shared: dict[str, Tensor] = {}
     for quality, net in models.items():
         weights = rounded_codec(net)
-        own = {k: v for k, v in weights.items() if _is_table(k) and _SHARED in k}
+        own = {k: v for k, v in weights.items() if is_table(k) and _SHARED in k}
         if shared and any(not torch.equal(own[k], shared[k]) for k in own):
             raise ValueError(f"quality {quality} has other Gaussian tables")
         shared = own
@@ -120,7 +121,3 @@ def save(weights: dict[str, Tensor], path: Path) -> None:
         torch.save(weights, f)
         write_whole(f.getvalue(), path)
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
-
-
-def _is_table(key: str) -> bool:
-    return key.split(".")[-1] in TABLE_BUFFERS

@@ -17,7 +17,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type="ReseedHook"),
-    dict(type="RefreshTablesHook"),
+    dict(type="SaveTablesHook"),
     dict(type="ExportCodecHook"),
     dict(type="DrawViewsHook"),
 ]

@@ -4,8 +4,13 @@ import zlib
 import pytest
 import torch
 
-from compressai_hm.codecs import Bitstream, BitstreamError, decode, encode
-from compressai_hm.codecs.human_machine import HMMeanScaleHyperprior
+from compressai_hm.codecs import (
+    Bitstream,
+    BitstreamError,
+    HMMeanScaleHyperprior,
+    decode,
+    encode,
+)
 
 from .families import busy, families
 

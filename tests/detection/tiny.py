@@ -17,6 +17,7 @@ from torch import nn
 
 import compressai_hm.detection  # noqa: F401
 from compressai_hm.codecs import HumanMachineMixin
+from compressai_hm.codecs.entropy.families import MeanScaleFamily
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "mmdet_configs"
@@ -26,6 +27,8 @@ CODEC = dict(type="hm-mbt2018-mean", N=8, M=12, g_t_width=4, g_t_downscale=2)
 @register_model("hm-test-lossless")
 class Lossless(HumanMachineMixin, CompressionModel):
     """Its bitstream is the picture."""
+
+    entropy_family = MeanScaleFamily  # which it never asks
 
     def __init__(self):
         super().__init__(g_t_width=0)

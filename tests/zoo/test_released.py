@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from compressai.zoo import image_models
 
-from compressai_hm.codecs import Bitstream, decode, encode
+from compressai_hm.codecs import ENTRIES, Bitstream, decode, encode
 from compressai_hm.detection.build import build_codec
 from compressai_hm.detection.synthetic import draw
 from compressai_hm.zoo import cfgs, released
@@ -90,7 +91,8 @@ def test_what_is_released_is_loaded(tmp_path, monkeypatch):
     name = "hm-mbt2018-s"
     monkeypatch.setattr(released, "WEIGHTS", tmp_path)
     monkeypatch.setattr(released, "RELEASED", (name,))
-    monkeypatch.setitem(cfgs, name, {1: (16, 24), 2: (16, 24)})
+    tiny = replace(ENTRIES[name], channels={1: (16, 24), 2: (16, 24)})
+    monkeypatch.setitem(ENTRIES, name, tiny)
     models = {q: busy(name, g_t_width=32, g_t_downscale=4) for q in (1, 2)}
     released.write_released(name, models)
     for quality, net in models.items():

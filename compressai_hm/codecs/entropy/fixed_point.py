@@ -38,6 +38,11 @@ def to_fixed(x: Tensor) -> Tensor:
     return x.double().mul(2**FRACTION).round_().clamp_(-LIMIT, LIMIT)
 
 
+def literal_list(parts: Iterable) -> str:
+    """For fingerprints, written out so that renaming code changes none."""
+    return f"[{', '.join(part.literal() for part in parts)}]"
+
+
 class FixedConv:
     """A convolution of stride 1, as im2col and one matrix product.
 
@@ -70,8 +75,9 @@ class FixedConv:
         # (C_out, taps C_in): the faster layout for few rows.
         self.weight, self.bias, self.shift = w.t().contiguous(), b, shift
 
-    def signature(self) -> tuple:
-        return "conv", self.taps, self.shift
+    def literal(self) -> str:
+        taps = ", ".join(f"({dy}, {dx})" for dy, dx in self.taps)
+        return f"('conv', [{taps}], {self.shift})"
 
     def rows(self, x: Tensor) -> Tensor:
         """``(..., taps * C_in)`` to ``(..., C_out)``."""
@@ -104,8 +110,8 @@ class FixedUpsample:
         self.phases, self.stride = phases, stride
         self.reach = max(p.reach for p in phases)
 
-    def signature(self) -> tuple:
-        return "upsample", self.stride, [p.signature() for p in self.phases]
+    def literal(self) -> str:
+        return f"('upsample', {self.stride}, {literal_list(self.phases)})"
 
     def __call__(self, x: Tensor) -> Tensor:
         n, height, width, _ = x.shape
@@ -124,8 +130,8 @@ class FixedPixelShuffle:
     def __init__(self, stride: int):
         self.stride = stride
 
-    def signature(self) -> tuple:
-        return "shuffle", self.stride
+    def literal(self) -> str:
+        return f"('shuffle', {self.stride})"
 
     def __call__(self, x: Tensor) -> Tensor:
         n, height, width, _ = x.shape
@@ -142,8 +148,8 @@ class FixedLeakyReLU:
     def __init__(self, slope: float):
         self.slope = round(slope * 2**SLOPE_SHIFT)
 
-    def signature(self) -> tuple:
-        return "leaky", self.slope
+    def literal(self) -> str:
+        return f"('leaky', {self.slope})"
 
     def __call__(self, x: Tensor) -> Tensor:
         if not self.slope:
@@ -188,9 +194,9 @@ class FixedNet:
             elif isinstance(layer, FixedConv):
                 yield layer
 
-    def signature(self) -> list:
-        """All of the layers but their weights."""
-        return [layer.signature() for layer in self.layers]
+    def literal(self) -> str:
+        """All but the weights; fingerprints hold it, so it is frozen."""
+        return literal_list(self.layers)
 
 
 def _flat(modules: Iterable[nn.Module]) -> Iterable[nn.Module]:

@@ -13,104 +13,112 @@ come from. So all three find the same y_hat, and bits that agree.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn as nn
-from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-from compressai.latent_codecs import (
-    ChannelGroupsLatentCodec,
-    CheckerboardLatentCodec,
-    GaussianConditionalLatentCodec,
-    HyperpriorLatentCodec,
-)
 from torch import Tensor
 
 from . import order
-from .fixed_point import FRACTION, LIMIT, FixedConv, FixedNet, to_fixed
+from .coding_tables import CodingTables
+from .families import Family, Group
+from .fixed_point import (
+    FRACTION,
+    LIMIT,
+    FixedConv,
+    FixedNet,
+    literal_list,
+    to_fixed,
+)
 from .rans import LOWEST, Decoder, Encoder, Tables, numpy
 
 _Z_BAND = 1024
 """h_s goes in bands of rows of at most about this many positions of z."""
 
-Exchange = Callable[[Tensor, "Group", Tensor, Tensor], Tensor]
+Exchange = Callable[[Tensor, "_FixedGroup", Tensor, Tensor], Tensor]
 
 
-@dataclass
-class Group:
-    """Channels of y that are coded together.
+class _FixedGroup:
+    """A :class:`Group` in integers."""
 
-    Args:
-        channels: Which.
-        steps: Their order.
-        parameters: From the parts to scale and mean.
-        parts: Its inputs: "hyper", "channels" (of the groups before), "spatial".
-        tables: Of the conditional Gaussian.
-        thresholds: The scales of the tables but the last, fixed point.
-        means_first: Whether the means precede the scales; None without means.
-        spatial: The convolution over what is decoded of these channels.
-        across: The network over the groups before.
-    """
+    def __init__(self, group: Group, buffers: Mapping[str, Tensor]):
+        self.channels, self.parts = group.channels, group.parts
+        self.order, self.steps = group.order, order.ORDERS[group.order]
+        self.means_first = group.means_first
+        self.across = FixedNet(group.across) if group.across else None
+        self.spatial = None
+        if group.spatial is not None:
+            self.spatial = _spatial(group.spatial, causal=group.order == "wavefront")
+        self.parameters = FixedNet(*group.parameters)
+        self.tables = Tables(buffers)
+        # CompressAI's rule: the smallest scale of the table that is not below.
+        scales = buffers["scale_table"][:-1].double()
+        self.thresholds = (scales * 2**FRACTION).floor()
 
-    channels: slice
-    steps: Callable[[int, int], order.Steps]
-    parameters: FixedNet
-    parts: tuple[str, ...]
-    tables: Tables
-    thresholds: Tensor
-    means_first: bool | None = False
-    spatial: FixedNet | None = None
-    across: FixedNet | None = None
+    def literal(self) -> str:
+        """All but weights and tables; fingerprints hold it, so it is frozen."""
+        own, parts = self.channels, ", ".join(f"'{part}'" for part in self.parts)
+        if len(self.parts) == 1:
+            parts += ","
+        return (
+            f"((slice({own.start}, {own.stop}, None), ({parts}), {self.means_first}), "
+            f"'{self.order}')"
+        )
 
 
 class LatentCoder:
     """Codes y and z of a model, exactly.
 
-    Made from the present weights and tables; make another when they change.
+    A value: made of weights and tables, and never changed, so that threads share it.
 
     Args:
-        model: A CompressAI model with a hyperprior.
-        tables: Entropy models that stand in for the model's, by module name.
+        family: The model's.
+        tables: Of the model's entropy models.
+        device: Where it computes; a device without float64 is replaced by the CPU.
 
     Raises:
         TypeError: If the entropy part has a structure unknown here.
         ValueError: If its weights or tables are broken.
     """
 
-    def __init__(self, model: nn.Module, tables: dict[str, nn.Module] | None = None):
-        names = {id(module): name for name, module in model.named_modules()}
-        tables = tables or {}
-        bottleneck, h_s, self.groups = _structure(
-            model, lambda module: tables.get(names[id(module)], module)
-        )
-        self.z_tables = Tables(bottleneck)
-        self.medians = to_fixed(bottleneck.quantiles.detach()[:, 0, 1].cpu())
+    def __init__(
+        self,
+        family: Family,
+        tables: CodingTables,
+        device: torch.device | str = "cpu",
+    ):
+        names = {id(module): n for n, module in family.model.named_modules()}
+
+        def buffers(module: nn.Module) -> Mapping[str, Tensor]:
+            return tables.buffers[names[id(module)]]
+
+        bottleneck = family.bottleneck
+        self.groups = [_FixedGroup(g, buffers(g.gaussian)) for g in family.groups()]
+        self.z_tables = Tables(buffers(bottleneck))
+        self.medians = to_fixed(bottleneck._get_medians().detach()[:, 0, 0].cpu())
         if len(self.medians) < 4:
             raise ValueError(
                 f"z must have at least 4 channels, not {len(self.medians)}"
             )
-        self.h_s = FixedNet(h_s)
+        self.h_s = FixedNet(family.h_s)
+        self._fingerprint = self._digest()[:4]
         self.device = torch.device("cpu")
-        self._fingerprint: bytes | None = None
+        self._to(torch.device(device))
 
-    def to(self, device: torch.device | str) -> "LatentCoder":
-        """Moves the integers; a device without float64 is replaced by the CPU."""
-        device = torch.device(device)
+    def _to(self, device: torch.device) -> None:
         try:
             torch.zeros(1, dtype=torch.float64, device=device)
         except (TypeError, RuntimeError):
-            device = torch.device("cpu")
-        if device != self.device:
-            for conv in self._convs():
-                conv.weight, conv.bias = conv.weight.to(device), conv.bias.to(device)
-            for group in self.groups:
-                group.thresholds = group.thresholds.to(device)
-            self.medians = self.medians.to(device)
-            self.device = device
-        return self
+            return
+        for conv in self._convs():
+            conv.weight, conv.bias = conv.weight.to(device), conv.bias.to(device)
+        for group in self.groups:
+            group.thresholds = group.thresholds.to(device)
+        self.medians = self.medians.to(device)
+        self.device = device
 
     def _nets(self) -> Iterator[FixedNet]:
         yield self.h_s
@@ -123,23 +131,21 @@ class LatentCoder:
 
     def fingerprint(self) -> bytes:
         """4 bytes that differ where a stream would decode differently."""
-        if self._fingerprint is None:
-            self._fingerprint = self._digest()[:4]
         return self._fingerprint
 
     def _digest(self) -> bytes:
         digest = hashlib.sha256()
         for conv in self._convs():
-            digest.update(conv.weight.cpu().int().numpy().tobytes())
-            digest.update(conv.bias.cpu().long().numpy().tobytes())
-        digest.update(repr([net.signature() for net in self._nets()]).encode())
-        digest.update(self.medians.cpu().long().numpy().tobytes())
+            digest.update(conv.weight.int().numpy().tobytes())
+            digest.update(conv.bias.long().numpy().tobytes())
+        digest.update(literal_list(self._nets()).encode())
+        digest.update(self.medians.long().numpy().tobytes())
         for group in self.groups:
-            structure = group.channels, group.parts, group.means_first
-            digest.update(repr((structure, group.steps.__name__)).encode())
-            digest.update(group.thresholds.cpu().long().numpy().tobytes())
+            digest.update(group.literal().encode())
+            digest.update(group.thresholds.long().numpy().tobytes())
         for tables in (self.z_tables, *(group.tables for group in self.groups)):
-            digest.update(repr(tables.rows.tolist()).encode())
+            rows = (f"[{', '.join(map(str, row))}]" for row in tables.rows)
+            digest.update(f"[{', '.join(rows)}]".encode())
             digest.update(tables.offsets.tobytes())
         return digest.digest()
 
@@ -164,7 +170,9 @@ class LatentCoder:
         target = self._target(y)
         y_encoders = [Encoder(self.groups[0].tables) for _ in q_z]
 
-        def exchange(at: Tensor, group: Group, index: Tensor, mean: Tensor) -> Tensor:
+        def exchange(
+            at: Tensor, group: _FixedGroup, index: Tensor, mean: Tensor
+        ) -> Tensor:
             q = _nearest(target[:, at, group.channels], mean)
             for i, encoder in enumerate(y_encoders):
                 values = numpy(q[i])
@@ -217,7 +225,9 @@ class LatentCoder:
             for string in y_strings
         ]
 
-        def exchange(at: Tensor, group: Group, index: Tensor, mean: Tensor) -> Tensor:
+        def exchange(
+            at: Tensor, group: _FixedGroup, index: Tensor, mean: Tensor
+        ) -> Tensor:
             q = np.empty(index.shape)
             for i, decoder in enumerate(decoders):
                 decoder.tables = group.tables
@@ -249,7 +259,9 @@ class LatentCoder:
         target = self._target(y)
         p_y = torch.empty(target.shape, dtype=torch.float64)
 
-        def exchange(at: Tensor, group: Group, index: Tensor, mean: Tensor) -> Tensor:
+        def exchange(
+            at: Tensor, group: _FixedGroup, index: Tensor, mean: Tensor
+        ) -> Tensor:
             q = _nearest(target[:, at, group.channels], mean)
             p = _likelihood(group.tables, numpy(q), numpy(index))
             p_y[:, at.cpu(), group.channels] = torch.from_numpy(p).view(q.shape)
@@ -374,7 +386,7 @@ def _lazy_zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def _context(
-    y_hat: Tensor, flat: Tensor, pitch: int, group: Group, zero: bool
+    y_hat: Tensor, flat: Tensor, pitch: int, group: _FixedGroup, zero: bool
 ) -> Tensor:
     (conv,), n = group.spatial.layers, len(y_hat)
     if zero:
@@ -402,85 +414,6 @@ def _likelihood(tables: Tables, values: np.ndarray, index: np.ndarray) -> np.nda
     return tables.probability[index, tables.symbols(values, index)]
 
 
-def _structure(
-    model: nn.Module, own: Callable[[nn.Module], nn.Module]
-) -> tuple[EntropyBottleneck, nn.Module, list[Group]]:
-    """The bottleneck, h_s and the groups of y, for the seven families."""
-    if isinstance(getattr(model, "latent_codec", None), HyperpriorLatentCodec):
-        hyper, y = model.latent_codec["hyper"], model.latent_codec["y"]
-        groups = list(_latent_codec_groups(y, own))
-        return own(hyper.entropy_bottleneck), hyper.h_s, groups
-    if not all(
-        hasattr(model, x) for x in ("entropy_bottleneck", "gaussian_conditional", "h_s")
-    ):
-        raise TypeError(
-            f"{type(model).__name__} has an entropy part of unknown structure: neither "
-            "entropy_bottleneck, gaussian_conditional and h_s, nor a "
-            "HyperpriorLatentCodec as latent_codec"
-        )
-    gaussian = own(model.gaussian_conditional)
-    context = getattr(model, "context_prediction", None)
-    if context is not None:
-        context = _spatial(context, causal=True)
-    parameters = getattr(model, "entropy_parameters", nn.Identity())
-    h_s = FixedNet(model.h_s)
-    widths = [len(conv.bias) for conv in h_s.convs()]
-    has_means = context is not None or widths[-1] == 2 * model.M
-    group = Group(
-        slice(0, model.M),
-        order.wavefront if context is not None else order.raster,
-        FixedNet(parameters),
-        ("hyper", "spatial") if context is not None else ("hyper",),
-        Tables(gaussian),
-        _thresholds(gaussian),
-        means_first=False if has_means else None,
-        spatial=context,
-    )
-    return own(model.entropy_bottleneck), model.h_s, [group]
-
-
-def _latent_codec_groups(y: nn.Module, own, first: int = 0) -> Iterator[Group]:
-    if isinstance(y, ChannelGroupsLatentCodec):
-        for k, count in enumerate(y.groups):
-            (group,) = _latent_codec_groups(y.latent_codec[f"y{k}"], own, first)
-            if k:
-                group.across = FixedNet(y.channel_context[f"y{k}"])
-                i = group.parts.index("hyper")
-                group.parts = (*group.parts[:i], "channels", *group.parts[i:])
-            first += count
-            yield group
-        return
-    if isinstance(y, CheckerboardLatentCodec) and y.anchor_parity == "even":
-        inner, spatial = y.latent_codec["y"], _spatial(y.context_prediction)
-        channels, parameters = y.context_prediction.in_channels, y.entropy_parameters
-        steps, parts = order.checkerboard, ("spatial", "hyper")
-    else:
-        raise TypeError(
-            f"no exact coding is known for a {type(y).__name__} inside a "
-            "HyperpriorLatentCodec; there is for ChannelGroupsLatentCodec and "
-            "CheckerboardLatentCodec"
-        )
-    if not isinstance(inner, GaussianConditionalLatentCodec) or set(inner.chunks) != {
-        "scales",
-        "means",
-    }:
-        raise TypeError(
-            "no exact coding is known for latents that are not conditionally Gaussian "
-            f"with scales and means: {inner}"
-        )
-    gaussian = own(inner.gaussian_conditional)
-    yield Group(
-        slice(first, first + channels),
-        steps,
-        FixedNet(parameters, inner.entropy_parameters),
-        parts,
-        Tables(gaussian),
-        _thresholds(gaussian),
-        means_first=inner.chunks[0] == "means",
-        spatial=spatial,
-    )
-
-
 def _spatial(context: nn.Module, causal: bool = False) -> FixedNet:
     """The context's net, if the orders here suit it."""
     net = FixedNet(context)
@@ -495,8 +428,3 @@ def _spatial(context: nn.Module, causal: bool = False) -> FixedNet:
             "MaskedConv2d and CheckerboardMaskedConv2d of at most 5x5"
         )
     return net
-
-
-def _thresholds(gaussian: GaussianConditional) -> Tensor:
-    """CompressAI's rule: the smallest scale of the table that is not below."""
-    return (gaussian.scale_table[:-1].cpu().double() * 2**FRACTION).floor()

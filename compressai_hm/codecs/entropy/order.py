@@ -5,7 +5,7 @@ steps before it have decoded. Each function yields per step the positions
 (``h * width + w``, ``(n,)`` int64) and whether there is spatial context yet.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -51,3 +51,11 @@ def checkerboard(height: int, width: int) -> Steps:
     for turn in range(2):
         for band, _ in raster(height, width):
             yield band[parity.flatten()[band] % 2 == turn], turn == 1
+
+
+ORDERS: dict[str, Callable[[int, int], Steps]] = {
+    "raster": raster,
+    "wavefront": wavefront,
+    "checkerboard": checkerboard,
+}
+"""By names that fingerprints hold: they never change."""

@@ -17,6 +17,8 @@ that has no room for it, is undefined behaviour there. Here
   equal probability; the file's checksums do not.)
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from compressai.ans import BufferedRansEncoder, RansDecoder
 from torch import Tensor
@@ -53,16 +55,16 @@ class Tables:
     """Frequency tables, one a row, from CompressAI's buffers.
 
     Args:
-        model: An entropy model after ``update()``.
+        buffers: ``_quantized_cdf``, ``_cdf_length`` and ``_offset``, on the CPU.
 
     Raises:
         ValueError: If the buffers are not such tables.
     """
 
-    def __init__(self, model):
-        cdfs = model._quantized_cdf.cpu().numpy()
-        self.sizes = model._cdf_length.cpu().numpy().astype(np.int64).reshape(-1) - 1
-        self.offsets = model._offset.cpu().numpy().astype(np.int64).reshape(-1)
+    def __init__(self, buffers: Mapping[str, Tensor]):
+        cdfs = buffers["_quantized_cdf"].numpy()
+        self.sizes = buffers["_cdf_length"].numpy().astype(np.int64).reshape(-1) - 1
+        self.offsets = buffers["_offset"].numpy().astype(np.int64).reshape(-1)
         ok = len(cdfs) == len(self.sizes) == len(self.offsets) > 0 and all(
             1 <= size < cdfs.shape[1]
             and row[0] == 0
@@ -72,8 +74,8 @@ class Tables:
         )
         if not ok:
             raise ValueError(
-                f"the {type(model).__name__}'s tables are not frequency tables; "
-                "make them anew with update(force=True)"
+                "the entropy coder's tables are not frequency tables; make them anew "
+                "with update(force=True)"
             )
         rows = [
             row[: size + 1].tolist() + [TOTAL]

@@ -2,14 +2,14 @@ from .draw_views_hook import DrawViewsHook
 from .export_codec_hook import ExportCodecHook
 from .hold_rate_hook import HoldRateHook
 from .lambda_schedule_hook import LambdaScheduleHook
-from .refresh_tables_hook import RefreshTablesHook
 from .reseed_hook import ReseedHook
+from .save_tables_hook import SaveTablesHook
 
 __all__ = [
     "DrawViewsHook",
     "ExportCodecHook",
     "HoldRateHook",
     "LambdaScheduleHook",
-    "RefreshTablesHook",
     "ReseedHook",
+    "SaveTablesHook",
 ]

@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
+from ...codecs import checkpoint_of
 from ...codecs.readers import SUFFIX, StreamReader, stream_of
 from ..checkpoint import AtomicLocalBackend
 
@@ -18,7 +19,8 @@ class ExportCodecHook(Hook):
 
     ``<work_dir>/codec.pth.tar`` holds ``{"state_dict": ...}`` with unprefixed keys and
     its tables, of the EMA weights if there are any: what ``from_state_dict`` and
-    ``python -m compressai_hm.eval_model checkpoint`` read. Where a reader is trained
+    ``python -m compressai_hm.eval_model checkpoint`` read; and the model's name and
+    options. Where a reader is trained
     (``model.reader``), ``<work_dir>/<reader>.reader`` is it. Each checkpoint overwrites
     the last.
     """
@@ -37,13 +39,12 @@ class ExportCodecHook(Hook):
             if key.startswith("codec.")
         }
         if "entropy" not in model.trainable:
-            weights.update(model.codec.hidden_tables_state())
-        net.load_state_dict(weights)
-        if "entropy" in model.trainable:
-            net.update(force=True)
+            weights.update(model.codec.tables_state())
         net.hide_tables(False)
+        net.load_state_dict(weights)
+        net.update()
         with io.BytesIO() as f:
-            torch.save({"state_dict": net.state_dict()}, f)
+            torch.save(checkpoint_of(net), f)
             target = Path(runner.work_dir) / "codec.pth.tar"
             AtomicLocalBackend().put(f.getvalue(), target)
         if model.reader is not None:

@@ -10,7 +10,7 @@ from compressai_hm.codecs.entropy.rans import BitstreamError, Decoder, Encoder, 
 def tables():
     model = GaussianConditional(None)
     model.update_scale_table(get_scale_table())
-    return Tables(model)
+    return Tables(model._buffers)
 
 
 def steps(count=6, size=500, spread=30, seed=0):
@@ -103,8 +103,8 @@ def test_damage_is_an_error(tables, damage):
 def test_tables_that_the_coder_would_choke_on_are_refused():
     model = GaussianConditional(None)
     with pytest.raises(ValueError, match="not frequency tables"):
-        Tables(model)
+        Tables(model._buffers)
     model.update_scale_table(get_scale_table())
     model._quantized_cdf[3, 2] = 70000
     with pytest.raises(ValueError, match="not frequency tables"):
-        Tables(model)
+        Tables(model._buffers)

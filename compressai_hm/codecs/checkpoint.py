@@ -1,0 +1,153 @@
+"""Files of weights: what other programs write, understood; what this one writes."""
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .adaptation import DynamicAdaptation
+from .human_machine import HumanMachineMixin, registered_name
+
+_WRAPPERS = ("state_dict", "model_state_dict", "network", "model")
+_KINDS = {
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"HMC": "a coded picture",
+    b"<": "a web page",
+    b"": "empty",
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights and what is known of their model.
+
+    Args:
+        weights: By key, without the prefixes that wrappers of models add.
+        architecture: Registered name of the HM model.
+        options: ``args`` and ``kwargs`` that it was made with.
+    """
+
+    weights: dict[str, Tensor]
+    architecture: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The weights under a prefix, without it; all if there are none."""
+        own = {k[len(prefix) :]: v for k, v in self.weights.items() if _in(k, prefix)}
+        return own or self.weights
+
+
+def _in(key: str, prefix: str) -> bool:
+    return key.startswith(prefix)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Reads a file; nothing in it can run code.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no weights; says what it is instead.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # unpickling rubbish raises almost anything
+        with open(path, "rb") as f:
+            raise ValueError(f"{path}: {_why_not(f.read(8), e)}") from e
+    try:
+        return unwrap(loaded)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from None
+
+
+def why_unreadable(error: Exception) -> str:
+    """A sentence on what made torch refuse a file. Never advice to load it unsafely."""
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError):
+        found = re.findall(r"GLOBAL ([\w.]+)", text)
+        if found:
+            return (
+                f"it holds Python objects ({', '.join(dict.fromkeys(found))}), which "
+                "are not loaded, for that could run code; save the model's "
+                "state_dict() instead"
+            )
+        return "it is damaged, or holds no weights"
+    return (text or type(error).__name__).splitlines()[0]
+
+
+def _why_not(start: bytes, error: Exception) -> str:
+    for signature, kind in _KINDS.items():
+        if start.startswith(signature) if signature else not start:
+            return f"not a checkpoint: it is {kind}"
+    return f"not a checkpoint: {why_unreadable(error)}"
+
+
+def unwrap(loaded: Any) -> Checkpoint:
+    """Weights out of what a training program saved.
+
+    That is a state dict, or one under "state_dict", "model_state_dict", "network" or
+    "model", with or without the prefixes of ``torch.compile`` ("_orig_mod."), of
+    DataParallel and AveragedModel ("module.").
+
+    Raises:
+        ValueError: If there are no weights.
+    """
+    if not isinstance(loaded, Mapping):
+        raise ValueError(
+            f"it holds a {type(loaded).__name__}, not weights by name (a state_dict)"
+        )
+    about, weights = loaded, loaded
+    for key in _WRAPPERS:
+        if isinstance(weights.get(key), Mapping):
+            weights = weights[key]
+            break
+    weights = {k: v for k, v in weights.items() if isinstance(v, Tensor)}
+    if not weights:
+        raise ValueError(
+            f"it holds no weights, but {', '.join(map(repr, list(loaded)[:5])) or '{}'}"
+        )
+    weights = {k.replace("_orig_mod.", ""): v for k, v in weights.items()}
+    averaged = weights.keys() - {"n_averaged"}
+    if averaged and all(key.startswith("module.") for key in averaged):
+        weights = {k[7:]: v for k, v in weights.items() if k != "n_averaged"}
+    name, options = about.get("architecture"), about.get("options")
+    return Checkpoint(
+        weights,
+        name if isinstance(name, str) else None,
+        options if isinstance(options, Mapping) else {},
+    )
+
+
+def checkpoint_of(net: HumanMachineMixin) -> dict[str, Any]:
+    """What to save of a codec: CompressAI's format, with what makes the model again.
+
+    Returns:
+        ``state_dict``; ``architecture``, the registered name, if it has one; and
+        ``options``, the arguments that it was made with, if they are plain values.
+    """
+    content: dict[str, Any] = {"state_dict": net.state_dict()}
+    name = registered_name(net)
+    if name is not None:
+        content["architecture"] = name
+    args, kwargs = net.made_with
+    g_t = {"g_t_width": 0}
+    if isinstance(net.g_t, DynamicAdaptation):
+        g_t = {"g_t_width": net.g_t.width, "g_t_downscale": net.g_t.downscale}
+    kwargs = {k: v for k, v in kwargs.items() if not k.startswith("g_t_")} | g_t
+    if _plain(args) and _plain(list(kwargs.values())):
+        content["options"] = {"args": list(args), "kwargs": kwargs}
+    return content
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_plain, value))
+    return value is None or type(value) in (bool, int, float, str)

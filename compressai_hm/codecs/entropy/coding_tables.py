@@ -1,0 +1,162 @@
+"""The range coder's frequency tables as a value, known by what they were made of.
+
+Floating point makes tables, and another machine's might make others; so tables that
+came with a checkpoint stand for as long as the weights that they came with.
+"""
+
+import copy
+import functools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import xxhash
+from compressai.entropy_models import GaussianConditional
+from compressai.entropy_models.entropy_models import EntropyModel
+from compressai.models.base import SCALES_LEVELS, SCALES_MAX, SCALES_MIN
+from torch import Tensor
+
+TABLE_BUFFERS = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
+"""Buffers of CompressAI's entropy models that hold tables."""
+
+
+def is_table(key: str) -> bool:
+    """Whether a state dict's key is one of a table."""
+    return key.split(".")[-1] in TABLE_BUFFERS
+
+
+def table_buffers(model: EntropyModel) -> list[str]:
+    """Those of ``TABLE_BUFFERS`` that an entropy model has."""
+    return [key for key in TABLE_BUFFERS if key in model._buffers]
+
+
+def entropy_models(model: nn.Module) -> dict[str, EntropyModel]:
+    """A codec's entropy models by name."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, EntropyModel)}
+
+
+@functools.cache
+def default_scale_table() -> Tensor:
+    """CompressAI's, in float32 whatever the default is."""
+    logs = math.log(SCALES_MIN), math.log(SCALES_MAX)
+    return torch.exp(torch.linspace(*logs, SCALES_LEVELS, dtype=torch.float32))
+
+
+@dataclass(frozen=True)
+class CodingTables:
+    """Tables of all entropy models of a codec. Never written to.
+
+    Args:
+        digest: Of what they were made of, see :func:`digest_of`.
+        buffers: CompressAI's own by module and buffer name, on the CPU.
+    """
+
+    digest: str
+    buffers: Mapping[str, Mapping[str, Tensor]]
+
+    @classmethod
+    def of(cls, model: nn.Module, scale_tables: Mapping[str, Tensor]) -> "CodingTables":
+        """Made of the present weights, on the CPU in float32.
+
+        Args:
+            model: Any device and precision; left as it is.
+            scale_tables: Of each conditional Gaussian by name.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            made = {
+                name: _made(module, scale_tables.get(name))
+                for name, module in entropy_models(model).items()
+            }
+        return cls(digest_of(model, scale_tables), made)
+
+    def state(self) -> dict[str, Tensor]:
+        """As ``state_dict()`` gives them."""
+        return {
+            f"{name}.{key}": value.clone()
+            for name, own in self.buffers.items()
+            for key, value in own.items()
+        }
+
+
+def _made(module: EntropyModel, scale_table: Tensor | None) -> dict[str, Tensor]:
+    module = copy.deepcopy(module).cpu().float()
+    if isinstance(module, GaussianConditional):
+        # update_scale_table() would make it anew in the default dtype.
+        module.scale_table = scale_table.detach().cpu().float()
+        module.update()
+    else:
+        module.update(force=True)
+    return {key: module._buffers[key].clone() for key in table_buffers(module)}
+
+
+def digest_of(model: nn.Module, scale_tables: Mapping[str, Tensor]) -> str:
+    """Of all that tables are made of, by value.
+
+    A model on another device, or of another precision that holds the same values, has
+    the same one.
+    """
+    digest = xxhash.xxh3_128()
+    for name, module in entropy_models(model).items():
+        for x in (*parameters_of(module), scale_tables.get(name)):
+            if x is not None:
+                add_tensor(digest, _as_float32(x.detach().cpu()))
+    return digest.hexdigest()
+
+
+def parameters_of(module: nn.Module) -> Iterator[Tensor]:
+    """Also of a replica of DataParallel's, where they are no parameters any more."""
+    for part in module.modules():
+        own = getattr(part, "_former_parameters", None) or part._parameters
+        yield from (p for p in own.values() if p is not None)
+
+
+def _as_float32(x: Tensor) -> Tensor:
+    as_float = x.float()
+    return as_float if torch.equal(as_float.to(x.dtype), x) else x
+
+
+def add_tensor(digest: xxhash.xxh3_128, x: Tensor) -> None:
+    """Adds a CPU tensor: dtype, shape and bytes."""
+    digest.update(f"{x.dtype} {tuple(x.shape)}".encode())
+    digest.update(x.contiguous().view(torch.uint8).numpy())
+
+
+def digest_of_nets(nets: Iterable[nn.Module], tensors: Iterable[Tensor] = ()) -> str:
+    """Fast: of the structure and the weights of networks, as they lie in memory.
+
+    It is taken at every call that codes, so the weights go through no other precision;
+    those on another device are summed up there, and one number a tensor comes back, all
+    in one transfer.
+
+    Args:
+        nets: Networks.
+        tensors: Counted too.
+    """
+    digest = xxhash.xxh3_128()
+    elsewhere = []
+    weights = list(tensors)
+    for net in nets:
+        digest.update(repr(net).encode())
+        weights += parameters_of(net)
+    for x in weights:
+        if x.device.type == "cpu":
+            add_tensor(digest, x.detach())
+        else:
+            digest.update(f"{x.dtype} {tuple(x.shape)}".encode())
+            elsewhere.append(_sum_of_bits(x.detach()))
+    if elsewhere:
+        digest.update(repr(torch.stack(elsewhere).tolist()).encode())
+    return digest.hexdigest()
+
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _sum_of_bits(x: Tensor) -> Tensor:
+    """A sum modulo 2**64 of the bits of each number, by place."""
+    bits = x.contiguous().view(_INTEGERS[x.element_size()]).flatten().long()
+    # Odd factors: a change of one number changes the sum.
+    place = torch.arange(len(bits), device=x.device).mul_(0x5851F42D4C957F2E).add_(1)
+    return place.mul_(bits).sum()

@@ -1,0 +1,313 @@
+"""How each kind of CompressAI model codes its latent, written out.
+
+A family says three things of a model's entropy part: how z comes of y, what training
+gives in place of a bitstream, and in which groups y is coded exactly. It holds no
+state: it is a view of one model's modules, made when it is needed.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn as nn
+from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+from compressai.latent_codecs import (
+    ChannelGroupsLatentCodec,
+    CheckerboardLatentCodec,
+    GaussianConditionalLatentCodec,
+    HyperLatentCodec,
+    HyperpriorLatentCodec,
+)
+from compressai.models import (
+    JointAutoregressiveHierarchicalPriors,
+    MeanScaleHyperprior,
+    ScaleHyperprior,
+    SimpleVAECompressionModel,
+)
+from compressai.ops import quantize_ste
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels of y that are coded together, and the modules that predict them.
+
+    Args:
+        channels: Which.
+        order: A name in ``order.ORDERS``.
+        gaussian: Their conditional Gaussian.
+        parameters: Modules in a chain, from the parts to scale and mean.
+        parts: Inputs of that chain, concatenated: "hyper" (h_s of z_hat), "channels"
+            (``across``), "spatial" (``spatial``).
+        means_first: Whether the means precede the scales; None without means.
+        spatial: The convolution over what is decoded of these channels.
+        across: The network over the channels of the groups before.
+    """
+
+    channels: slice
+    order: str
+    gaussian: GaussianConditional
+    parameters: tuple[nn.Module, ...]
+    parts: tuple[str, ...] = ("hyper",)
+    means_first: bool | None = False
+    spatial: nn.Module | None = None
+    across: nn.Module | None = None
+
+    def nets(self) -> Iterator[nn.Module]:
+        """All modules whose weights the coder takes, but for the Gaussian."""
+        yield from filter(None, (self.across, self.spatial, *self.parameters))
+
+
+class Family(ABC):
+    """What an HM model must offer to be trained and coded.
+
+    A codec of no known family says its own as a class attribute::
+
+        class HMMine(HumanMachineMixin, MyCodec):
+            entropy_family = MyFamily
+
+    Args:
+        model: A CompressAI model.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    @property
+    def bottleneck(self) -> EntropyBottleneck:
+        """What codes z."""
+        return self.model.entropy_bottleneck
+
+    @property
+    def h_s(self) -> nn.Module:
+        """From z_hat to side information, four times as large on each side."""
+        return self.model.h_s
+
+    @abstractmethod
+    def hyper_analysis(self, y: Tensor) -> Tensor:
+        """z of y: ``(N, M, 4 h, 4 w)`` to ``(N, C, h, w)``."""
+
+    @abstractmethod
+    def training(self, y: Tensor, mixed: bool) -> dict[str, Any]:
+        """What training sees: CompressAI's own y_hat and likelihoods.
+
+        Args:
+            y: ``(N, M, h, w)``.
+            mixed: Whether y_hat is rounded around its means with straight-through
+                gradients, CompressAI's ``quantizer="ste"``, while likelihoods are of
+                noisy latents. Otherwise the noise is in both.
+
+        Returns:
+            ``y_hat``, like y, and ``likelihoods`` ``{"y", "z"}``.
+        """
+
+    @abstractmethod
+    def groups(self) -> Iterator[Group]:
+        """The groups of y in coding order.
+
+        Raises:
+            TypeError: For a structure that has no exact coder.
+        """
+
+    def nets(self) -> Iterator[nn.Module]:
+        """All modules whose weights the exact coder takes, but entropy models."""
+        yield self.h_s
+        for group in self.groups():
+            yield from group.nets()
+
+    def _noisy_z(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        # Never the quantised medians: the quantiles belong to the auxiliary loss.
+        return self.bottleneck(z, training=True)
+
+
+class ScaleFamily(Family):
+    """Scale hyperprior (Ballé 2018): zero means."""
+
+    def hyper_analysis(self, y: Tensor) -> Tensor:
+        return self.model.h_a(torch.abs(y))
+
+    def training(self, y: Tensor, mixed: bool) -> dict[str, Any]:
+        z_hat, p_z = self._noisy_z(self.hyper_analysis(y))
+        y_hat, p_y = self.model.gaussian_conditional(y, self.h_s(z_hat))
+        if mixed:
+            y_hat = quantize_ste(y)
+        return {"y_hat": y_hat, "likelihoods": {"y": p_y, "z": p_z}}
+
+    def groups(self) -> Iterator[Group]:
+        model = self.model
+        own = slice(0, model.M)
+        yield Group(own, "raster", model.gaussian_conditional, (), means_first=None)
+
+
+class MeanScaleFamily(Family):
+    """Mean-scale hyperprior (Minnen 2018)."""
+
+    def hyper_analysis(self, y: Tensor) -> Tensor:
+        return self.model.h_a(y)
+
+    def training(self, y: Tensor, mixed: bool) -> dict[str, Any]:
+        z_hat, p_z = self._noisy_z(self.hyper_analysis(y))
+        scales, means = self.h_s(z_hat).chunk(2, 1)
+        y_hat, p_y = self.model.gaussian_conditional(y, scales, means=means)
+        if mixed:
+            y_hat = _rounded(y, means)
+        return {"y_hat": y_hat, "likelihoods": {"y": p_y, "z": p_z}}
+
+    def groups(self) -> Iterator[Group]:
+        own = slice(0, self.model.M)
+        yield Group(own, "raster", self.model.gaussian_conditional, ())
+
+
+class AutoregressiveFamily(MeanScaleFamily):
+    """A causal context over y_hat beside the hyperprior (Minnen 2018, Cheng 2020)."""
+
+    def training(self, y: Tensor, mixed: bool) -> dict[str, Any]:
+        model = self.model
+        z_hat, p_z = self._noisy_z(self.hyper_analysis(y))
+        params = self.h_s(z_hat)
+        y_hat = model.gaussian_conditional.quantize(y, "noise")
+        context = model.context_prediction(y_hat)
+        params = model.entropy_parameters(torch.cat((params, context), dim=1))
+        scales, means = params.chunk(2, 1)
+        _, p_y = model.gaussian_conditional(y, scales, means=means)
+        if mixed:
+            y_hat = _rounded(y, means)
+        return {"y_hat": y_hat, "likelihoods": {"y": p_y, "z": p_z}}
+
+    def groups(self) -> Iterator[Group]:
+        model = self.model
+        yield Group(
+            slice(0, model.M),
+            "wavefront",
+            model.gaussian_conditional,
+            (model.entropy_parameters,),
+            parts=("hyper", "spatial"),
+            spatial=model.context_prediction,
+        )
+
+
+class LatentCodecFamily(Family):
+    """CompressAI's latent codecs: a hyperprior over checkerboards, maybe in groups."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        _check_own(model.latent_codec, HyperpriorLatentCodec)
+        _check_own(model.latent_codec["hyper"], HyperLatentCodec)
+
+    @property
+    def hyper(self) -> HyperLatentCodec:
+        return self.model.latent_codec["hyper"]
+
+    @property
+    def bottleneck(self) -> EntropyBottleneck:
+        return self.hyper.entropy_bottleneck
+
+    @property
+    def h_s(self) -> nn.Module:
+        return self.hyper.h_s
+
+    def hyper_analysis(self, y: Tensor) -> Tensor:
+        return self.hyper.h_a(y)
+
+    def training(self, y: Tensor, mixed: bool) -> dict[str, Any]:
+        if mixed:
+            raise TypeError(
+                "latent codecs quantise by themselves: give theirs quantizer='ste' "
+                "instead of mixed_quantisation"
+            )
+        z = self.hyper_analysis(y)
+        z_hat, p_z = self._noisy_z(z)
+        if self.hyper.quantizer == "ste":
+            z_hat = _rounded(z, self.bottleneck._get_medians().detach())
+        out = self.model.latent_codec["y"](y, self.h_s(z_hat))
+        likelihoods = {"y": out["likelihoods"]["y"], "z": p_z}
+        return {"y_hat": out["y_hat"], "likelihoods": likelihoods}
+
+    def groups(self) -> Iterator[Group]:
+        y = self.model.latent_codec["y"]
+        if not isinstance(y, ChannelGroupsLatentCodec):
+            yield _checkerboard(y, 0)
+            return
+        _check_own(y, ChannelGroupsLatentCodec)
+        first = 0
+        for k, count in enumerate(y.groups):
+            group = _checkerboard(y.latent_codec[f"y{k}"], first)
+            if k:
+                parts = ("spatial", "channels", "hyper")
+                across = y.channel_context[f"y{k}"]
+                group = replace(group, across=across, parts=parts)
+            first += count
+            yield group
+
+
+def _checkerboard(y: nn.Module, first: int) -> Group:
+    _check_own(y, CheckerboardLatentCodec)
+    if y.anchor_parity != "even":
+        raise TypeError("no exact coding is known for a checkerboard of odd anchors")
+    inner = y.latent_codec["y"]
+    _check_own(inner, GaussianConditionalLatentCodec)
+    if set(inner.chunks) != {"scales", "means"}:
+        raise TypeError(
+            "no exact coding is known for latents that are not conditionally Gaussian "
+            f"with scales and means: {inner}"
+        )
+    return Group(
+        slice(first, first + y.context_prediction.in_channels),
+        "checkerboard",
+        inner.gaussian_conditional,
+        (y.entropy_parameters, inner.entropy_parameters),
+        parts=("spatial", "hyper"),
+        means_first=inner.chunks[0] == "means",
+        spatial=y.context_prediction,
+    )
+
+
+def _check_own(module: nn.Module, known: type[nn.Module]) -> None:
+    """A subclass with a forward of its own would be trained and coded as its base."""
+    if not isinstance(module, known) or type(module).forward is not known.forward:
+        raise TypeError(
+            f"no exact coding is known for a {type(module).__name__} where CompressAI "
+            f"has its {known.__name__}; offer an entropy_family of your own "
+            "(compressai_hm.codecs.entropy.Family)"
+        )
+
+
+def _rounded(x: Tensor, means: Tensor) -> Tensor:
+    means = means.detach()
+    return quantize_ste(x - means) + means
+
+
+FAMILIES: dict[Any, type[Family]] = {
+    ScaleHyperprior.forward: ScaleFamily,
+    MeanScaleHyperprior.forward: MeanScaleFamily,
+    JointAutoregressiveHierarchicalPriors.forward: AutoregressiveFamily,
+    SimpleVAECompressionModel.forward: LatentCodecFamily,
+}
+"""By the CompressAI ``forward`` whose entropy part they write out."""
+
+
+def family_of(model: nn.Module) -> Family:
+    """The family of a model, by its ``entropy_family`` or by its base's ``forward``.
+
+    Raises:
+        TypeError: If there is none; says what the model must offer.
+    """
+    own = getattr(model, "entropy_family", None)
+    if own is not None:
+        return own(model)
+    for base in type(model).__mro__:
+        forward = base.__dict__.get("forward")
+        if forward in FAMILIES:
+            return FAMILIES[forward](model)
+        if forward is not None and not getattr(base, "_uses_family", False):
+            break
+    known = ", ".join(forward.__qualname__ for forward in FAMILIES)
+    raise TypeError(
+        f"{type(model).__name__} codes its latent in a forward that is not known here "
+        f"({base.__module__}.{base.__qualname__}.forward; known are {known}). Offer a "
+        "class attribute entropy_family, a compressai_hm.codecs.entropy.Family: "
+        "hyper_analysis (z of y), training (y_hat and likelihoods) and groups (for "
+        "the exact coder)"
+    )

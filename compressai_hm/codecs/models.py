@@ -1,0 +1,183 @@
+"""The HM models, each with the record that its zoo entry is made of.
+
+Adding a codec to the zoo is a class here and its record above it; names, qualities,
+registry, zoo and exports follow.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch.nn as nn
+from compressai.layers import MaskedConv2d, conv3x3
+from compressai.models import (
+    Cheng2020Anchor,
+    Cheng2020AnchorCheckerboard,
+    Cheng2020Attention,
+    Elic2022Official,
+    JointAutoregressiveHierarchicalPriors,
+    MeanScaleHyperprior,
+    ScaleHyperprior,
+)
+from compressai.models.utils import deconv
+from compressai.registry import register_model
+from compressai.zoo.image import cfgs as _BASE
+from torch import Tensor
+
+from .adaptation import ResidualBlock
+from .human_machine import HumanMachineMixin
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """One entry of the model zoo.
+
+    Args:
+        model: The class.
+        channels: By quality, the arguments that it is made with.
+        g_t: Arguments of g_t, where they are not the defaults.
+        released: Whether its weights ship in the package, at every quality.
+    """
+
+    model: type[HumanMachineMixin]
+    channels: Mapping[int, tuple[int, ...]]
+    g_t: Mapping[str, int] = field(default_factory=dict)
+    released: bool = False
+
+
+ENTRIES: dict[str, ZooEntry] = {}
+"""By zoo name, which is also the name in CompressAI's registry."""
+
+
+def _entry(name: str, channels: Mapping[int, tuple[int, ...]], **rest) -> Callable:
+    def add(model: type[HumanMachineMixin]) -> type[HumanMachineMixin]:
+        ENTRIES[name] = ZooEntry(model, channels, **rest)
+        return register_model(name)(model)
+
+    return add
+
+
+@_entry("hm-bmshj2018-hyperprior", _BASE["bmshj2018-hyperprior"])
+class HMScaleHyperprior(HumanMachineMixin, ScaleHyperprior):
+    """Scale hyperprior (Ballé 2018) with g_t."""
+
+
+@_entry("hm-mbt2018-mean", _BASE["mbt2018-mean"])
+class HMMeanScaleHyperprior(HumanMachineMixin, MeanScaleHyperprior):
+    """Mean-scale hyperprior (Minnen 2018) with g_t."""
+
+
+@_entry("hm-mbt2018", _BASE["mbt2018"])
+class HMJointAutoregressiveHierarchicalPriors(
+    HumanMachineMixin, JointAutoregressiveHierarchicalPriors
+):
+    """Autoregressive context model and hyperprior (Minnen 2018) with g_t."""
+
+
+@_entry(
+    "hm-mbt2018-s",
+    dict.fromkeys(range(1, 5), (64, 192)),
+    g_t=dict(g_t_width=32, g_t_downscale=4),
+    released=True,
+)
+class HMSmallAutoregressive(HumanMachineMixin, JointAutoregressiveHierarchicalPriors):
+    """mbt2018's entropy model with few weights, and ELIC's kind of transforms.
+
+    The latent is as wide as the base's: 96 channels for 16x16x3 values would hold
+    natural pictures to 29 or 30 dB even before anything is quantised, 192 to 35 dB.
+    What is narrow is the entropy model, whose widths follow N, not M. The transforms
+    are bottleneck residual blocks behind a pixel unshuffle, which train in about half
+    the time of GDN's.
+
+    Args:
+        N: Half the channels of the entropy model; those of the transforms are 1.5 N,
+            2 N and M. Even. Defaults to 64.
+        M: Channels of the latent. Even. Defaults to 192.
+        **kwargs: See :class:`HumanMachineMixin`.
+    """
+
+    def __init__(self, N: int = 64, M: int = 192, **kwargs):
+        super().__init__(N=N, M=M, **kwargs)
+        high, middle = N * 3 // 2, N * 2
+        self.g_a = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            conv3x3(48, high),
+            *(ResidualBlock(high) for _ in range(3)),
+            conv3x3(high, middle, stride=2),
+            *(ResidualBlock(middle) for _ in range(3)),
+            conv3x3(middle, M, stride=2),
+            *(ResidualBlock(M) for _ in range(2)),
+        )
+        self.g_s = nn.Sequential(
+            *(ResidualBlock(M) for _ in range(2)),
+            deconv(M, middle, kernel_size=3),
+            *(ResidualBlock(middle) for _ in range(3)),
+            deconv(middle, high, kernel_size=3),
+            *(ResidualBlock(high) for _ in range(3)),
+            conv3x3(high, 48),
+            nn.PixelShuffle(4),
+        )
+        self.h_s = nn.Sequential(
+            deconv(N, N),
+            nn.LeakyReLU(inplace=True),
+            deconv(N, N * 3 // 2),
+            nn.LeakyReLU(inplace=True),
+            conv3x3(N * 3 // 2, N * 2),
+        )
+        self.context_prediction = MaskedConv2d(M, N, kernel_size=5, padding=2)
+        self.entropy_parameters = nn.Sequential(
+            nn.Conv2d(N * 3, N * 4, 1),
+            nn.LeakyReLU(inplace=True),
+            nn.Conv2d(N * 4, N * 4, 1),
+            nn.LeakyReLU(inplace=True),
+            nn.Conv2d(N * 4, M * 2, 1),
+        )
+
+    @classmethod
+    def _base_from_state_dict(cls, state_dict: dict[str, Tensor]):
+        net = cls(*state_dict["h_a.0.weight"].shape[:2], g_t_width=0)
+        net.load_state_dict(state_dict)
+        return net
+
+
+@_entry("hm-cheng2020-anchor", _BASE["cheng2020-anchor"])
+class HMCheng2020Anchor(HumanMachineMixin, Cheng2020Anchor):
+    """Cheng 2020 without attention, with g_t: the paper's codec."""
+
+
+@_entry("hm-cheng2020-attn", _BASE["cheng2020-attn"])
+class HMCheng2020Attention(HumanMachineMixin, Cheng2020Attention):
+    """Cheng 2020 with attention, and g_t."""
+
+
+@_entry("hm-cheng2020-anchor-checkerboard", _BASE["cheng2020-anchor"])
+class HMCheng2020AnchorCheckerboard(HumanMachineMixin, Cheng2020AnchorCheckerboard):
+    """Cheng 2020 with a checkerboard context model (He 2021), and g_t."""
+
+
+@_entry("hm-elic2022", dict.fromkeys(range(1, 9), (192, 320)))
+class HMElic2022(HumanMachineMixin, Elic2022Official):
+    """ELIC (He 2022) with g_t."""
+
+    @classmethod
+    def _base_from_state_dict(cls, state_dict: dict[str, Tensor]):
+        # CompressAI's own infers neither M nor the groups.
+        key = "latent_codec.y.latent_codec.y{}.context_prediction.weight"
+        groups = []
+        while key.format(len(groups)) in state_dict:
+            groups.append(state_dict[key.format(len(groups))].size(1))
+        net = cls(state_dict["g_a.0.weight"].size(0), sum(groups), groups)
+        net.load_state_dict(state_dict)
+        return net
+
+
+HM_MODELS: dict[str, type[HumanMachineMixin]] = {
+    name: entry.model for name, entry in ENTRIES.items()
+}
+"""The classes by zoo name."""
+
+__all__ = [
+    "ENTRIES",
+    "HM_MODELS",
+    "ZooEntry",
+    *(model.__name__ for model in HM_MODELS.values()),
+]
