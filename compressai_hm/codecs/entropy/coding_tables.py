@@ -81,7 +81,7 @@ class CodingTables:
 
 
 def _made(module: EntropyModel, scale_table: Tensor | None) -> dict[str, Tensor]:
-    module = copy.deepcopy(module).cpu().float()
+    module = _copied(module)
     if isinstance(module, GaussianConditional):
         # update_scale_table() would make it anew in the default dtype.
         module.scale_table = scale_table.detach().cpu().float()
@@ -89,6 +89,25 @@ def _made(module: EntropyModel, scale_table: Tensor | None) -> dict[str, Tensor]
     else:
         module.update(force=True)
     return {key: module._buffers[key].clone() for key in table_buffers(module)}
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """On the CPU in float32; unlike deepcopy's, also of DataParallel's replicas."""
+    own = copy.copy(module)
+    own._parameters, own._buffers, own._modules = {}, {}, {}
+    for key, p in _parameters(module).items():
+        own.__dict__.pop(key, None)  # of a replica
+        own._parameters[key] = p if p is None else nn.Parameter(_plain(p), False)
+    for key, buffer in module._buffers.items():
+        own._buffers[key] = buffer if buffer is None else _plain(buffer)
+    for key, child in module._modules.items():
+        own._modules[key] = child if child is None else _copied(child)
+    return own
+
+
+def _plain(x: Tensor) -> Tensor:
+    x = x.detach().to("cpu", copy=True)
+    return x.float() if x.is_floating_point() else x
 
 
 def digest_of(model: nn.Module, scale_tables: Mapping[str, Tensor]) -> str:
@@ -108,8 +127,11 @@ def digest_of(model: nn.Module, scale_tables: Mapping[str, Tensor]) -> str:
 def parameters_of(module: nn.Module) -> Iterator[Tensor]:
     """Also of a replica of DataParallel's, where they are no parameters any more."""
     for part in module.modules():
-        own = getattr(part, "_former_parameters", None) or part._parameters
-        yield from (p for p in own.values() if p is not None)
+        yield from (p for p in _parameters(part).values() if p is not None)
+
+
+def _parameters(module: nn.Module) -> dict[str, Tensor | None]:
+    return getattr(module, "_former_parameters", None) or module._parameters
 
 
 def _as_float32(x: Tensor) -> Tensor:

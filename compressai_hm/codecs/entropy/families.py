@@ -194,11 +194,11 @@ class LatentCodecFamily(Family):
     def __init__(self, model: nn.Module):
         super().__init__(model)
         _check_own(model.latent_codec, HyperpriorLatentCodec)
-        _check_own(model.latent_codec["hyper"], HyperLatentCodec)
+        _check_own(self.hyper, HyperLatentCodec)
 
     @property
     def hyper(self) -> HyperLatentCodec:
-        return self.model.latent_codec["hyper"]
+        return _part(self.model.latent_codec, "hyper")
 
     @property
     def bottleneck(self) -> EntropyBottleneck:
@@ -221,12 +221,12 @@ class LatentCodecFamily(Family):
         z_hat, p_z = self._noisy_z(z)
         if self.hyper.quantizer == "ste":
             z_hat = _rounded(z, self.bottleneck._get_medians().detach())
-        out = self.model.latent_codec["y"](y, self.h_s(z_hat))
+        out = _part(self.model.latent_codec, "y")(y, self.h_s(z_hat))
         likelihoods = {"y": out["likelihoods"]["y"], "z": p_z}
         return {"y_hat": out["y_hat"], "likelihoods": likelihoods}
 
     def groups(self) -> Iterator[Group]:
-        y = self.model.latent_codec["y"]
+        y = _part(self.model.latent_codec, "y")
         if not isinstance(y, ChannelGroupsLatentCodec):
             yield _checkerboard(y, 0)
             return
@@ -246,7 +246,7 @@ def _checkerboard(y: nn.Module, first: int) -> Group:
     _check_own(y, CheckerboardLatentCodec)
     if y.anchor_parity != "even":
         raise TypeError("no exact coding is known for a checkerboard of odd anchors")
-    inner = y.latent_codec["y"]
+    inner = _part(y, "y")
     _check_own(inner, GaussianConditionalLatentCodec)
     if set(inner.chunks) != {"scales", "means"}:
         raise TypeError(
@@ -262,6 +262,11 @@ def _checkerboard(y: nn.Module, first: int) -> Group:
         means_first=inner.chunks[0] == "means",
         spatial=y.context_prediction,
     )
+
+
+def _part(codec: nn.Module, key: str) -> nn.Module:
+    # CompressAI keeps parts in a plain dict, which replicas share with the original.
+    return getattr(codec, key) if getattr(codec, "_is_replica", False) else codec[key]
 
 
 def _check_own(module: nn.Module, known: type[nn.Module]) -> None:
