@@ -28,7 +28,7 @@ from ..codecs.files import SUFFIXES
 from ..detection import DetectorView
 from ..detection.build import build_model, detector_config, load_detector
 from ..detection.checkpoint import WEIGHTS
-from ..zoo import cfgs, load_checkpoint, load_model
+from ..zoo import cfgs, is_hm, load_checkpoint, load_model
 from ..zoo.released import RELEASED
 
 _MS_SSIM_MIN_SIDE = 161
@@ -236,7 +236,7 @@ def _built_coder(entry: str, quality: int) -> Coder:
     kind = entry.get("type")
     refinement = entry.get("refine", 0), entry.get("config")
     if entry.get("checkpoints"):
-        net = load_checkpoint(entry["checkpoints"][quality])
+        net = load_checkpoint(entry["checkpoints"][quality], kind)
         return Coder(net.eval(), 0, *refinement)
     if kind in ANCHORS:
         rest = {k: v for k, v in entry.items() if k not in CODEC_KEYS}
@@ -254,6 +254,10 @@ def check_codec(entry: dict) -> list[int]:
     """
     name, kind = entry["name"], entry.get("type")
     checkpoints = entry.get("checkpoints", ())
+    if checkpoints and kind is not None and not is_hm(kind):
+        raise ValueError(
+            f"codec {name!r}: checkpoints are of HM codecs; type {kind!r} is none"
+        )
     if not checkpoints and kind not in {*ANCHORS, *cfgs}:
         raise ValueError(
             f"codec {name!r}: type {kind!r} is unknown; there are "

@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 from torch import Tensor
 from tqdm import tqdm
 
@@ -69,14 +70,15 @@ class Sweep:
 
     Args:
         cfg: With ``codecs`` (dicts: ``name``; ``type`` of an anchor or a zoo entry with
-            ``qualities``, or ``checkpoints``, files of HM codecs; ``trained_for``, a
-            detector's name; ``curve=False``, the points are repetitions: no BD figures,
-            no plots), ``sets`` (dicts: ``name``; ``pictures``, a folder, or
-            ``dataset``, an MMDetection config of COCO's format, with ``detectors``
-            (dicts: ``name``, ``config``, ``checkpoint``, and ``classes`` where they are
-            not the set's)), ``anchor`` (name of a codec) and, if wanted,
-            ``differences`` (dicts: ``of`` and ``against``, names of codecs) and
-            ``table1`` (``anchor``, ``columns``; see ``results.table1``).
+            ``qualities``, or ``checkpoints``, files of HM codecs, also of one's own
+            that ``custom_imports`` registers; ``trained_for``, a detector's name;
+            ``curve=False``, the points are repetitions: no BD figures, no plots),
+            ``sets`` (dicts: ``name``; ``pictures``, a folder, or ``dataset``, an
+            MMDetection config of COCO's format, with ``detectors`` (dicts: ``name``,
+            ``config``, ``checkpoint``, and ``classes`` where they are not the set's)),
+            ``anchor`` (name of a codec) and, if wanted, ``differences`` (dicts: ``of``
+            and ``against``, names of codecs) and ``table1`` (``anchor``, ``columns``;
+            see ``results.table1``).
         work_dir: Folder for all results.
 
     Raises:
@@ -85,6 +87,8 @@ class Sweep:
 
     def __init__(self, cfg: Config, work_dir: str | Path):
         self.cfg, self.work_dir = cfg, Path(work_dir)
+        if cfg.get("custom_imports"):  # in every process that works
+            import_modules_from_strings(**cfg.custom_imports)
         for key in ("codecs", "sets"):
             names = [entry.get("name") for entry in cfg.get(key, ())]
             if not names or None in names or len(set(names)) != len(names):

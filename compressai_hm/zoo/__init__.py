@@ -86,11 +86,11 @@ def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no HM model, or another than ``name``.
     """
-    if name and not _is_hm(name):
+    if name and not is_hm(name):
         raise ValueError(f"{name!r} is no HM model; there are {sorted(HM_MODELS)}")
     found = read_checkpoint(path)
     asked, name = name, name or found.architecture
-    if name and not _is_hm(name):
+    if name and not is_hm(name):
         raise ValueError(
             f"{path}: it is of {name!r}, which is not registered here; import the "
             "module that registers it first"
@@ -134,7 +134,8 @@ def _sentence(error: Exception) -> str:
     return " ".join(lines[1:] or lines)[:300] or type(error).__name__
 
 
-def _is_hm(name: str) -> bool:
+def is_hm(name: str) -> bool:
+    """Whether a name in CompressAI's registry is an HM model's."""
     model = MODELS.get(name)
     return isinstance(model, type) and issubclass(model, HumanMachineMixin)
 

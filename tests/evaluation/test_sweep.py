@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import re
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from compressai.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
 
+from compressai_hm.codecs import checkpoint_of
 from compressai_hm.codecs.files import read_picture
 from compressai_hm.detection import synthetic
 from compressai_hm.evaluation import parts, results
@@ -202,6 +205,45 @@ def test_two_processes_find_the_same(cfg, tmp_path):
     for path in (tmp_path / "one/points").rglob("*.json"):
         name = path.relative_to(tmp_path / "one")
         assert path.read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+OWN_CODEC = """
+from compressai.models import MeanScaleHyperprior
+from compressai.registry import register_model
+from compressai_hm.codecs import HumanMachineMixin
+
+@register_model("hm-of-ones-own")
+class HMOfOnesOwn(HumanMachineMixin, MeanScaleHyperprior):
+    pass
+"""
+
+
+def test_a_registered_codec_of_ones_own_is_measured(cfg, tmp_path, monkeypatch):
+    """Also in processes of their own, and by a file that says what it is of."""
+    (tmp_path / "codec_of_ones_own.py").write_text(OWN_CODEC)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    cfg.custom_imports = dict(imports=["codec_of_ones_own"])
+    own = importlib.import_module("codec_of_ones_own").HMOfOnesOwn
+    net = own(8, 12, g_t_width=4)
+    torch.save(checkpoint_of(net), tmp_path / "ours.pth")
+    torch.save(net.state_dict(), tmp_path / "bare.pth")
+    del MODELS["hm-of-ones-own"], sys.modules["codec_of_ones_own"]
+    ours, bare = (str(tmp_path / name) for name in ("ours.pth", "bare.pth"))
+    cfg.codecs = [
+        cfg.codecs[0],
+        dict(name="ours", checkpoints=[ours]),
+        dict(name="bare", checkpoints=[bare], type="hm-of-ones-own"),
+    ]
+    cfg.sets = cfg.sets[-1:]
+    finish(cfg, tmp_path / "sweep", jobs=2)
+    points = [tmp_path / f"sweep/points/{n}/0/people.json" for n in ("ours", "bare")]
+    rows = [json.loads(point.read_text())["pictures"] for point in points]
+    assert rows[0] == rows[1] and rows[0][0]["bytes"] > 0
+    del MODELS["hm-of-ones-own"]
+    cfg.codecs[2]["type"] = "jpeg"
+    with pytest.raises(ValueError, match="type 'jpeg' is none"):
+        Sweep(cfg, tmp_path / "sweep")
 
 
 @pytest.mark.parametrize("letterbox", [False, True])
