@@ -14,7 +14,8 @@ def main() -> None:
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from the work folder's last checkpoint, or from the one given",
+        help="go on from the newest checkpoint of the work folder, or from the one "
+        "given",
     )
     parser.add_argument(
         "--amp",
@@ -41,13 +42,14 @@ def main() -> None:
                 "--auto-scale-lr needs auto_scale_lr.base_batch_size in the config"
             )
         cfg.auto_scale_lr.enable = True
-    if args.resume:
-        checkpoint = args.resume
-        if checkpoint == "auto":
-            checkpoint = launch.latest_checkpoint(cfg.work_dir)
-            print(f"resuming from {checkpoint or 'nothing: starting anew'}", flush=True)
-        if checkpoint:
-            cfg.resume, cfg.load_from = True, checkpoint
+    resume = args.resume
+    if cfg.get("resume") and not cfg.get("load_from"):
+        resume = resume or "auto"  # else MMEngine looks, which a kill can mislead
+    if resume:
+        checkpoint = launch.checkpoint_to_resume(cfg, resume)
+        print(f"resuming from {checkpoint or 'nothing: starting anew'}", flush=True)
+        cfg.resume = bool(checkpoint)
+        cfg.load_from = checkpoint or cfg.get("load_from")
     runner = launch.build_runner(cfg)
     runner.train()
 

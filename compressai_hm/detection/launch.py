@@ -1,11 +1,13 @@
 """What tools/train.py and tools/test.py share: options, config, processes."""
 
 import argparse
+import contextlib
 import difflib
 import inspect
 import logging
 import os
 import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -169,14 +171,87 @@ def _is_no_listing(record: logging.LogRecord) -> bool:
     return not re.match(listings, str(record.msg))
 
 
-def latest_checkpoint(work_dir: str) -> str | None:
-    """The last ``epoch_N.pth`` in a work folder.
+def checkpoint_to_resume(cfg: Config, asked: str = "auto") -> str | None:
+    """The checkpoint that training goes on from.
 
-    By name, not by MMEngine's ``last_checkpoint``, which a kill can leave empty.
+    Args:
+        cfg: The config.
+        asked: A checkpoint, or "auto": the :func:`latest_checkpoint` of where the
+            config's CheckpointHook writes.
+
+    Raises:
+        ValueError: If it is not known what to go on from.
     """
-    found = {
-        int(match[1]): path
-        for path in Path(work_dir).glob("epoch_*.pth")
-        if (match := re.fullmatch(r"epoch_(\d+)", path.stem))
-    }
-    return str(found[max(found)]) if found else None
+    if asked != "auto":
+        if Path(asked).is_file() and not _progress(Path(asked)):
+            raise ValueError(
+                f"{asked} holds weights, and nothing to go on from; to start from them "
+                f"leave --resume out and give --cfg-options load_from={asked}"
+            )
+        return asked
+    folder, pattern = Path(cfg.work_dir).absolute(), "*.pth"
+    hooks = [*cfg.get("default_hooks", {}).values(), *(cfg.get("custom_hooks") or ())]
+    for hook in hooks:
+        if hook and str(hook["type"]).endswith("CheckpointHook"):
+            out = hook.get("out_dir")
+            if out and "://" in str(out):
+                raise ValueError(
+                    f"{out} cannot be searched: name the checkpoint to go on from, "
+                    "--resume CHECKPOINT"
+                )
+            folder = Path(out, folder.name) if out else folder
+            pattern = (hook.get("filename_tmpl") or pattern).replace("{}", "*")
+    return latest_checkpoint(folder, pattern)
+
+
+def latest_checkpoint(folder: str | Path, pattern: str = "*.pth") -> str | None:
+    """The checkpoint in a folder that has trained longest.
+
+    By what the files hold. MMEngine's ``last_checkpoint`` can be left empty by a kill,
+    and names are the config's.
+
+    Args:
+        folder: Need not exist.
+        pattern: Of names that are looked at besides ``*.pth``.
+
+    Returns:
+        Its path; None where there is no checkpoint.
+
+    Raises:
+        ValueError: If one cannot be read, or none is of a training, so that it is not
+            known what may be overwritten.
+    """
+    folder, found = Path(folder), {}
+    paths = {p for p in (*folder.glob("*.pth"), *folder.glob(pattern)) if p.is_file()}
+    for path in sorted(p for p in paths if not p.name.startswith(".")):
+        with contextlib.suppress(FileNotFoundError):  # a training has just removed it
+            found[path] = _progress(path)
+    resumable = {path: progress for path, progress in found.items() if progress}
+    if found and not resumable:
+        raise ValueError(
+            f"{folder} holds {', '.join(p.name for p in found)}, and no checkpoint of "
+            "a training; name one, --resume CHECKPOINT, or take another --work-dir"
+        )
+    return str(max(resumable, key=resumable.get)) if resumable else None
+
+
+def _progress(path: Path) -> tuple[bool, int] | None:
+    """Whether the optimizer's state is there, and the iterations done.
+
+    The best checkpoint of CheckpointHook's ``save_best`` lacks that state.
+    """
+    try:
+        saved = torch.load(
+            path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None
+        )
+    except FileNotFoundError:
+        raise
+    except Exception as e:  # unpickling rubbish raises almost anything
+        raise ValueError(
+            f"{path} is broken. Remove it, if a training was killed while writing it, "
+            "or name the checkpoint to go on from: --resume CHECKPOINT"
+        ) from e
+    meta = saved.get("meta") if isinstance(saved, dict) else None
+    if not isinstance(meta, dict) or "iter" not in meta:
+        return None
+    return "optimizer" in saved, meta["iter"]
