@@ -3,7 +3,7 @@
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
 from compressai_hm.detection import launch
 
@@ -85,7 +85,7 @@ def by_iteration(work_dir, data_root):
     return cfg
 
 
-def test_a_loop_by_iterations_goes_on(tmp_path, embedded, monkeypatch, capsys):
+def test_a_loop_by_iterations_goes_on(tmp_path, embedded):
     straight = by_iteration(tmp_path / "straight", embedded)
     Runner.from_cfg(straight).train()
     views = {p.name[:6] for p in (tmp_path / "straight/views").iterdir()}
@@ -102,10 +102,8 @@ def test_a_loop_by_iterations_goes_on(tmp_path, embedded, monkeypatch, capsys):
     resumed = Runner.from_cfg(cfg)
     resumed.train()
     a, b = (checkpoint(tmp_path / d, "step-6.pth") for d in ("straight", "resumed"))
-    loop = resumed.train_loop
-    if not hasattr(IterBasedTrainLoop(resumed, loop.dataloader, 1).dataloader_iterator,
-                   "skip_iter"):  # fmt: skip
-        assert a["meta"]["iter"] == b["meta"]["iter"] == 6
+    assert a["meta"]["iter"] == b["meta"]["iter"] == 6
+    if not hasattr(resumed.train_loop.dataloader_iterator, "skip_iter"):
         return  # MMEngine reads what it skips: another augmentation
     assert_same(a["state_dict"], b["state_dict"])
     for i, state in a["optimizer"]["state"].items():
