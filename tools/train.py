@@ -1,22 +1,21 @@
 """Trains what a config says: python tools/train.py mmdet_configs/hm_faster_rcnn.py"""
 
-import sys
-
+import _command
 import torch
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from compressai_hm.detection import launch
 
 
 def main() -> None:
     parser = launch.parser(__doc__)
+    _command.add_debug(parser)
     parser.add_argument(
         "--resume",
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from the work folder's last checkpoint, or from the one given",
+        help="go on from the newest checkpoint of the work folder, or from the one "
+        "given",
     )
     parser.add_argument(
         "--amp",
@@ -39,20 +38,21 @@ def main() -> None:
             cfg.optim_wrapper.type = "BFloat16OptimWrapper"
     if args.auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
-            sys.exit(
+            raise ValueError(
                 "--auto-scale-lr needs auto_scale_lr.base_batch_size in the config"
             )
         cfg.auto_scale_lr.enable = True
-    if args.resume:
-        checkpoint = args.resume
-        if checkpoint == "auto":
-            checkpoint = launch.latest_checkpoint(cfg.work_dir)
-            print(f"resuming from {checkpoint or 'nothing: starting anew'}", flush=True)
-        if checkpoint:
-            cfg.resume, cfg.load_from = True, checkpoint
-    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    resume = args.resume
+    if cfg.get("resume") and not cfg.get("load_from"):
+        resume = resume or "auto"  # else MMEngine looks, which a kill can mislead
+    if resume:
+        checkpoint = launch.checkpoint_to_resume(cfg, resume)
+        print(f"resuming from {checkpoint or 'nothing: starting anew'}", flush=True)
+        cfg.resume = bool(checkpoint)
+        cfg.load_from = checkpoint or cfg.get("load_from")
+    runner = launch.build_runner(cfg)
     runner.train()
 
 
 if __name__ == "__main__":
-    main()
+    _command.run(main, "stopped; with --resume it goes on")

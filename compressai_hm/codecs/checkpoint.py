@@ -1,7 +1,5 @@
 """Files of weights: what other programs write, understood; what this one writes."""
 
-import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..compat import why_unreadable
 from .adaptation import DynamicAdaptation
 from .human_machine import HumanMachineMixin, registered_name
 
@@ -66,21 +65,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         return unwrap(loaded)
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from None
-
-
-def why_unreadable(error: Exception) -> str:
-    """A sentence on what made torch refuse a file. Never advice to load it unsafely."""
-    text = str(error)
-    if isinstance(error, pickle.UnpicklingError):
-        found = re.findall(r"GLOBAL ([\w.]+)", text)
-        if found:
-            return (
-                f"it holds Python objects ({', '.join(dict.fromkeys(found))}), which "
-                "are not loaded, for that could run code; save the model's "
-                "state_dict() instead"
-            )
-        return "it is damaged, or holds no weights"
-    return (text or type(error).__name__).splitlines()[0]
 
 
 def _why_not(start: bytes, error: Exception) -> str:

@@ -5,6 +5,8 @@ torch refuses unless told that these types are harmless. MMEngine's own loaders 
 on without ``weights_only`` where that fails, and for every URL.
 """
 
+import re
+from contextlib import contextmanager
 from pickle import UnpicklingError
 
 import numpy as np
@@ -14,7 +16,8 @@ import torch
 def load_checkpoints_safely() -> None:
     """Lets MMEngine read what its runner saves, and nothing that runs code.
 
-    Files and URLs that hold other types raise ``pickle.UnpicklingError``.
+    Files and URLs that hold other types raise ``pickle.UnpicklingError``, broken ones
+    RuntimeError.
     """
     from mmengine.logging import HistoryBuffer
     from mmengine.runner.checkpoint import CheckpointLoader
@@ -39,12 +42,40 @@ def load_checkpoints_safely() -> None:
     )
 
     def from_file(filename: str, map_location=None):
-        return torch.load(filename, map_location=map_location, weights_only=True)
+        with _explained(filename):
+            return torch.load(filename, map_location=map_location, weights_only=True)
 
     def from_url(filename: str, map_location=None):
-        return torch.hub.load_state_dict_from_url(
-            filename, map_location=map_location, weights_only=True
-        )
+        with _explained(filename):
+            return torch.hub.load_state_dict_from_url(
+                filename, map_location=map_location, weights_only=True
+            )
 
     CheckpointLoader.register_scheme("", from_file, force=True)
     CheckpointLoader.register_scheme(["http://", "https://"], from_url, force=True)
+
+
+@contextmanager
+def _explained(filename: str):
+    try:
+        yield
+    except (UnpicklingError, RuntimeError, EOFError) as e:
+        kind = UnpicklingError if isinstance(e, UnpicklingError) else RuntimeError
+        raise kind(
+            f"cannot load the checkpoint {filename}: {why_unreadable(e)}"
+        ) from None
+
+
+def why_unreadable(error: Exception) -> str:
+    """A sentence on what made torch refuse a file. Never advice to load it unsafely."""
+    text = str(error)
+    if isinstance(error, UnpicklingError):
+        found = re.findall(r"GLOBAL (\S+)", text)
+        if found:
+            return (
+                f"it holds Python objects ({', '.join(dict.fromkeys(found))}), which "
+                "are not loaded, for that could run code; save the model's "
+                "state_dict() instead"
+            )
+        return "it is damaged, or holds no weights"
+    return (text or type(error).__name__).splitlines()[0]

@@ -9,7 +9,7 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
-from ..codecs.checkpoint import unwrap, why_unreadable
+from ..codecs.checkpoint import unwrap
 from ..codecs.files import write_whole
 from ..zoo.released import WEIGHTS
 
@@ -47,9 +47,8 @@ def load_weights(checkpoint: str, part: str = "") -> dict[str, Tensor]:
             f"into {cache}"
         ) from e
     except Exception as e:  # unpickling rubbish raises almost anything
-        raise RuntimeError(
-            f"cannot load the checkpoint {checkpoint}: {why_unreadable(e)}"
-        ) from e
+        begins = f"cannot load the checkpoint {checkpoint}: "
+        raise RuntimeError(begins + str(e).removeprefix(begins)) from e
     try:
         return unwrap(loaded).part(part)
     except ValueError as e:

@@ -15,7 +15,13 @@ from . import tiny
 
 def runner(model=None):
     return SimpleNamespace(
-        model=model, train_dataloader=[None] * 10, seed=3, epoch=0, iter=0, hooks=[]
+        model=model,
+        train_loop=None,
+        train_dataloader=[None] * 10,
+        seed=3,
+        epoch=0,
+        iter=0,
+        hooks=[],
     )
 
 

@@ -1,3 +1,4 @@
+from .check_loss_hook import CheckLossHook
 from .draw_views_hook import DrawViewsHook
 from .export_codec_hook import ExportCodecHook
 from .hold_rate_hook import HoldRateHook
@@ -6,6 +7,7 @@ from .reseed_hook import ReseedHook
 from .save_tables_hook import SaveTablesHook
 
 __all__ = [
+    "CheckLossHook",
     "DrawViewsHook",
     "ExportCodecHook",
     "HoldRateHook",

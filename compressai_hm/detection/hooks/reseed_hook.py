@@ -5,6 +5,7 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import IterBasedTrainLoop
 
 
 @HOOKS.register_module()
@@ -15,6 +16,11 @@ class ReseedHook(Hook):
     is resumed at the end of an epoch goes on as if it had not stopped. Loader workers
     are seeded from (seed, epoch, rank, worker).
 
+    A loop by iterations is one long epoch. There the numbers of each iteration come
+    from (seed, iteration, rank), and a resumed run repeats none. It goes on exactly
+    where the loader has no workers and MMEngine skips batches without reading them
+    (InfiniteSampler, MMEngine from 0.10.12 on); else augmentations differ.
+
     Raises:
         ValueError: If the workers of the training loader are persistent: they would
             keep their generators over the epochs.
@@ -24,6 +30,10 @@ class ReseedHook(Hook):
 
     def before_train_epoch(self, runner) -> None:
         loader = runner.train_dataloader
+        if _by_iteration(runner):
+            _seed((runner.seed, runner.iter, get_rank()))
+            loader.worker_init_fn = _seed_from_loader
+            return
         if loader.num_workers and loader.persistent_workers:
             raise ValueError(
                 "ReseedHook needs train_dataloader.persistent_workers=False"
@@ -31,6 +41,25 @@ class ReseedHook(Hook):
         key = (runner.seed, runner.epoch, get_rank())
         _seed(key)
         loader.worker_init_fn = _WorkerSeed(key)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if _by_iteration(runner):
+            _seed((runner.seed, runner.iter, get_rank(), 1))
+
+    def after_train_iter(
+        self, runner, batch_idx, data_batch=None, outputs=None
+    ) -> None:
+        if _by_iteration(runner):  # for the next batch, which is read before its hooks
+            _seed((runner.seed, runner.iter + 1, get_rank()))
+
+
+def _by_iteration(runner) -> bool:
+    return isinstance(runner.train_loop, IterBasedTrainLoop)
+
+
+def _seed_from_loader(worker_id: int) -> None:
+    """By what torch gave the worker: drawn in the main process, anew in each pass."""
+    _seed((torch.initial_seed(),))
 
 
 class _WorkerSeed:

@@ -1,0 +1,77 @@
+"""Training stops in the step in which a loss is no number."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.runner import Runner
+
+from compressai_hm.detection.hooks import CheckLossHook
+
+from . import (
+    poison,  # noqa: F401
+    tiny,
+)
+from .test_training import checkpoint
+
+
+def poisoned(work_dir, data_root, **options):
+    cfg = tiny.config(work_dir, data_root)
+    cfg.train_cfg.update(max_epochs=6, val_interval=10)
+    cfg.custom_hooks = [dict(type="PoisonHook", **options)]
+    return cfg
+
+
+def assert_whole(work_dir):
+    saved = [checkpoint(work_dir, path.name) for path in work_dir.glob("*.pth")]
+    assert saved
+    for before in saved:
+        assert before["meta"]["iter"] <= 5
+        assert all(v.isfinite().all() for v in before["state_dict"].values())
+
+
+def test_the_term_is_named_and_the_checkpoint_before_is_whole(tmp_path, embedded):
+    runner = Runner.from_cfg(poisoned(tmp_path, embedded))
+    with pytest.raises(RuntimeError, match="loss_human is nan.*in iteration 6.") as e:
+        runner.train()
+    assert "loss_rate is" not in str(e.value) and "loss is" not in str(e.value)
+    assert_whole(tmp_path)
+
+
+class Scaled:
+    loss_scaler = torch.amp.GradScaler("cpu")
+
+
+def test_a_skipped_step_does_not_stop(tmp_path, embedded):
+    runner = Runner.from_cfg(poisoned(tmp_path, embedded))
+    runner.optim_wrapper = Scaled()
+    hook = CheckLossHook()
+
+    def step(value):
+        hook.after_train_iter(runner, 0, None, {"loss_rate": torch.tensor(value)})
+
+    for _ in range(3):
+        for value in [float("inf")] * 19 + [1.0]:
+            step(value)
+    with pytest.raises(RuntimeError, match="loss_rate is inf"):
+        for _ in range(20):
+            step(float("inf"))
+
+
+def test_all_processes_stop(tmp_path, embedded):
+    cfg = poisoned(tmp_path, embedded, rank=1)
+    cfg.custom_imports.imports.append("tests.detection.poison")
+    cfg.dump(tmp_path / "cfg.py")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone",
+         "--nproc_per_node", "2", tiny.ROOT / "tools/train.py", tmp_path / "cfg.py",
+         "--launcher", "pytorch"],
+        capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(tiny.ROOT)},
+    )  # fmt: skip
+    assert done.returncode
+    assert "loss_human is nan" in done.stderr
+    assert "a loss of another rank is no number" in done.stderr
+    assert_whole(tmp_path)
