@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import compressai_hm.zoo
 from compressai_hm.codecs import HM_MODELS, HumanMachineMixin, picture_bits
-from compressai_hm.codecs.files import read_picture
+from compressai_hm.codecs.pictures import read_picture
 from compressai_hm.codecs.tables import TablesMixin
 from compressai_hm.zoo import load_checkpoint, load_model
 

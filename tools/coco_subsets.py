@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from compressai_hm.codecs.files import read_picture, write_png, write_whole
+from compressai_hm.codecs.files import write_png, write_whole
+from compressai_hm.codecs.pictures import read_picture
 
 LISTS = Path(__file__).parents[1] / "mmdet_configs/small/subsets.json"
 PERSON = {"id": 1, "name": "person", "supercategory": "person"}

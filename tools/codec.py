@@ -27,7 +27,8 @@ from compressai_hm.codecs import (
     decode,
     encode,
 )
-from compressai_hm.codecs.files import read_picture, write_png, write_whole
+from compressai_hm.codecs.files import write_png, write_whole
+from compressai_hm.codecs.pictures import read_picture
 from compressai_hm.codecs.readers import find_reader, load_reader, reader_files
 from compressai_hm.zoo import cfgs, load_checkpoint, load_model
 from compressai_hm.zoo.released import RELEASED

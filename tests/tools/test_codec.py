@@ -21,7 +21,7 @@ from compressai_hm.codecs import (
     StreamReader,
     encode,
 )
-from compressai_hm.codecs.files import read_picture
+from compressai_hm.codecs.pictures import read_picture
 from compressai_hm.codecs.readers import stream_of
 from compressai_hm.zoo import load_checkpoint
 
