@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import _command
 import numpy as np
 import torch
 from torch import nn
@@ -390,7 +391,7 @@ def _base(net: HumanMachineMixin) -> nn.Module:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = _command.parser(__doc__)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("train", help=train.__doc__.splitlines()[0])
     command.add_argument("--config", default="mmdet_configs/hm_faster_rcnn_demo.py")
@@ -426,4 +427,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    _command.run(main)

@@ -8,12 +8,11 @@ with people for training (of val2017, none of them a validation picture), 136 wh
 pictures with people and 230 with all classes for validation, 220 for training codecs.
 """
 
-import argparse
 import json
 import shutil
-import sys
 from pathlib import Path
 
+import _command
 from tqdm import tqdm
 
 from compressai_hm.codecs.files import write_png, write_whole
@@ -26,16 +25,14 @@ VISIBLE = 0.25
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _command.parser(__doc__)
     parser.add_argument("coco", type=Path, help="train2017, val2017, annotations")
     parser.add_argument("out", type=Path, help="folder to make")
     args = parser.parse_args()
     try:
         build(args.coco, args.out)
     except (OSError, ValueError, KeyError) as e:
-        sys.exit(f"{args.coco} is not COCO 2017 as expected: {e}")
+        raise ValueError(f"{args.coco} is not COCO 2017 as expected: {e}") from e
     print(f"export MMDET_DATASETS={args.out} COCO_PERSON={args.out / 'person'}")
 
 
@@ -138,4 +135,4 @@ def _write(content: dict, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    _command.run(main, "stopped; the same command goes on")

@@ -5,12 +5,12 @@ trained; after as many steps for humans and the detector. Unfinished training is
 resumed.
 """
 
-import argparse
 import contextlib
 import json
 import time
 from pathlib import Path
 
+import _command
 import matplotlib.figure
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -145,7 +145,7 @@ def draw(path: Path, original: list, control: dict, adapted: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = _command.parser(__doc__)
     parser.add_argument("--work-dir", default="work_dirs/demo")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -191,4 +191,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    _command.run(main, "stopped; the same command goes on")

@@ -5,20 +5,19 @@
 Unfinished points are run, finished ones are kept.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+import _command
+from mmengine.config import Config
 
+from compressai_hm.detection import launch
 from compressai_hm.evaluation import report, results
 from compressai_hm.evaluation.sweep import Sweep
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _command.parser(__doc__)
     parser.add_argument("config", help="the sweep: codecs, sets, detectors")
     parser.add_argument("--work-dir", help="folder for everything [work_dirs/CONFIG]")
     parser.add_argument("--jobs", type=int, default=1, help="processes, a thread each")
@@ -28,20 +27,17 @@ def main() -> None:
         default=results.RESAMPLINGS,
         help="bootstrap draws over the pictures for intervals [%(default)s]",
     )
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    launch.add_cfg_options(parser)
     args = parser.parse_args()
     if not Path(args.config).is_file():
-        sys.exit(
+        raise FileNotFoundError(
             f"{args.config} does not exist; there are mmdet_configs/rate_accuracy/"
         )
     cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    launch.merge_options(cfg, args.cfg_options)
     work_dir = args.work_dir or f"work_dirs/{Path(args.config).stem}"
-    try:
-        sweep = Sweep(cfg, work_dir)
-        sweep.run(args.jobs)
-    except (ValueError, RuntimeError, OSError) as e:
-        sys.exit(str(e))
+    sweep = Sweep(cfg, work_dir)
+    sweep.run(args.jobs)
     curves, reference = results.measure(sweep, args.resamplings)
     rows = results.compare(curves, cfg.anchor)
     differing = results.differences(curves, cfg.get("differences", ()))
@@ -67,7 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("stopped; finished points are kept, the same command goes on")
+    _command.run(main, "stopped; finished points are kept, the same command goes on")

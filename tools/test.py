@@ -1,14 +1,14 @@
 """Evaluates a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
 
+import _command
 from mmengine.model import is_model_wrapper
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from compressai_hm.detection import launch
 
 
 def main() -> None:
     parser = launch.parser(__doc__)
+    _command.add_debug(parser)
     parser.add_argument(
         "checkpoint",
         nargs="?",
@@ -33,7 +33,7 @@ def main() -> None:
         evaluators = cfg.test_evaluator
         evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
         cfg.test_evaluator = [*evaluators, dump]
-    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner = launch.build_runner(cfg)
     if not args.checkpoint:
         model = runner.model
         (model.module if is_model_wrapper(model) else model).init_weights()
@@ -41,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    _command.run(main)

@@ -1,16 +1,14 @@
 """Trains what a config says: python tools/train.py mmdet_configs/hm_faster_rcnn.py"""
 
-import sys
-
+import _command
 import torch
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from compressai_hm.detection import launch
 
 
 def main() -> None:
     parser = launch.parser(__doc__)
+    _command.add_debug(parser)
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -39,7 +37,7 @@ def main() -> None:
             cfg.optim_wrapper.type = "BFloat16OptimWrapper"
     if args.auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
-            sys.exit(
+            raise ValueError(
                 "--auto-scale-lr needs auto_scale_lr.base_batch_size in the config"
             )
         cfg.auto_scale_lr.enable = True
@@ -50,9 +48,9 @@ def main() -> None:
             print(f"resuming from {checkpoint or 'nothing: starting anew'}", flush=True)
         if checkpoint:
             cfg.resume, cfg.load_from = True, checkpoint
-    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner = launch.build_runner(cfg)
     runner.train()
 
 
 if __name__ == "__main__":
-    main()
+    _command.run(main, "stopped; with --resume it goes on")

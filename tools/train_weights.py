@@ -7,12 +7,12 @@ on 2 cores. The small models' pictures: tools/coco_subsets.py; MOBILENETV2 names
 file of their detector's backbone. The same command goes on where it was stopped.
 """
 
-import argparse
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import _command
 import torch
 from mmengine.config import Config
 
@@ -25,9 +25,7 @@ WORK = Path("work_dirs")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _command.parser(__doc__)
     parser.add_argument("which", choices=("demo", "small"))
     {"demo": demo, "small": small}[parser.parse_args().which]()
 
@@ -100,4 +98,4 @@ def train(config: str, python=(), options=(), env: dict[str, str] | None = None)
 
 
 if __name__ == "__main__":
-    main()
+    _command.run(main, "stopped; the same command goes on")

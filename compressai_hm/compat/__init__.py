@@ -2,5 +2,6 @@
 
 from .checkpoint import load_checkpoints_safely
 from .mmcv_ops import install_mmcv_ops
+from .quiet import quiet_imports
 
-__all__ = ["install_mmcv_ops", "load_checkpoints_safely"]
+__all__ = ["install_mmcv_ops", "load_checkpoints_safely", "quiet_imports"]

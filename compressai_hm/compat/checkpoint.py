@@ -5,6 +5,8 @@ torch refuses unless told that these types are harmless. MMEngine's own loaders 
 on without ``weights_only`` where that fails, and for every URL.
 """
 
+import re
+from contextlib import contextmanager
 from pickle import UnpicklingError
 
 import numpy as np
@@ -14,7 +16,8 @@ import torch
 def load_checkpoints_safely() -> None:
     """Lets MMEngine read what its runner saves, and nothing that runs code.
 
-    Files and URLs that hold other types raise ``pickle.UnpicklingError``.
+    Files and URLs that hold other types raise ``pickle.UnpicklingError``, broken ones
+    RuntimeError.
     """
     from mmengine.logging import HistoryBuffer
     from mmengine.runner.checkpoint import CheckpointLoader
@@ -39,12 +42,31 @@ def load_checkpoints_safely() -> None:
     )
 
     def from_file(filename: str, map_location=None):
-        return torch.load(filename, map_location=map_location, weights_only=True)
+        with _explained(filename):
+            return torch.load(filename, map_location=map_location, weights_only=True)
 
     def from_url(filename: str, map_location=None):
-        return torch.hub.load_state_dict_from_url(
-            filename, map_location=map_location, weights_only=True
-        )
+        with _explained(filename):
+            return torch.hub.load_state_dict_from_url(
+                filename, map_location=map_location, weights_only=True
+            )
 
     CheckpointLoader.register_scheme("", from_file, force=True)
     CheckpointLoader.register_scheme(["http://", "https://"], from_url, force=True)
+
+
+@contextmanager
+def _explained(filename: str):
+    """Names the file, and leaves out torch's advice to switch weights_only off."""
+    try:
+        yield
+    except UnpicklingError as e:
+        barred = re.search(r"GLOBAL (\S+)", str(e))
+        reason = "it is none"
+        if barred:
+            reason = f"it holds {barred[1]}, and only tensors and plain values are read"
+        raise UnpicklingError(
+            f"cannot load the checkpoint {filename}: {reason}"
+        ) from None
+    except (RuntimeError, EOFError) as e:
+        raise RuntimeError(f"cannot load the checkpoint {filename}: {e}") from e

@@ -1,9 +1,13 @@
 """OpenMMLab side: ``custom_imports = dict(imports=['compressai_hm.detection'])``."""
 
-from ..compat import install_mmcv_ops, load_checkpoints_safely
+from ..compat import install_mmcv_ops, load_checkpoints_safely, quiet_imports
 
 install_mmcv_ops()
 load_checkpoints_safely()
+with quiet_imports():
+    import mmdet.datasets
+    import mmdet.evaluation
+    import mmdet.models  # noqa: F401
 
 from mmdet.registry import MODELS  # noqa: E402
 

@@ -44,7 +44,8 @@ def load_weights(checkpoint: str) -> dict[str, Tensor]:
             f"into {cache}"
         ) from e
     except Exception as e:  # unpickling rubbish raises almost anything
-        raise RuntimeError(f"cannot load the checkpoint {checkpoint}: {e}") from e
+        begins = f"cannot load the checkpoint {checkpoint}: "
+        raise RuntimeError(begins + str(e).removeprefix(begins)) from e
     for key in ("state_dict", "network"):
         if key in loaded:
             return loaded[key]

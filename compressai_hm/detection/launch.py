@@ -1,13 +1,24 @@
 """What tools/train.py and tools/test.py share: options, config, processes."""
 
 import argparse
+import difflib
+import inspect
+import logging
 import os
 import re
-import sys
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+_LAUNCHED = {
+    "pytorch": ("RANK", "python -m torch.distributed.run --nproc_per_node=N"),
+    "slurm": ("SLURM_PROCID", "srun"),
+    "mpi": ("OMPI_COMM_WORLD_LOCAL_RANK", "mpirun"),
+}
+"""By launcher, what it sets in the environment, and its command."""
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -17,21 +28,54 @@ def parser(description: str) -> argparse.ArgumentParser:
     p.add_argument(
         "--work-dir", help="folder for logs and checkpoints [work_dirs/CONFIG]"
     )
-    p.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        help="settings that override the config's, as key=value; nested keys with "
-        "dots, lists and tuples in quotes without spaces: key='[(a,b),(c,d)]'",
-    )
+    add_cfg_options(p)
     p.add_argument(
         "--launcher",
-        choices=["none", "pytorch", "slurm", "mpi"],
+        choices=["none", *_LAUNCHED],
         default="none",
         help="what started the processes, if there are several",
     )
     p.add_argument("--local_rank", "--local-rank", type=int, default=0)
     return p
+
+
+class _Settings(DictAction):
+    def __call__(self, parser, namespace, values, option_string=None):
+        for value in values:
+            if "=" not in value:
+                raise ValueError(f"{option_string} takes key=value, got {value!r}")
+            if any(value.count(a) != value.count(b) for a, b in ("()", "[]")):
+                raise ValueError(f"{option_string}: unbalanced brackets in {value!r}")
+        super().__call__(parser, namespace, values, option_string)
+
+
+def add_cfg_options(p: argparse.ArgumentParser) -> None:
+    """Adds ``--cfg-options key=value ...``."""
+    p.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=_Settings,
+        help="settings that override the config's, as key=value; nested keys with "
+        "dots, lists and tuples in quotes without spaces: key='[(a,b),(c,d)]'",
+    )
+
+
+def merge_options(cfg: Config, options: dict | None) -> None:
+    """Merges ``--cfg-options`` into a config.
+
+    Raises:
+        ValueError: If one's first word looks like a misspelt setting: MMEngine would
+            take it for a new one that nothing reads.
+    """
+    known = {*cfg, *inspect.signature(Runner).parameters}
+    for key in options or {}:
+        first = key.split(".")[0]
+        meant = difflib.get_close_matches(first, known, n=1, cutoff=0.8)
+        if first not in known and meant:
+            raise ValueError(
+                f"--cfg-options {key}: there is no {first}; did you mean {meant[0]}?"
+            )
+    cfg.merge_from_dict(options or {})
 
 
 def load_config(args: argparse.Namespace, demo_if_absent: bool = False) -> Config:
@@ -44,11 +88,15 @@ def load_config(args: argparse.Namespace, demo_if_absent: bool = False) -> Confi
             that say so. Defaults to False.
 
     Raises:
-        SystemExit: If there is no such config.
+        FileNotFoundError: If there is no such config.
+        ValueError: If the launcher's variables or GPUs are not there.
     """
     path = Path(args.config)
     if not path.is_file():
-        sys.exit(f"{path} does not exist; the configs are in mmdet_configs/")
+        raise FileNotFoundError(
+            f"{path} does not exist; the configs are in mmdet_configs/"
+        )
+    _check_launcher(args.launcher)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = Config.fromfile(path)
     demo = cfg.pop("demo_config", None)
@@ -67,8 +115,7 @@ def load_config(args: argparse.Namespace, demo_if_absent: bool = False) -> Confi
             cfg = Config.fromfile(path)
             if args.work_dir:
                 args.work_dir += "_demo"
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir or not cfg.get("work_dir"):
         cfg.work_dir = args.work_dir or f"work_dirs/{path.stem}"
@@ -82,6 +129,44 @@ def load_config(args: argparse.Namespace, demo_if_absent: bool = False) -> Confi
             find_unused_parameters=cfg.get("find_unused_parameters", False),
         )
     return cfg
+
+
+def _check_launcher(launcher: str) -> None:
+    if launcher == "none":
+        return
+    variable, start = _LAUNCHED[launcher]
+    if variable not in os.environ:
+        raise ValueError(
+            f"--launcher {launcher}: {variable} is not set; start the tool by {start}, "
+            "or leave --launcher out"
+        )
+    if launcher != "pytorch" and not torch.cuda.is_available():
+        raise ValueError(
+            f"--launcher {launcher} needs a GPU for each process; on CPUs use "
+            "--launcher pytorch"
+        )
+
+
+def build_runner(cfg: Config) -> Runner:
+    """The config's runner, which lists environment, config and hooks in the file alone.
+
+    On the screen their 500 lines would bury what is wrong.
+    """
+    base = RUNNERS.get(cfg.get("runner_type", "Runner"))
+
+    class ToolRunner(base):
+        def build_logger(self, *args, **kwargs):
+            logger = super().build_logger(*args, **kwargs)
+            screen, *_ = logger.handlers
+            screen.addFilter(_is_no_listing)
+            return logger
+
+    return ToolRunner.from_cfg(cfg)
+
+
+def _is_no_listing(record: logging.LogRecord) -> bool:
+    listings = r"Config:|Hooks will be executed|\s*-+\s*System environment:"
+    return not re.match(listings, str(record.msg))
 
 
 def latest_checkpoint(work_dir: str) -> str | None:

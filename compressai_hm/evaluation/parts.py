@@ -9,6 +9,9 @@ import zlib
 from functools import lru_cache
 from pathlib import Path
 
+from .. import detection  # noqa: F401, before mmdet: offers mmcv's ops
+
+# isort: split
 import mmcv
 import numpy as np
 import torch
