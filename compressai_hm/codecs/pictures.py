@@ -83,11 +83,15 @@ def find_pictures(
     """
     folder = Path(folder)
     for path in sorted(folder.rglob("*") if deep else folder.iterdir()):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or not path.is_file():
+        if is_hidden(path, folder) or not path.is_file():
             continue
         if path.suffix.lower() in SUFFIXES or is_picture(path, formats):
             yield path
+
+
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a file in a folder is not to be seen, or in a folder that is not."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def is_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> bool:
