@@ -54,8 +54,8 @@ _ROUNDING = 2
 """Profiles that change no 8-bit colour by more are sRGB, however they tabulate it."""
 
 # TIFF tags
-_SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 254, 258, 262, 339
-_DNG = 50706
+_SUBFILE, _BITS, _PHOTOMETRIC, _PLANAR = 254, 258, 262, 284
+_EXTRA, _SAMPLE_FORMAT, _SUBSAMPLING, _DNG = 338, 339, 530, 50706
 
 _NO_RANGE = "samples have no known range; save it with 8 or 16 unsigned bits a sample"
 
@@ -136,7 +136,8 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:
     except _Refused as e:
         raise ValueError(f"{path}: {e}") from None
     except Exception as e:  # a damaged file makes Pillow raise almost anything
-        raise ValueError(f"{path}: not a readable picture ({e})") from e
+        reason = str(e) or type(e).__name__
+        raise ValueError(f"{path}: not a readable picture ({reason})") from e
 
 
 class _Refused(ValueError):
@@ -199,7 +200,7 @@ def _identify(
             reasons.append(f"{name}: {e}")
             continue
         if name == "TIFF":
-            _check_tiff(f, image.tag_v2)
+            _check_tiff(f, image)
         return image
     raise _Refused(
         f"not a readable picture ({'; '.join(reasons) or 'of no known kind'}); convert "
@@ -207,7 +208,9 @@ def _identify(
     )
 
 
-def _check_tiff(f: BinaryIO, tags: Mapping) -> None:
+def _check_tiff(f: BinaryIO, image: ImageFile.ImageFile) -> None:
+    """Refuses what Pillow would read wrongly."""
+    tags = image.tag_v2
     f.seek(8)
     if tags.get(_SUBFILE, 0) & 1 or _DNG in tags or f.read(2) == b"CR":
         raise _Refused(
@@ -217,6 +220,18 @@ def _check_tiff(f: BinaryIO, tags: Mapping) -> None:
     if kinds:
         kind = {2: "signed", 3: "floating-point"}.get(kinds.pop(), "unusual")
         raise _Refused(f"{kind} {_NO_RANGE}")
+    deep = max(tags.get(_BITS, (1,))) == 16
+    premultiplied = deep and image.mode == "RGBA" and tags.get(_EXTRA) == (1,)
+    if tags.get(_PLANAR) == 2 and (
+        premultiplied
+        or image.mode in ("LA", "La", "PA", "LAB")
+        or (deep and image.mode not in ("RGB", "RGBA", "I;16", "I;16B"))
+    ):
+        raise _Refused(
+            f"colours of mode {image.mode} in planes; save it with interleaved colours"
+        )
+    if image.mode == "YCbCr" and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1):
+        raise _Refused("subsampled colours that are not packed; save it as RGB")
 
 
 def _read(f: BinaryIO, path: Path, max_pixels: int) -> Tensor:
@@ -307,11 +322,10 @@ def _colour_samples(
         again: Opens it once more.
     """
     packing = _packing(image)
-    if image.format == "TIFF" and len(packing) == 1 and max(image.tag_v2[_BITS]) == 16:
+    bits = image.tag_v2.get(_BITS, (1,)) if image.format == "TIFF" else (0,)
+    if len(packing) == 1 and max(bits) == 16:
         # One colour after the other: Pillow would take them for 8 bits.
         packing = f"{image.mode};16{'L' if image.tag_v2.prefix == b'II' else 'B'}"
-        if image.mode not in ("RGB", "RGBA"):
-            raise _Refused("planes of 16 bits are read of RGB only; convert it to PNG")
     found = re.fullmatch("(LA|RGB|RGBX|RGBA|RGBa);16([LBN])", packing)
     if image.format not in ("PNG", "TIFF") or not found:
         return None
@@ -341,8 +355,8 @@ def _colour_samples(
 
 def _packing(image: ImageFile.ImageFile) -> str:
     """What Pillow calls the raw mode."""
-    args = image.tile[0].args if image.tile else ""
-    return str(args if isinstance(args, str) else args[0])
+    args = image.tile[0].args if image.tile else None
+    return str(args[0] if isinstance(args, tuple) else args)
 
 
 def _unpacked(image: ImageFile.ImageFile, packing: str) -> np.ndarray:
@@ -488,5 +502,7 @@ def _flat(
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     elif to_srgb is not None:
         image = to_srgb(image)
-    x = torch.from_numpy(np.array(image.convert("RGB")))
-    return x.permute(2, 0, 1)[None].float() / 255
+    x = torch.from_numpy(
+        np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    )
+    return x.permute(2, 0, 1)[None].float().div_(255)

@@ -64,6 +64,8 @@ def _open_some(paths: list[Path]) -> None:
 class PictureFolder(BaseDetDataset):
     """All pictures in folders and the folders in them, without labels.
 
+    What a file holds decides, not its name; hidden ones are left out.
+
     Args:
         folders: One or several.
         **kwargs: BaseDetDataset's, such as ``pipeline``.

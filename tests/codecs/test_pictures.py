@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from compressai_hm.codecs.pictures import (
     OPENCV,
@@ -387,6 +387,49 @@ def test_deep_tiff_keeps_its_bits_and_transparency(tmp_path, order, planar):
         both = np.concatenate([on_black, DEEP[..., 3:]], -1)
         path = tiff(tmp_path / "p.tif", both, {338: [1]}, order=order)
         assert np.allclose(pixels(path), on_white(rgb, OPACITY), atol=1e-2)
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_planes_that_pillow_mixes_up_are_refused(tmp_path, deflate):
+    eight, options = DEEP.astype(np.uint8), {"planar": True, "deflate": deflate}
+    for name, samples, tags in (
+        ("la", eight[..., :2], {338: [2]}),
+        ("lab", eight[..., :3], {262: [8]}),
+        ("premultiplied", DEEP, {338: [1]}),
+        ("cmyk16", DEEP, {262: [5]}),
+    ):
+        path = tiff(tmp_path / f"{name}.tif", samples, tags, **options)
+        with pytest.raises(ValueError, match="interleaved|convert it"):
+            read_picture(path)
+    path = tiff(tmp_path / "rgb.tif", eight[..., :3], **options)
+    assert np.allclose(pixels(path), eight[..., :3], atol=1e-4)
+
+
+def test_subsampled_colours_that_are_not_packed_are_refused(tmp_path):
+    samples = np.full((4, 4, 3), 128, np.uint8)
+    with pytest.raises(ValueError, match=r"x\.tif: subsampled colours"):
+        read_picture(tiff(tmp_path / "x.tif", samples, {262: [6]}))
+    path = tiff(tmp_path / "y.tif", samples, {262: [6], 530: [1, 1]})
+    assert np.abs(pixels(path) - 128).max() < 2
+
+
+def test_pillows_own_files_of_one_bit(tmp_path):
+    picture = Image.fromarray(RAMP > 120)
+    for suffix in ("tif", "png", "xbm", "bmp", "pbm"):
+        picture.save(tmp_path / f"x.{suffix}")
+        found = pixels(tmp_path / f"x.{suffix}")[..., 0]
+        assert ((found > 128) == (RAMP > 120)).all() or suffix == "xbm"
+
+
+def test_every_turn_is_undone(tmp_path):
+    for turn in range(10):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        path = tmp_path / f"{turn}.png"
+        Image.fromarray(COLOURS).save(path, exif=exif)
+        with Image.open(path) as image:
+            expected = np.asarray(ImageOps.exif_transpose(image))
+        assert (pixels(path).round() == expected).all()
 
 
 def test_deep_pictures_are_turned_and_made_srgb(tmp_path):
