@@ -133,6 +133,8 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:
             return _read(f, path, max_pixels)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such file") from None
+    except PictureWarning:  # of those who made it an error
+        raise
     except _Refused as e:
         raise ValueError(f"{path}: {e}") from None
     except Exception as e:  # a damaged file makes Pillow raise almost anything
@@ -390,6 +392,8 @@ def _by_profile(
     mode = "L" if image.mode[0] in "LI" else "RGB"
     mode = modes.get(image.mode, mode)
     data = image.info.get("icc_profile")
+    if not data and mode != "LAB":
+        return None
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     transform = None
     if data:
@@ -428,17 +432,16 @@ def _by_gamma(info: Mapping) -> Callable[[np.ndarray], np.ndarray] | None:
 
     Chunks iCCP and sRGB come before them (PNG specification, 4.3).
     """
-    gamma, places = (
-        info.get("gamma"),
-        np.reshape(info.get("chromaticity", _SRGB), (4, 2)),
-    )
+    gamma = info.get("gamma")
+    places = np.reshape(info.get("chromaticity", _SRGB), (4, 2))
     if not gamma or info.get("icc_profile") or "srgb" in info:
         return None
     if abs(gamma * 2.2 - 1) < 0.05 and abs(places - _SRGB).max() < 0.01:
         return None
     try:
-        matrix = np.linalg.inv(_to_xyz(np.array(_SRGB))) @ _to_xyz(places)
-    except np.linalg.LinAlgError:
+        with np.errstate(all="raise"):
+            matrix = np.linalg.inv(_to_xyz(np.array(_SRGB))) @ _to_xyz(places)
+    except (np.linalg.LinAlgError, FloatingPointError):  # they are none
         matrix = np.eye(3)
 
     def convert(colour: np.ndarray) -> np.ndarray:
@@ -483,9 +486,8 @@ def _composite(
         colour = to_srgb(colour)
     if opacity is not None:
         colour = colour * opacity + (1 - opacity)
-    return (
-        torch.from_numpy(colour.astype(np.float32)).permute(2, 0, 1)[None].contiguous()
-    )
+    x = torch.from_numpy(colour.astype(np.float32))
+    return x.permute(2, 0, 1)[None].contiguous()
 
 
 def _flat(
@@ -502,7 +504,7 @@ def _flat(
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     elif to_srgb is not None:
         image = to_srgb(image)
-    x = torch.from_numpy(
-        np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    )
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    x = torch.from_numpy(np.array(image))
     return x.permute(2, 0, 1)[None].float().div_(255)

@@ -469,6 +469,9 @@ def test_a_png_says_its_gamma(tmp_path):
         assert np.abs(found - 188).max() < 1
     chunks = [linear, (b"sRGB", b"\0")]
     assert pixels(png(tmp_path / "x.png", half, 2, 8, chunks))[0, 0, 0] == 128
+    nowhere = (b"cHRM", bytes(32))
+    found = pixels(png(tmp_path / "x.png", half, 2, 8, [linear, nowhere]))
+    assert np.abs(found - 188).max() < 1
     other = (31270, 32900, 30000, 60000, 64000, 33000, 15000, 6000)  # green is first
     red = np.array([[[255, 0, 0, 255], [255, 0, 0, 0]]])
     chunks = [usual, (b"cHRM", struct.pack(">8I", *other))]
@@ -604,3 +607,26 @@ def test_wrong_exif_does_not_hide_the_picture(tmp_path, exif):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of the EXIF
         assert read_picture(tmp_path / "x.jpg").shape == (1, 3, 20, 60)
+
+
+def test_odd_sizes(tmp_path):
+    for size in ((1, 1), (65500, 1), (1, 65500)):  # JPEG's most
+        for suffix in ("png", "jpg", "tif", "gif"):
+            Image.new("RGB", size, "white").save(tmp_path / f"x.{suffix}")
+            x = read_picture(tmp_path / f"x.{suffix}")
+            assert x.shape == (1, 3, *size[::-1]) and (x > 0.98).all()
+    for header in (b"P6 0 5 255\n", b"P5\n3 0\n255\n"):
+        (tmp_path / "x.ppm").write_bytes(header)
+        with pytest.raises(ValueError, match=r"x\.ppm: .*(empty|not a readable)"):
+            read_picture(tmp_path / "x.ppm")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "gif", "webp", "jp2", "bmp"])
+def test_cut_files_are_refused(tmp_path, suffix):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / f"x.{suffix}")
+    data = (tmp_path / f"x.{suffix}").read_bytes()
+    for share in (0.0, 0.01, 0.2, 0.5, 0.9):
+        (tmp_path / f"x.{suffix}").write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(ValueError, match=rf"x\.{suffix}: not a readable picture"):
+            read_picture(tmp_path / f"x.{suffix}")

@@ -346,3 +346,18 @@ def test_bpp_is_of_the_file(tool, tmp_path):
     _, out, _ = tool("encode", tmp_path, "--checkpoint", DEMO)
     size = (tmp_path / "a.hmc").stat().st_size
     assert f"{size} bytes, {8 * size / 2000:.4f} bpp" in out
+
+
+def test_the_trace_is_shown_when_asked_for(tool, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"")
+    argv = ["codec.py", "encode", str(path), "--checkpoint", str(DEMO)]
+    for options, expected in (([], False), (["--debug"], True)):
+        monkeypatch.setattr(sys, "argv", [*argv, *options])
+        with pytest.raises(SystemExit) as stop:
+            _command.run(runpy.run_path(str(TOOL))["main"])
+        err = capsys.readouterr().err
+        assert stop.value.code == 2 and ("Traceback" in err) == expected
+        assert err.splitlines()[-1].startswith(f"error: {path}: not a readable picture")
+    code, out, err = tool("--help")
+    assert code == 0 and "--debug" in out and not err
