@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 import compressai_hm.zoo
 from compressai_hm.codecs import HM_MODELS, HumanMachineMixin, picture_bits
-from compressai_hm.codecs.files import read_picture
+from compressai_hm.codecs.pictures import find_pictures, read_picture
 from compressai_hm.codecs.tables import TablesMixin
 from compressai_hm.zoo import load_checkpoint, load_model
 
@@ -262,7 +262,7 @@ def fixed_point(args: argparse.Namespace) -> None:
     ours.update()
     base = _base(ours)
     if args.pictures:
-        paths = sorted(p for p in args.pictures.iterdir() if p.is_file())
+        paths = list(find_pictures(args.pictures, deep=False))
         pictures = map(read_picture, paths[: args.count])
     else:
         pictures = _drawn(args.count)

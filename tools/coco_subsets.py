@@ -8,14 +8,16 @@ with people for training (of val2017, none of them a validation picture), 136 wh
 pictures with people and 230 with all classes for validation, 220 for training codecs.
 """
 
+import io
 import json
 import shutil
 from pathlib import Path
 
 import _command
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from compressai_hm.codecs.files import read_picture, write_png, write_whole
+from compressai_hm.codecs.files import write_whole
 
 LISTS = Path(__file__).parents[1] / "mmdet_configs/small/subsets.json"
 PERSON = {"id": 1, "name": "person", "supercategory": "person"}
@@ -72,8 +74,14 @@ def build(coco: Path, out: Path, lists: Path = LISTS) -> None:
         source = coco / "val2017" / f"{int(number):012d}.jpg"
         target = out / "person/train" / f"{int(number):012d}.png"
         if not target.exists():
-            x = read_picture(source)
-            write_png(x[..., top : top + height, left : left + width], target)
+            _crop(source, (left, top, left + width, top + height), target)
+
+
+def _crop(source: Path, box: tuple[int, int, int, int], target: Path) -> None:
+    """Writes pixels as MMDetection reads them: upright, no colour profile applied."""
+    with Image.open(source) as image, io.BytesIO() as f:
+        ImageOps.exif_transpose(image).convert("RGB").crop(box).save(f, "PNG")
+        write_whole(f.getvalue(), target)
 
 
 def _chosen(truth: dict, ids: list[int]) -> dict:

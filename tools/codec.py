@@ -4,18 +4,29 @@ python tools/codec.py encode photos --checkpoint codec.pth.tar --out streams
 python tools/codec.py decode streams --checkpoint codec.pth.tar --out decoded
 python tools/codec.py info streams
 python tools/codec.py readers
+
+NAME.png becomes NAME.hmc, and that NAME.human.png and NAME.machine.png. Where two
+pictures have one NAME, such as NAME.png and NAME.jpg in a folder, the files are
+NAME.png.hmc and NAME.jpg.hmc.
+
+bpp is of the whole file, its header of 32 bytes included, over the picture's own pixels
+(python -m compressai_hm.eval_model counts otherwise; its --help says how).
 """
 
 import argparse
 import io
+import os
 import sys
+import warnings
+import zlib
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import _command
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
@@ -27,7 +38,14 @@ from compressai_hm.codecs import (
     decode,
     encode,
 )
-from compressai_hm.codecs.files import read_picture, write_png, write_whole
+from compressai_hm.codecs.files import write_png, write_whole
+from compressai_hm.codecs.pictures import (
+    PictureWarning,
+    find_pictures,
+    is_hidden,
+    is_picture,
+    read_picture,
+)
 from compressai_hm.codecs.readers import find_reader, load_reader, reader_files
 from compressai_hm.zoo import cfgs, load_checkpoint, load_model
 from compressai_hm.zoo.released import RELEASED
@@ -43,49 +61,61 @@ def main() -> int:
     sys.stdout.reconfigure(errors="backslashreplace")
     if args.command == "readers":
         return list_readers(args)
-    jobs = list(find(args))
+    jobs = find(args)
     if not jobs:
         kind = "pictures" if args.command == "encode" else f"{SUFFIX} files"
-        sys.exit(f"there are no {kind} in {', '.join(map(str, args.inputs))}")
+        raise ValueError(f"there are no {kind} in {', '.join(map(str, args.inputs))}")
     run = {"encode": encode_file, "decode": decode_file, "info": info_file}
     if args.command != "info" and (args.checkpoint or args.model):
-        try:
-            weights(args.checkpoint, args.model, args.quality, args.metric)
-            if args.command == "decode" and args.reader:
-                reader(args.reader)
-            if args.command == "encode" and args.refine:
-                refiner(args.config)
-        except (OSError, ValueError, RuntimeError) as e:
-            sys.exit(str(e))
-    failed, lines, bpps = [], [], []
+        weights(args.checkpoint, args.model, args.quality, args.metric)
+        if args.command == "decode" and args.reader:
+            reader(args.reader)
+        if args.command == "encode" and args.refine:
+            refiner(args.config)
+    failed, remarks, lines, bpps = [], [], [], []
     sources: dict[Path, Path] = {}
-    with tqdm(jobs, unit="picture", disable=args.command == "info") as bar:
+    quiet = args.command == "info" or len(jobs) == 1
+    with tqdm(jobs, unit="picture", disable=quiet) as bar:
         for source, target in bar:
-            bar.set_postfix_str(source.name)
+            bar.set_postfix_str(shown(source.name))
             try:
                 first = sources.setdefault(target, source)
-                if first.resolve() != source.resolve():
+                if first != source:
                     raise ValueError(f"{first} has the same name; give another --out")
-                line, bpp = run[args.command](args, source, target)
-            except (OSError, ValueError, RuntimeError) as e:
-                failed.append(f"{source}: {str(e).removeprefix(f'{source}: ')}")
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("ignore")
+                    warnings.simplefilter("always", PictureWarning)
+                    line, bpp = run[args.command](args, source, target)
+            except (OSError, ValueError, RuntimeError, MemoryError) as e:
+                reason = _command.sentence(e).removeprefix(f"{source}: ")
+                failed.append(f"{source}: {reason}")
+                if len(jobs) == 1:
+                    raise ValueError(shown(failed[0])) from e
                 continue
+            remarks += [str(w.message) for w in caught]
             lines.append(line)
             bpps.append(bpp)
-    print("\n".join(lines))
+    for line in lines:
+        print(shown(line))
     if len(bpps) > 1:
         print(f"{len(bpps)} pictures, {sum(bpps) / len(bpps):.4f} bpp on average")
-    for line in failed:
-        print(line, file=sys.stderr)
+    for line in remarks + failed:
+        print(shown(line), file=sys.stderr)
     if failed:
         print(f"{len(failed)} of {len(jobs)} failed", file=sys.stderr)
     return bool(failed)
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def shown(text: str) -> str:
+    """One line for a screen, of names that may hold anything."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "replace").decode()
+        for c in text
     )
+
+
+def parse() -> argparse.Namespace:
+    parser = _command.parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("encode", f"pictures to {SUFFIX} files"),
@@ -97,6 +127,15 @@ def parse() -> argparse.Namespace:
         if name == "info":
             continue
         sub.add_argument("--out", type=Path, help="folder; default: beside the input")
+        sub.add_argument(
+            "--overwrite", action="store_true", help="replace files that are there"
+        )
+        sub.add_argument(
+            "--max-pixels",
+            type=int,
+            default=container.MAX_PIXELS,
+            help="refuse larger pictures; default: %(default)s",
+        )
         sub.add_argument("--checkpoint", type=Path, help="weights of your own")
         sub.add_argument(
             "--model",
@@ -122,12 +161,6 @@ def parse() -> argparse.Namespace:
                 "--reader", help="name or file; makes the machine's view instead"
             )
             sub.add_argument("--view", default="both", choices=(*VIEWS, "both"))
-            sub.add_argument(
-                "--max-pixels",
-                type=int,
-                default=container.MAX_PIXELS,
-                help="refuse larger pictures; default: %(default)s",
-            )
     sub = commands.add_parser("readers", help="which readers there are")
     sub.add_argument(
         "inputs",
@@ -152,26 +185,81 @@ def parse() -> argparse.Namespace:
         parser.error("--refine and --config go together")
     if args.command == "encode" and args.refine < 0:
         parser.error(f"--refine {args.refine}: give 0 or more steps")
+    if args.max_pixels < 1:
+        parser.error(f"--max-pixels {args.max_pixels}: give 1 or more")
     if args.out and args.out.is_file():
         parser.error(f"--out {args.out} is a file; give a folder")
     return args
 
 
-def find(args: argparse.Namespace) -> Iterator[tuple[Path, Path]]:
+def find(args: argparse.Namespace) -> list[tuple[Path, Path]]:
     """The files to work on, and the path without suffix to write each to."""
-    Image.init()
-    wanted = {SUFFIX}
-    if args.command == "encode":
-        wanted = {e for e, kind in Image.EXTENSION.items() if kind in Image.OPEN}
-        wanted.discard(".pdf")
-    out = getattr(args, "out", None)
+    encoding, out = args.command == "encode", getattr(args, "out", None)
+    folders: dict[Path, Path] = {}
+    seen = set()
     for given in args.inputs:
-        if not given.is_dir():
-            yield given, (out or given.parent) / given.stem
-            continue
-        for path in sorted(given.rglob("*")):
-            if path.suffix.lower() in wanted and path.is_file():
-                yield path, (out or given) / path.relative_to(given).with_suffix("")
+        inside = given.is_dir()
+        search = find_pictures if encoding else find_streams
+        for path in search(given) if inside else [given]:
+            folder = out or (given if inside else path.parent)
+            if inside:
+                folder /= path.relative_to(given).parent
+            if (path.resolve(), folder) not in seen:  # else it was given twice
+                folders[path] = folder
+            seen.add((path.resolve(), folder))
+    # NAME alone, unless another would have it.
+    full = {p for p in folders if encoding and (p.suffix == SUFFIX or has_twin(p))}
+    while True:
+        targets = {
+            p: folder / (p.name if p in full else p.stem)
+            for p, folder in folders.items()
+        }
+        count = Counter(targets.values())
+        more = {p for p, target in targets.items() if count[target] > 1} - full
+        if not more:
+            return list(targets.items())
+        full |= more
+
+
+def find_streams(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        wanted = path.suffix.lower() == SUFFIX and not is_hidden(path, folder)
+        if wanted and path.is_file():
+            yield path
+
+
+def has_twin(path: Path) -> bool:
+    """Whether another picture of the folder has the name but for its suffix, or mine.
+
+    It may be coded by a command of its own, to the same folder.
+    """
+    twins = (_by_stem(path.parent)[path.stem] | {path.stem}) - {path.name}
+    return any(is_picture(path.with_name(name)) for name in twins)
+
+
+@cache
+def _by_stem(folder: Path) -> dict[str, set[str]]:
+    found = defaultdict(set)
+    if folder.is_dir():
+        for path in folder.iterdir():
+            found[path.stem].add(path.name)
+    return found
+
+
+def free_path(args: argparse.Namespace, target: Path, ending: str) -> Path:
+    """Where a file is to be written, its name cut to what file systems take.
+
+    Raises:
+        ValueError: If another is there.
+    """
+    name, mark = target.name, ""
+    while len(os.fsencode(name + mark + ending)) > 255:
+        mark = f"~{zlib.crc32(os.fsencode(target.name)):08x}"
+        name = name[:-1]
+    path = target.with_name(name + mark + ending)
+    if path.exists() and not args.overwrite:
+        raise ValueError(f"{path} is there already; --overwrite replaces it")
+    return path
 
 
 @cache
@@ -220,9 +308,9 @@ def list_readers(args: argparse.Namespace) -> int:
 
 
 def encode_file(args, source: Path, target: Path) -> tuple[str, float]:
-    target = target.with_name(target.name + SUFFIX)
+    target = free_path(args, target, SUFFIX)
     net = weights(args.checkpoint, args.model, args.quality, args.metric)
-    x = read_picture(source).to(next(net.parameters()).device)
+    x = read_picture(source, args.max_pixels).to(next(net.parameters()).device)
     y = None
     if args.refine:
         y = refiner(args.config).to(x.device).refine(x, args.refine, net)
@@ -245,17 +333,18 @@ def decode_file(args, source: Path, target: Path) -> tuple[str, float]:
     net = weights(*which)
     views = tuple(VIEWS) if args.view == "both" else (args.view,)
     chosen = reader(args.reader) if args.reader else None
-    out = decode(net, data, views, args.max_pixels, chosen)
-    paths = []
+    paths = {}
     for view in views:
-        own = chosen.name if chosen and view == "machine" else view
+        own = chosen if view == "machine" else None
+        kind = "npz" if own and own.reads == "y_hat" else "png"
+        paths[view] = free_path(args, target, f".{own.name if own else view}.{kind}")
+    out = decode(net, data, views, args.max_pixels, chosen)
+    for view, path in paths.items():
         if VIEWS[view] in out:
-            paths.append(target.with_name(f"{target.name}.{own}.png"))
-            write_png(out[VIEWS[view]], paths[-1])
+            write_png(out[VIEWS[view]], path)
         else:
-            paths.append(target.with_name(f"{target.name}.{own}.npz"))
-            write_features(out["features"], chosen.net.strides, paths[-1])
-    return ", ".join(map(str, paths)), _bpp(stream, data)
+            write_features(out["features"], chosen.net.strides, path)
+    return ", ".join(map(str, paths.values())), _bpp(stream, data)
 
 
 def write_features(levels: tuple, strides: tuple[int, ...], path: Path) -> None:
@@ -286,7 +375,4 @@ def _bpp(stream: Bitstream, data: bytes) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit("stopped; every file written so far is whole")
+    _command.run(main, "stopped; every file written so far is whole")

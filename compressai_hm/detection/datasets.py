@@ -7,7 +7,7 @@ from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.registry import DATASETS
 from PIL import Image
 
-from ..codecs.files import SUFFIXES
+from ..codecs.pictures import OPENCV, find_pictures
 from . import synthetic
 
 _MAX_OPENED = 2000
@@ -64,6 +64,8 @@ def _open_some(paths: list[Path]) -> None:
 class PictureFolder(BaseDetDataset):
     """All pictures in folders and the folders in them, without labels.
 
+    What a file holds decides, not its name; hidden ones are left out.
+
     Args:
         folders: One or several.
         **kwargs: BaseDetDataset's, such as ``pipeline``.
@@ -82,10 +84,10 @@ class PictureFolder(BaseDetDataset):
             raise FileNotFoundError("PictureFolder needs folders, got none")
         paths: list[Path] = []
         for folder in self.folders:
-            found = [p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES]
+            found = list(find_pictures(folder, OPENCV))
             if not found:
                 raise FileNotFoundError(f"there are no pictures in {folder}")
-            paths += sorted(found)
+            paths += found
         _open_some(paths)
         return [
             {"img_id": number, "img_path": str(path), "instances": []}

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..codecs import ANCHORS, HumanMachineMixin, container
-from ..codecs.files import SUFFIXES
+from ..codecs.pictures import OPENCV, find_pictures
 from ..detection import DetectorView
 from ..detection.build import build_model, detector_config, load_detector
 from ..detection.checkpoint import WEIGHTS
@@ -72,7 +72,7 @@ class PictureSet:
                 raise ValueError(f"set {name!r}: {folder} is no folder")
             if entry.get("detectors"):
                 raise ValueError(f"set {name!r}: detectors need a dataset")
-            paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+            paths = find_pictures(folder, OPENCV, deep=False)
             found = list(enumerate(paths))
         self.pictures: list[tuple[int, Path]] = found[: entry.get("count")]
         if not self.pictures:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -161,3 +162,22 @@ def test_a_folder_of_pictures_needs_no_labels(tmp_path):
         DATASETS.build({**folder, "pipeline": []})
     with pytest.raises(ValueError, match="low must be over 0 and at most 1, got 0"):
         RandomDownscale(0)
+
+
+def test_a_folder_of_pictures_is_searched_by_content(tmp_path):
+    for name in (".hidden/a.png", "._b.png", "b.dat", "c.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9), "red").save(path, "PNG")
+    (tmp_path / "film.mpg").write_bytes(b"\0\0\1\xb3" + bytes(200))
+    Image.new("RGB", (9, 9)).save(tmp_path / "page.eps")
+    Image.new("RGB", (9, 9)).save(tmp_path / "x.psd.qoi")  # OpenCV reads none
+    init_default_scope("mmdet")
+    folder = dict(type="PictureFolder", folders=str(tmp_path))
+    load = [dict(type="LoadImageFromFile"), dict(type="PackDetInputs")]
+    dataset = DATASETS.build({**folder, "pipeline": load})
+    assert [Path(d["img_path"]).name for d in map(dataset.get_data_info, (0, 1))] == [
+        "b.dat",
+        "c.png",
+    ]
+    assert len(dataset) == 2 and dataset[0]["inputs"].shape == (3, 9, 9)

@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from compressai_hm.codecs import checkpoint_of
-from compressai_hm.codecs.files import read_picture
+from compressai_hm.codecs.pictures import read_picture
 from compressai_hm.detection import synthetic
 from compressai_hm.evaluation import parts, results
 from compressai_hm.evaluation.report import write as write_report

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ..codecs.test_pictures import SWAPPED
+
 TOOL = runpy.run_path(str(Path(__file__).parents[2] / "tools/coco_subsets.py"))
 CATEGORIES = [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}]
 
@@ -21,7 +23,8 @@ def coco(tmp_path):
         for number in (1, 2, 3):
             name = f"{number:012d}.jpg"
             pixels = rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / name)
+            # A profile that OpenCV, which reads the other sets, ignores.
+            Image.fromarray(pixels).save(folder / name, icc_profile=SWAPPED)
             images.append({"id": number, "file_name": name, "width": 40, "height": 30})
             for category, box in (
                 (1, [4, 4, 20, 20]),

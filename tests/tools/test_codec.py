@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import _command
 import numpy as np
 import pytest
 import torch
@@ -21,7 +22,7 @@ from compressai_hm.codecs import (
     StreamReader,
     encode,
 )
-from compressai_hm.codecs.files import read_picture
+from compressai_hm.codecs.pictures import read_picture
 from compressai_hm.codecs.readers import stream_of
 from compressai_hm.zoo import load_checkpoint
 
@@ -34,12 +35,11 @@ DEMO = Path(compressai_hm.zoo.__file__).parent / "weights/demo_codec.pth"
 def tool(monkeypatch, capsys):
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["codec.py", *map(str, args)])
-        try:
-            code = runpy.run_path(str(TOOL))["main"]()
-        except SystemExit as e:
-            code = e.code
+        with pytest.raises(SystemExit) as stop:
+            _command.run(runpy.run_path(str(TOOL))["main"])
         out, err = capsys.readouterr()
-        return code, out, err if isinstance(code, int) else f"{err}{code}"
+        assert "Traceback" not in err
+        return stop.value.code, out, err
 
     return run
 
@@ -88,12 +88,15 @@ def test_a_folder_goes_there_and_back(tool, pictures, tmp_path):
 
 def test_broken_files_are_reported_and_the_others_done(tool, pictures, tmp_path):
     (pictures / "broken.png").write_bytes(b"\x89PNG\r\n rubbish")
-    Image.new("RGB", (8, 8)).save(pictures / "b.png")  # the same name as b.jpg
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")  # the same name as another
     streams = tmp_path / "streams"
-    code, out, err = tool("encode", pictures, "--checkpoint", DEMO, "--out", streams)
+    code, out, err = tool(
+        "encode", pictures, tmp_path / "a.png", "--checkpoint", DEMO, "--out", streams
+    )
     assert code == 1 and "3 pictures" in out and "2 of 5 failed" in err
     assert "broken.png: not a readable picture" in err
-    assert "b.png: " in err and "b.jpg has the same name" in err
+    assert f"{pictures / 'a.png'} has the same name; give another --out" in err
+    (streams / "a.png.hmc").rename(streams / "a.hmc")
 
     data = (streams / "a.hmc").read_bytes()
     (streams / "a.hmc").write_bytes(data[:-3])
@@ -108,13 +111,13 @@ def test_broken_files_are_reported_and_the_others_done(tool, pictures, tmp_path)
 def test_the_weights_a_file_needs_are_said(tool, pictures, tmp_path):
     tool("encode", pictures / "a.png", "--checkpoint", DEMO)
     code, _, err = tool("decode", pictures / "a.hmc")
-    assert code == 1 and "give the weights with --checkpoint: hm-mbt2018-mean" in err
+    assert code == 2 and "give the weights with --checkpoint: hm-mbt2018-mean" in err
     other = HM_MODELS["hm-mbt2018-mean"](8, 12)
     torch.save({"state_dict": other.state_dict()}, tmp_path / "other.pth")
     code, _, err = tool(
         "decode", pictures / "a.hmc", "--checkpoint", tmp_path / "other.pth"
     )
-    assert code == 1 and "coded with other weights: it needs hm-mbt2018-mean" in err
+    assert code == 2 and "coded with other weights: it needs hm-mbt2018-mean" in err
 
 
 def test_a_file_of_a_zoo_entry_finds_its_weights(tool, tmp_path, monkeypatch):
@@ -144,13 +147,23 @@ def test_a_file_of_a_zoo_entry_finds_its_weights(tool, tmp_path, monkeypatch):
         (["decode", "x.hmc", "--quality", 1], "go together"),
         (["decode", "none.hmc"], "none.hmc"),
         (["info", "."], "no .hmc files in ."),
+        (["encode", "empty", "--checkpoint", DEMO], "no pictures in empty"),
+        (["encode", "x.png", "--checkpoint", "x.png"], "x.png"),
+        (["encode", "x.png", "--checkpoint", DEMO, "--max-pixels", 0], "1 or more"),
+        (
+            ["encode", "x.png", "--checkpoint", DEMO, "--max-pixels", 63],
+            "max_pixels=63",
+        ),
     ],
 )
 def test_wrong_arguments_are_explained(tool, args, named, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (8, 8)).save("x.png")
+    Path("empty").mkdir()
     code, _, err = tool(*args)
-    assert code and named in err
+    assert code == 2 and named in err
+    *usage, told = err.splitlines()
+    assert named in told and not any(line.startswith("error") for line in usage)
 
 
 def test_ctrl_c_leaves_whole_files(tmp_path):
@@ -213,3 +226,138 @@ def test_readers_are_listed_and_chosen(tool, pictures, tmp_path):
         "decode", streams, "--checkpoint", DEMO, "--reader", tmp_path / "bad.reader"
     )
     assert code != 0 and "bad.reader is no reader" in err
+
+
+def names(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*.*"))
+
+
+def test_pictures_of_one_name_are_kept_apart(tool, tmp_path):
+    folder, options = tmp_path / "in", ("--checkpoint", DEMO)
+    (folder / "more").mkdir(parents=True)
+    colours = {"a.jpg": "red", "a.png": "blue", "a.png.gif": "lime", "b.png": "white"}
+    for name, colour in colours.items():
+        Image.new("RGB", (16, 16), colour).save(folder / name)
+    (folder / "b.txt").write_text("no picture")
+    Image.new("RGB", (16, 16)).save(folder / "more/a.bmp")
+    expected = ["a.jpg.hmc", "a.png.gif.hmc", "a.png.hmc", "b.hmc"]
+
+    code, *_ = tool("encode", folder, *options, "--out", tmp_path / "s")
+    assert code == 0 and names(tmp_path / "s") == [*expected, "more/a.hmc"]
+    for name in colours:  # the same names by one command each
+        code, *_ = tool("encode", folder / name, *options, "--out", tmp_path / "t")
+        assert code == 0
+    assert names(tmp_path / "t") == expected
+    for name in expected:
+        same = [(tmp_path / f / name).read_bytes() for f in "st"]
+        assert same[0] == same[1]
+
+    code, *_ = tool("decode", tmp_path / "s", *options, "--view", "human")
+    assert code == 0
+    for name in ("a.jpg.human.png", "a.png.human.png", "a.png.gif.human.png"):
+        assert (tmp_path / "s" / name).is_file()
+
+
+def test_pictures_of_two_folders_are_kept_apart(tool, tmp_path):
+    for name in ("x/a.png", "y/a.jpg"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    given = tmp_path / "x", tmp_path / "y", tmp_path / "x/../x/a.png"
+    options = "--checkpoint", DEMO, "--out", tmp_path / "s"
+    code, *_ = tool("encode", *given, *options)
+    assert code == 0 and names(tmp_path / "s") == ["a.jpg.hmc", "a.png.hmc"]
+
+
+def test_no_file_is_replaced_unasked(tool, tmp_path):
+    options = "--checkpoint", DEMO, "--out", tmp_path / "s"
+    for i, folder in enumerate(("x", "y")):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (16, 16), (255 * i, 0, 0)).save(tmp_path / folder / "a.png")
+    tool("encode", tmp_path / "x/a.png", *options)
+    before = (tmp_path / "s/a.hmc").read_bytes()
+    code, _, err = tool("encode", tmp_path / "y/a.png", *options)
+    assert code == 2 and "a.hmc is there already; --overwrite replaces it" in err
+    assert (tmp_path / "s/a.hmc").read_bytes() == before
+    code, *_ = tool("encode", tmp_path / "y/a.png", *options, "--overwrite")
+    assert code == 0 and (tmp_path / "s/a.hmc").read_bytes() != before
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "s/a.machine.png")  # somebody's own
+    code, _, err = tool("decode", tmp_path / "s/a.hmc", *options)
+    assert code == 2 and "a.machine.png is there already" in err
+    assert not (tmp_path / "s/a.human.png").exists()
+    code, *_ = tool("decode", tmp_path / "s/a.hmc", *options, "--overwrite")
+    assert code == 0 and Image.open(tmp_path / "s/a.machine.png").size == (16, 16)
+
+
+def test_a_picture_is_never_its_own_stream(tool, tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.hmc", "PNG")
+    code, *_ = tool("encode", tmp_path, "--checkpoint", DEMO)
+    assert code == 0 and names(tmp_path) == ["a.hmc", "a.hmc.hmc"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"x" * 251 + b".png",
+        "ü".encode() * 125 + b".tiff",
+        b"x" * 255,
+        b"\xff\xfe.png",
+        b"new\nline\x1b[31m.png",
+        b"-a.png",
+        b" .png",
+        b"a b'\"*?.png",
+    ],
+)
+def test_names_may_be_anything(tool, tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path(os.fsdecode(name))
+    Image.new("RGB", (16, 16)).save(tmp_path / "p.png")
+    (tmp_path / "p.png").rename(path)
+    code, out, err = tool("encode", "--checkpoint", DEMO, "--out", "s", "--", path)
+    assert code == 0 and len(out.splitlines()) == 1 and "\x1b[31m" not in err
+    (stream,) = Path("s").iterdir()
+    assert stream.suffix == ".hmc"
+    code, out, _ = tool("decode", "s", "--checkpoint", DEMO, "--out", "d")
+    assert code == 0 and len(list(Path("d").iterdir())) == 2
+    code, out, _ = tool("info", stream)
+    assert code == 0 and len(out.splitlines()) == 1
+    stream.write_bytes(b"HMC")
+    code, _, err = tool("decode", "s", "--checkpoint", DEMO, "--out", "d")
+    assert code == 2 and len(err.splitlines()) == 1
+
+
+def test_what_was_not_read_is_said(tool, tmp_path):
+    frames = [Image.new("RGB", (16, 16), c) for c in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    code, _, err = tool("encode", tmp_path, "--checkpoint", DEMO)
+    assert code == 0 and "a.gif: holds more than one picture" in err.splitlines()[-1]
+
+
+def test_hidden_streams_are_left_out(tool, tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    tool("encode", tmp_path, "--checkpoint", DEMO)
+    (tmp_path / "._a.hmc").write_bytes(b"of a file system")
+    code, out, _ = tool("info", tmp_path)
+    assert code == 0 and len(out.splitlines()) == 1
+
+
+def test_bpp_is_of_the_file(tool, tmp_path):
+    Image.new("RGB", (50, 40)).save(tmp_path / "a.png")
+    _, out, _ = tool("encode", tmp_path, "--checkpoint", DEMO)
+    size = (tmp_path / "a.hmc").stat().st_size
+    assert f"{size} bytes, {8 * size / 2000:.4f} bpp" in out
+
+
+def test_the_trace_is_shown_when_asked_for(tool, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"")
+    argv = ["codec.py", "encode", str(path), "--checkpoint", str(DEMO)]
+    for options, expected in (([], False), (["--debug"], True)):
+        monkeypatch.setattr(sys, "argv", [*argv, *options])
+        with pytest.raises(SystemExit) as stop:
+            _command.run(runpy.run_path(str(TOOL))["main"])
+        err = capsys.readouterr().err
+        assert stop.value.code == 2 and ("Traceback" in err) == expected
+        assert err.splitlines()[-1].startswith(f"error: {path}: not a readable picture")
+    code, out, err = tool("--help")
+    assert code == 0 and "--debug" in out and not err

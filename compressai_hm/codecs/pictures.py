@@ -1,0 +1,510 @@
+"""Pictures on disk, read as people see them: in sRGB, upright, on white.
+
+Pillow decodes. What it leaves to its callers (ICC profiles, deep samples, polarity,
+EXIF) is done here, or refused with the reason.
+"""
+
+import io
+import re
+import struct
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageCms, ImageFile
+from torch import Tensor
+
+from .container import MAX_PIXELS
+
+UNSIGNED = ("DIB", "ICO", "PCX", "TGA", "XBM")
+"""Almost any file can begin like these formats: its suffix must say it, too."""
+
+FORMATS = (
+    *("AVIF", "BMP", "DDS", "GIF", "ICNS", "JPEG", "JPEG2000", "PNG", "PPM", "PSD"),
+    *("QOI", "SGI", "SUN", "TIFF", "WEBP", "XPM", *UNSIGNED),
+)
+"""What is read: not those formats of Pillow's that need another program or plug-in (for
+EPS it runs Ghostscript; WMF, MPEG, HDF5), nor those of measured values."""
+
+OPENCV = ("BMP", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats that OpenCV, and so MMDetection's pipelines, reads as well."""
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
+"""They promise a picture: found in a folder, such a file is an error if it is none."""
+
+_STILL = ("MPO", "PSD", "ICNS")  # their further frames are parts of the first picture
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}
+_FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
+_ROUNDING = 2
+"""Profiles that change no 8-bit colour by more are sRGB, however they tabulate it."""
+
+# TIFF tags
+_SUBFILE, _BITS, _PHOTOMETRIC, _PLANAR = 254, 258, 262, 284
+_EXTRA, _SAMPLE_FORMAT, _SUBSAMPLING, _DNG = 338, 339, 530, 50706
+
+_NO_RANGE = "samples have no known range; save it with 8 or 16 unsigned bits a sample"
+
+_SRGB = ((0.3127, 0.329), (0.64, 0.33), (0.3, 0.6), (0.15, 0.06))
+"""Its white, red, green and blue, (x, y)."""
+
+
+class PictureWarning(UserWarning):
+    """A picture was read, but not all that its file holds was used."""
+
+
+def find_pictures(
+    folder: str | Path, formats: tuple[str, ...] = FORMATS, deep: bool = True
+) -> Iterator[Path]:
+    """The files of a folder that are pictures, in a fixed order.
+
+    What a file holds decides, not its name; hidden files and folders are left out. A
+    file whose suffix promises a picture is given even if it holds none, so that nobody
+    misses a damaged one.
+
+    Args:
+        folder: Where to look.
+        formats: Which kinds.
+        deep: Whether to look into the folders in it.
+    """
+    folder = Path(folder)
+    for path in sorted(folder.rglob("*") if deep else folder.iterdir()):
+        if is_hidden(path, folder) or not path.is_file():
+            continue
+        if path.suffix.lower() in SUFFIXES or is_picture(path, formats):
+            yield path
+
+
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a file in a folder is not to be seen, or in a folder that is not."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def is_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> bool:
+    """Whether a file's header is one of a picture."""
+    try:
+        with open(path, "rb") as f:
+            _identify(f, path, formats)
+    except Exception:  # a damaged header makes Pillow raise almost anything
+        return False
+    return True
+
+
+def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """A picture as people see it.
+
+    Colours become sRGB by the picture's ICC profile, or by a PNG's gamma; EXIF rotation
+    is applied, transparency laid over white. 16 bits a sample are kept, but not through
+    a profile other than sRGB, nor those of colours in other files than PNG and TIFF.
+
+    Args:
+        path: Of any of :data:`FORMATS`.
+        max_pixels: Larger pictures are refused before they are decoded.
+
+    Returns:
+        RGB in [0, 1], ``(1, 3, H, W)``, float32.
+
+    Raises:
+        ValueError: If the file is no such picture, is too large, or its values have no
+            known range.
+        FileNotFoundError: If there is no such file.
+
+    Warns:
+        PictureWarning: If only the first of several frames is read, or a colour profile
+            cannot be used.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as f, _pillow_allows(max_pixels):
+            return _read(f, path, max_pixels)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no such file") from None
+    except PictureWarning:  # of those who made it an error
+        raise
+    except _Refused as e:
+        raise ValueError(f"{path}: {e}") from None
+    except Exception as e:  # a damaged file makes Pillow raise almost anything
+        reason = str(e) or type(e).__name__
+        raise ValueError(f"{path}: not a readable picture ({reason})") from e
+
+
+class _Refused(ValueError):
+    """With the reason."""
+
+
+_lock = threading.Lock()
+_allowed: list[int] = []
+_own_limit: list[int | None] = []
+
+
+@contextmanager
+def _pillow_allows(pixels: int) -> Iterator[None]:
+    """Pillow's own limit is the whole process's: raised where it must be, and restored.
+
+    Args:
+        pixels: What this thread needs; others may need more.
+    """
+
+    def raise_limit() -> None:
+        (own,) = _own_limit
+        Image.MAX_IMAGE_PIXELS = None if own is None else max(own, *_allowed, 0)
+
+    with _lock:
+        if not _allowed:
+            _own_limit[:] = [Image.MAX_IMAGE_PIXELS]
+        _allowed.append(pixels)
+        raise_limit()
+    try:
+        yield
+    finally:
+        with _lock:
+            _allowed.remove(pixels)
+            raise_limit()
+
+
+def _identify(
+    f: BinaryIO, path: Path, formats: tuple[str, ...] = FORMATS
+) -> ImageFile.ImageFile:
+    """Image.open with other limits: which formats, and how many pixels.
+
+    Raises:
+        _Refused: If it is none of these formats.
+    """
+    Image.init()
+    own = Image.EXTENSION.get(path.suffix.lower())
+    reasons = []
+    for name in formats:
+        factory, accept = Image.OPEN.get(name, (None, None))
+        f.seek(0)
+        # Instead of False it may say why not.
+        if factory is None or (accept and accept(f.read(16)) is not True):
+            continue
+        if name in UNSIGNED and name != own:
+            continue
+        f.seek(0)
+        try:
+            image = factory(f, str(path))
+        except (SyntaxError, IndexError, TypeError, struct.error) as e:
+            reasons.append(f"{name}: {e}")
+            continue
+        if name == "TIFF":
+            _check_tiff(f, image)
+        return image
+    raise _Refused(
+        f"not a readable picture ({'; '.join(reasons) or 'of no known kind'}); convert "
+        f"it to PNG, or another of {', '.join(FORMATS)}"
+    )
+
+
+def _check_tiff(f: BinaryIO, image: ImageFile.ImageFile) -> None:
+    """Refuses what Pillow would read wrongly."""
+    tags = image.tag_v2
+    f.seek(8)
+    if tags.get(_SUBFILE, 0) & 1 or _DNG in tags or f.read(2) == b"CR":
+        raise _Refused(
+            "it begins with a thumbnail, as cameras' raw files do; develop it first"
+        )
+    kinds = set(tags.get(_SAMPLE_FORMAT, (1,))) - {1}
+    if kinds:
+        kind = {2: "signed", 3: "floating-point"}.get(kinds.pop(), "unusual")
+        raise _Refused(f"{kind} {_NO_RANGE}")
+    deep = max(tags.get(_BITS, (1,))) == 16
+    premultiplied = deep and image.mode == "RGBA" and tags.get(_EXTRA) == (1,)
+    if tags.get(_PLANAR) == 2 and (
+        premultiplied
+        or image.mode in ("LA", "La", "PA", "LAB")
+        or (deep and image.mode not in ("RGB", "RGBA", "I;16", "I;16B"))
+    ):
+        raise _Refused(
+            f"colours of mode {image.mode} in planes; save it with interleaved colours"
+        )
+    if image.mode == "YCbCr" and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1):
+        raise _Refused("subsampled colours that are not packed; save it as RGB")
+
+
+def _read(f: BinaryIO, path: Path, max_pixels: int) -> Tensor:
+    try:
+        image = first = _identify(f, path)
+    except Image.DecompressionBombError as e:
+        raise _Refused(f"{e} Raise max_pixels if you trust the file") from None
+    width, height = image.size
+    if width * height > max_pixels:
+        raise _Refused(
+            f"the picture has {width}x{height} pixels, more than "
+            f"max_pixels={max_pixels}; raise that if you trust the file"
+        )
+    if width < 1 or height < 1:
+        raise _Refused(f"a picture of {width}x{height} pixels is empty")
+    samples = _gray_samples(image)
+    if samples is None:
+        samples = _colour_samples(image, lambda: _identify(f, path))
+    if samples is None:
+        _scale_transparency(image)
+        image = _upright(image)
+    to_srgb, to_srgb_gamma = _by_profile(first, path), _by_gamma(first.info)
+    if samples is None and to_srgb_gamma is not None:
+        samples = _samples(image)
+    if samples is not None and to_srgb is not None:
+        image, samples = _image(*samples), None
+    if samples is None:
+        x = _flat(image, to_srgb)
+    else:
+        x = _composite(*samples, to_srgb_gamma)
+    if first.format not in _STILL and getattr(first, "is_animated", False):
+        _warn(path, "holds more than one picture, of which the first is read")
+    return x
+
+
+def _warn(path: Path, what: str) -> None:
+    warnings.warn(f"{path}: {what}", PictureWarning, stacklevel=4)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Loaded, and turned as its EXIF says; unreadable EXIF says nothing."""
+    image.load()
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+# Samples: colours (H, W, 1 or 3) in [0, 1], and opacity (H, W, 1) or None.
+Samples = tuple[np.ndarray, np.ndarray | None]
+
+
+def _gray_samples(image: ImageFile.ImageFile) -> Samples | None:
+    """Gray of more than 8 bits."""
+    if image.mode == "F":
+        raise _Refused(f"floating-point {_NO_RANGE}")
+    if not image.mode.startswith("I"):
+        return None
+    white, inverted = 65535, False
+    if image.format == "TIFF":
+        white = 2 ** image.tag_v2[_BITS][0] - 1
+        inverted = image.tag_v2.get(_PHOTOMETRIC, 0) == 0
+    values = np.asarray(_upright(image))
+    if white == 2**32 - 1:
+        values = values.view(np.uint32)
+    values = values.astype(np.float64)[..., None]
+    if not (values.min() >= 0 and values.max() <= white):
+        raise _Refused(
+            f"samples from {values.min():g} to {values.max():g}; expected 0 to {white}"
+        )
+    clear = image.info.get("transparency")
+    opacity = None if clear is None else (values != clear).astype(np.float32)
+    values = values / white
+    return (1 - values if inverted else values).astype(np.float32), opacity
+
+
+def _colour_samples(
+    image: ImageFile.ImageFile, again: Callable[[], ImageFile.ImageFile]
+) -> Samples | None:
+    """Colours of 16 bits a sample.
+
+    Pillow unpacks only the high byte of each; told that the file's byte order is the
+    other one, only the low byte.
+
+    Args:
+        image: Not yet loaded.
+        again: Opens it once more.
+    """
+    packing = _packing(image)
+    bits = image.tag_v2.get(_BITS, (1,)) if image.format == "TIFF" else (0,)
+    if len(packing) == 1 and max(bits) == 16:
+        # One colour after the other: Pillow would take them for 8 bits.
+        packing = f"{image.mode};16{'L' if image.tag_v2.prefix == b'II' else 'B'}"
+    found = re.fullmatch("(LA|RGB|RGBX|RGBA|RGBa);16([LBN])", packing)
+    if image.format not in ("PNG", "TIFF") or not found:
+        return None
+    name, order = found.groups()
+    if name == "LA":
+        both = np.ascontiguousarray(_unpacked(image, "RGBA"))
+        values = both.view(">u2")
+    else:
+        name = name.replace("a", "A")
+        if order == "N":
+            order = "L" if sys.byteorder == "little" else "B"
+        high = _unpacked(image, f"{name};16{order}").astype(np.uint16)
+        values = 256 * high + _unpacked(again(), f"{name};16{'BL'[order == 'B']}")
+    channels = values.shape[-1]
+    clear = image.info.get("transparency")
+    values = values.astype(np.float32)
+    if clear is not None:
+        opacity = (values != np.array(clear)).any(-1, keepdims=True).astype(np.float32)
+    elif channels in (2, 4):
+        values, opacity = values[..., :-1], values[..., -1:] / 65535
+    else:
+        opacity = None
+    if "RGBa" in packing:
+        values = np.minimum(values / np.maximum(opacity, 1e-9), 65535)
+    return values / 65535, opacity
+
+
+def _packing(image: ImageFile.ImageFile) -> str:
+    """What Pillow calls the raw mode."""
+    args = image.tile[0].args if image.tile else None
+    return str(args[0] if isinstance(args, tuple) else args)
+
+
+def _unpacked(image: ImageFile.ImageFile, packing: str) -> np.ndarray:
+    """Bytes ``(H, W, C)``, taken out of the file in another way than Pillow would."""
+
+    def other(tile):
+        if isinstance(tile.args, str):
+            return tile._replace(args=packing)
+        own = tile.args[0]
+        new = own + packing[packing.index(";") :] if len(own) == 1 else packing
+        return tile._replace(args=(new, *tile.args[1:]))
+
+    image.tile = [other(tile) for tile in image.tile]
+    return np.asarray(_upright(image))
+
+
+def _scale_transparency(image: ImageFile.ImageFile) -> None:
+    """PNG names the clear gray in the samples' bits, which Pillow scales to 8."""
+    clear = image.info.get("transparency")
+    if image.format == "PNG" and image.mode in ("L", "RGB") and clear is not None:
+        top = {"L;2": 3, "L;4": 15}.get(_packing(image), 255)
+        scaled = [(c & top) * 255 // top for c in np.atleast_1d(clear).tolist()]
+        image.info["transparency"] = tuple(scaled) if len(scaled) > 1 else scaled[0]
+
+
+def _by_profile(
+    image: Image.Image, path: Path
+) -> Callable[[Image.Image], Image.Image] | None:
+    """From 8 bits in an image's colours to sRGB; None where they are sRGB already."""
+    modes = {"1": "L", "LA": "L", "La": "L", "CMYK": "CMYK", "LAB": "LAB"}
+    mode = "L" if image.mode[0] in "LI" else "RGB"
+    mode = modes.get(image.mode, mode)
+    data = image.info.get("icc_profile")
+    if not data and mode != "LAB":
+        return None
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    transform = None
+    if data:
+        try:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+            space = profile.profile.xcolor_space.strip()
+            if mode == "L" and space == "RGB":
+                mode = "RGB"
+            if space != _SPACES[mode]:
+                raise ValueError(f"it is one of {space}, the picture is {image.mode}")
+            transform = ImageCms.ImageCmsTransform(
+                profile, srgb, mode, "RGB", flags=_FLAGS
+            )
+        except (OSError, TypeError, ValueError) as e:
+            _warn(path, f"its colour profile is not used ({e})")
+    if transform is None and mode == "LAB":
+        lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+        transform = ImageCms.ImageCmsTransform(lab, srgb, mode, "RGB", flags=_FLAGS)
+    if transform is None or (mode in ("L", "RGB") and _is_identity(transform, mode)):
+        return None
+    return lambda image: transform.apply(image.convert(mode))
+
+
+def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    grays = np.arange(256, dtype=np.uint8)[None]
+    colours = np.stack(np.meshgrid(*3 * [grays[0, ::15]]), -1).reshape(1, -1, 3)
+    both = np.concatenate([np.stack(3 * [grays], -1), colours], 1)
+    given = grays if mode == "L" else both
+    out = np.asarray(transform.apply(Image.fromarray(given))).astype(int)
+    expected = given[..., None] if mode == "L" else given
+    return bool(abs(out - expected).max() <= _ROUNDING)
+
+
+def _by_gamma(info: Mapping) -> Callable[[np.ndarray], np.ndarray] | None:
+    """To sRGB from a PNG's gAMA and cHRM; None where they say sRGB, or nothing.
+
+    Chunks iCCP and sRGB come before them (PNG specification, 4.3).
+    """
+    gamma = info.get("gamma")
+    places = np.reshape(info.get("chromaticity", _SRGB), (4, 2))
+    if not gamma or info.get("icc_profile") or "srgb" in info:
+        return None
+    if abs(gamma * 2.2 - 1) < 0.05 and abs(places - _SRGB).max() < 0.01:
+        return None
+    try:
+        with np.errstate(all="raise"):
+            matrix = np.linalg.inv(_to_xyz(np.array(_SRGB))) @ _to_xyz(places)
+    except (np.linalg.LinAlgError, FloatingPointError):  # they are none
+        matrix = np.eye(3)
+
+    def convert(colour: np.ndarray) -> np.ndarray:
+        linear = (colour ** (1 / gamma) @ matrix.T.astype(np.float32)).clip(0, 1)
+        curve = 1.055 * linear ** (1 / 2.4) - 0.055
+        return np.where(linear <= 0.0031308, 12.92 * linear, curve)
+
+    return convert
+
+
+def _to_xyz(places: np.ndarray) -> np.ndarray:
+    """Linear RGB to XYZ over the white's, so that white stays white (von Kries)."""
+    x, y = places.T
+    white, *primaries = np.stack([x, y, 1 - x - y], -1) / y[:, None]
+    primaries = np.array(primaries).T / white[:, None]
+    return primaries * np.linalg.solve(primaries, np.ones(3))
+
+
+def _samples(image: Image.Image) -> Samples:
+    """Of an image of 8 bits."""
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("RGB")) / np.float32(255), None
+    values = np.asarray(image.convert("RGBA")) / np.float32(255)
+    return values[..., :3], values[..., 3:]
+
+
+def _image(colour: np.ndarray, opacity: np.ndarray | None) -> Image.Image:
+    """8 bits of samples."""
+    parts = [colour] if opacity is None else [colour, opacity]
+    values = (np.concatenate(parts, -1) * 255).round().astype(np.uint8)
+    return Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
+
+
+def _composite(
+    colour: np.ndarray,
+    opacity: np.ndarray | None,
+    to_srgb: Callable[[np.ndarray], np.ndarray] | None,
+) -> Tensor:
+    """Samples on white, ``(1, 3, H, W)``."""
+    colour = np.broadcast_to(colour, (*colour.shape[:2], 3))
+    if to_srgb is not None:
+        colour = to_srgb(colour)
+    if opacity is not None:
+        colour = colour * opacity + (1 - opacity)
+    x = torch.from_numpy(colour.astype(np.float32))
+    return x.permute(2, 0, 1)[None].contiguous()
+
+
+def _flat(
+    image: Image.Image, to_srgb: Callable[[Image.Image], Image.Image] | None
+) -> Tensor:
+    """8 bits a sample on white, ``(1, 3, H, W)``."""
+    if image.mode == "La":  # which Pillow brings to nothing else
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if to_srgb is not None:
+            opacity, image = image.getchannel("A"), to_srgb(image.convert("RGB"))
+            image.putalpha(opacity)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    elif to_srgb is not None:
+        image = to_srgb(image)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    x = torch.from_numpy(np.array(image))
+    return x.permute(2, 0, 1)[None].float().div_(255)
