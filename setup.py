@@ -22,7 +22,7 @@ setup(
     install_requires=[
         "bjontegaard>=1.3",
         "compressai==1.2.8",
-        "imageio-ffmpeg>=0.8.1",  # its wheel holds an ffmpeg with the anchors' encoders
+        "imageio-ffmpeg>=0.8.1",  # its wheel holds an ffmpeg with all encoders
         "matplotlib",
         "numpy<2",  # compressai 1.2.8
         "pillow>=11.3",  # AVIF

@@ -1,28 +1,30 @@
 """Codecs: CompressAI models with a view for machines. Never imports OpenMMLab."""
 
 from .adaptation import AttentionBlock, DynamicAdaptation, ResidualBlock
-from .anchors import ANCHORS, Anchor
 from .checkpoint import checkpoint_of, read_checkpoint
+from .classical import CLASSICAL, ClassicalCodec
 from .container import Bitstream, decode, encode
 from .entropy import BitstreamError, Family, Group
 from .human_machine import HumanMachineMixin, picture_bits
 from .latent_backbone import LatentBackbone
 from .models import *  # noqa: F403
 from .models import __all__ as _models
+from .picture_codec import PictureCodec
 from .readers import StreamReader, find_reader, load_reader
 from .refinement import refine
 
 __all__ = [
-    "ANCHORS",
-    "Anchor",
     "AttentionBlock",
     "Bitstream",
     "BitstreamError",
+    "CLASSICAL",
+    "ClassicalCodec",
     "DynamicAdaptation",
     "Family",
     "Group",
     "HumanMachineMixin",
     "LatentBackbone",
+    "PictureCodec",
     "ResidualBlock",
     "StreamReader",
     "checkpoint_of",

@@ -99,6 +99,8 @@ class HumanMachineMixin(TablesMixin):
             DynamicAdaptation(g_t_width, g_t_downscale) if g_t_width else nn.Identity()
         )
 
+    learned = True
+
     mixed_quantisation = False
     """Trains g_s and g_t on rounded latents and the entropy model on noisy ones.
 
@@ -303,6 +305,37 @@ class HumanMachineMixin(TablesMixin):
         y_hat, symbols = self.latent_coder().decode(*strings, z_shape)
         own = family_of(self).bottleneck.quantiles
         return y_hat.to(own.device, own.dtype), symbols
+
+    def encode(self, x: Tensor, **options) -> bytes:
+        """The file of one picture; see :func:`compressai_hm.codecs.encode`."""
+        from .container import encode  # which is made of this
+
+        return encode(self, x, **options)
+
+    def decode(
+        self,
+        data: bytes,
+        size: tuple[int, int] | None = None,
+        views: tuple[str, ...] = ("human", "machine"),
+        **options,
+    ) -> dict[str, Any]:
+        """The views of a file; see :func:`compressai_hm.codecs.decode`.
+
+        Args:
+            data: The file, which says its size by itself.
+            size: Not needed.
+            views: Any of "human" and "machine".
+            **options: ``max_pixels``, ``reader``.
+        """
+        from .container import decode
+
+        return decode(self, data, views, **options)
+
+    def overhead(self, data: bytes) -> int:
+        """Bytes of a file's header."""
+        from .container import HEADER_BYTES
+
+        return HEADER_BYTES
 
     def _own_precision(self, y: Tensor) -> Tensor:
         """Undoes autocast; in a model that is half or double throughout, nothing."""

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .anchors import Anchor
 from .human_machine import HumanMachineMixin
 
 Loss = Callable[[dict[str, Any]], Tensor]
@@ -45,7 +44,7 @@ def refine(
     """
     if steps < 0:
         raise ValueError(f"steps must be 0 or more, got {steps}")
-    if isinstance(codec, Anchor):
+    if not codec.learned:
         raise ValueError(f"{type(codec).__name__} has no latent to refine")
 
     @torch.no_grad()

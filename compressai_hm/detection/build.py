@@ -9,8 +9,8 @@ from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from ..codecs import HumanMachineMixin
-from ..codecs.anchors import ANCHORS, Anchor
+from ..codecs import CLASSICAL, HumanMachineMixin
+from ..zoo import is_hm
 from .checkpoint import load_codec_weights, load_weights
 from .view import resize_of
 
@@ -20,8 +20,8 @@ def build_codec(cfg: dict | None):
 
     Raises:
         TypeError: If there is no ``cfg``.
-        ValueError: If it names neither an HM model nor an anchor, or weights that it
-            cannot have.
+        ValueError: If it names neither an HM model nor a classical codec, or weights
+            that it cannot have.
     """
     if not cfg:
         raise TypeError(
@@ -41,11 +41,12 @@ def build_codec(cfg: dict | None):
         cfg.pop("pretrained", None)
         codec = CODECS[name](**cfg)
     else:
-        known = sorted(k for k in CODECS if k.startswith("hm-") or k in ANCHORS)
+        known = sorted({*CLASSICAL, *(k for k in CODECS if is_hm(k))})
         raise ValueError(f"model.codec.type {name!r} is unknown; there are {known}")
-    if isinstance(codec, Anchor):
+    learned = getattr(codec, "learned", None)
+    if learned is False:
         return codec, None
-    if not isinstance(codec, HumanMachineMixin):
+    if learned is None:
         raise ValueError(f"model.codec.type {name!r} is no HM model: try 'hm-{name}'")
     codec.hide_tables()
     weights = None

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..codecs import Anchor, HumanMachineMixin, picture_bits, refine
+from ..codecs import HumanMachineMixin, picture_bits, refine
 from ..codecs.readers import check_name
 from .build import (
     build_codec,
@@ -52,7 +52,7 @@ class HumanMachineDetector(BaseDetector):
         codec: ``type``, a name of CompressAI's zoo or registry, and its arguments
             (``quality``, ``metric``, ``pretrained``, or ``N``, ``M``, ...). With
             ``checkpoint`` it starts from that file, URL or ``compressai_hm://`` name.
-            For testing also an anchor: ``dict(type="hevc", quality=32)``.
+            For testing also a classical codec: ``dict(type="hevc", quality=32)``.
         detector: An MMDetection model config; or a whole config, or the name of one
             (such as "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"). None trains
             the codec alone. Defaults to None.
@@ -158,7 +158,7 @@ class HumanMachineDetector(BaseDetector):
         if detector is not None:
             detector, resize = detector_config(detector, resize)
             if self._reads_latent:
-                if isinstance(self.codec, Anchor):
+                if not self.codec.learned:
                     raise ValueError(
                         f"model.codec {type(self.codec).__name__} has no latent for "
                         'model.task_view="y_hat"'
@@ -369,7 +369,7 @@ class HumanMachineDetector(BaseDetector):
             times λ_m, ``loss_aux`` where the entropy part trains, and for the log
             ``psnr`` (dB, of x_hat).
         """
-        if isinstance(self.codec, Anchor):
+        if not self.codec.learned:
             raise TypeError(f"{type(self.codec).__name__} does not train: test it only")
         with torch.no_grad() if self.stream_frozen else nullcontext():
             latent = self.codec.code_latent(self.codec.analyse(batch_inputs))
@@ -541,10 +541,7 @@ class HumanMachineDetector(BaseDetector):
     def _coded(self, x: Tensor, sample: DetDataSample) -> dict[str, Tensor]:
         """y_hat and the views, and the sample is told its bits."""
         size = tuple(x.shape[-2:])
-        if isinstance(self.codec, Anchor):
-            coded = self.codec.compress(x)
-            bits, views = _bits(coded["strings"]), self.codec.decompress(**coded)
-        elif self.coding == "bytes":
+        if self.coding == "bytes" or not self.codec.learned:
             coded = self.codec.compress(x)
             bits = _bits(coded["strings"])
             if self._reads_latent:

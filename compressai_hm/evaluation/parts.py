@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib.metadata
+import inspect
 import io
 import json
 import zlib
@@ -26,7 +27,8 @@ from pytorch_msssim import ms_ssim
 from torch import Tensor
 
 from .. import __version__
-from ..codecs import ANCHORS, HumanMachineMixin, container
+from ..codecs import CLASSICAL, PictureCodec, container
+from ..codecs.classical import find_classical
 from ..codecs.pictures import OPENCV, find_pictures
 from ..detection import DetectorView
 from ..detection.build import build_model, detector_config, load_detector
@@ -152,51 +154,58 @@ def distortion(
     return out
 
 
+class Uncompressed:
+    """A picture codec that codes nothing: its file is the samples."""
+
+    learned = False
+
+    def encode(self, x: Tensor) -> bytes:
+        return (x[0] * 255).round().byte().numpy().tobytes()
+
+    def decode(self, data: bytes, size: tuple[int, int], views=()) -> dict[str, Tensor]:
+        flat = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return {"x_hat": flat.view(1, 3, *size).float() / 255}
+
+    def overhead(self, data: bytes) -> int:
+        return 0
+
+
 class Coder:
     """A codec that turns 8-bit pictures into files and back.
 
     Args:
-        codec: An HM codec, an anchor, or None, which codes nothing.
-        quality: Of the zoo entry that it is.
+        codec: Any picture codec.
         refine: Gradient steps on each picture's latent.
         config: The training config whose loss they lower.
+        **options: Of the codec's ``encode``, such as the ``quality`` of its zoo entry.
     """
 
     def __init__(
         self,
-        codec: torch.nn.Module | None,
-        quality: int = 0,
+        codec: PictureCodec,
         refine: int = 0,
         config: str | None = None,
+        **options,
     ):
-        self.codec, self.quality = codec, quality
-        self.refine = refine
+        self.codec, self.refine, self.options = codec, refine, options
         self.model = build_model(config) if refine else None
 
     def encode(self, x: Tensor) -> bytes:
-        if self.codec is None:
-            return x[0].numpy().tobytes()
-        if isinstance(self.codec, HumanMachineMixin):
-            x = x.float() / 255
-            y = self.model.refine(x, self.refine, self.codec) if self.refine else None
-            return container.encode(self.codec, x, self.quality, y=y)
-        return self.codec.compress(x.float() / 255)["strings"][0][0]
+        """The file of a picture, uint8 RGB, ``(1, 3, H, W)``."""
+        x, options = x.float() / 255, self.options
+        if self.refine:
+            options = {**options, "y": self.model.refine(x, self.refine, self.codec)}
+        return self.codec.encode(x, **options)
 
     def decode(self, data: bytes, size: tuple[int, int]) -> dict[str, Tensor]:
-        if self.codec is None:
-            flat = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            return {"x_hat": flat.view(1, 3, *size)}
-        if isinstance(self.codec, HumanMachineMixin):
-            views = container.decode(self.codec, data)
-        else:
-            views = self.codec.decompress([[data]], size, ("human",))
-        return {name: (v * 255).round().byte().cpu() for name, v in views.items()}
+        """Its different views, uint8; of a codec that has one, ``x_hat``."""
+        views = ("human", "machine") if self.codec.learned else ("human",)
+        decoded = self.codec.decode(data, size, views)
+        return {name: (v * 255).round().byte().cpu() for name, v in decoded.items()}
 
     def overhead(self, data: bytes) -> int:
         """Bytes of the file that are container."""
-        if isinstance(self.codec, HumanMachineMixin):
-            return container.HEADER_BYTES
-        return self.codec.overhead(data) if self.codec is not None else 0
+        return self.codec.overhead(data)
 
 
 OF_THE_SWEEP = {"name", "qualities", "checkpoints", "trained_for", "curve"}
@@ -211,7 +220,7 @@ def codec_identity(entry: dict, quality: int) -> str:
         rest["weights"] = digest(entry["checkpoints"][quality])
     elif entry.get("type") in RELEASED:
         rest["weights"] = digest(f"compressai_hm://{entry['type']}-{quality}.pth")
-    if entry.get("type") in ANCHORS:
+    if find_classical(entry.get("type")):
         versions = ("pillow", "imageio-ffmpeg")
         rest["versions"] = [importlib.metadata.version(v) for v in versions]
     else:
@@ -240,13 +249,13 @@ def _built_coder(entry: str, quality: int) -> Coder:
     refinement = entry.get("refine", 0), entry.get("config")
     if entry.get("checkpoints"):
         net = load_checkpoint(entry["checkpoints"][quality], kind)
-        return Coder(net.eval(), 0, *refinement)
-    if kind in ANCHORS:
+        return Coder(net.eval(), *refinement)
+    if classical := find_classical(kind):
         rest = {k: v for k, v in entry.items() if k not in CODEC_KEYS}
-        return Coder(ANCHORS[kind](quality=quality, **rest))
+        return Coder(classical(quality=quality, **rest))
     metric, pretrained = entry.get("metric", "mse"), entry.get("pretrained", True)
     net = load_model(kind, quality, metric, pretrained=pretrained)
-    return Coder(net.eval(), quality, *refinement)
+    return Coder(net.eval(), *refinement, quality=quality)
 
 
 def check_codec(entry: dict) -> list[int]:
@@ -256,22 +265,23 @@ def check_codec(entry: dict) -> list[int]:
         ValueError: If it names something that does not exist.
     """
     name, kind = entry["name"], entry.get("type")
+    classical = find_classical(kind)
     checkpoints = entry.get("checkpoints", ())
     if checkpoints and kind is not None and not is_hm(kind):
         raise ValueError(
             f"codec {name!r}: checkpoints are of HM codecs; type {kind!r} is none"
         )
-    if not checkpoints and kind not in {*ANCHORS, *cfgs}:
+    if not checkpoints and not classical and kind not in cfgs:
         raise ValueError(
             f"codec {name!r}: type {kind!r} is unknown; there are "
-            f"{sorted({*ANCHORS, *cfgs})}, or give checkpoints"
+            f"{sorted({*CLASSICAL, *cfgs})}, or give checkpoints"
         )
-    if kind not in ("hm", "vtm"):
-        check_keys(f"codec {name!r}", entry, CODEC_KEYS)
+    own = inspect.signature(classical).parameters if classical else ()
+    check_keys(f"codec {name!r}", entry, CODEC_KEYS | (set(own) - {"quality"}))
     steps, config = entry.get("refine"), entry.get("config")
     if steps is not None or config is not None:
         whole = isinstance(steps, int) and steps > 0 and Path(str(config)).is_file()
-        if not whole or kind in ANCHORS:
+        if not whole or classical:
             raise ValueError(
                 f"codec {name!r}: refine={steps!r}, config={config!r}; for an HM codec "
                 "give a number of steps and a training config"
@@ -284,7 +294,7 @@ def check_codec(entry: dict) -> list[int]:
         raise ValueError(f"codec {name!r} names no qualities, or one twice")
     for quality in qualities:
         try:
-            if kind in ANCHORS:
+            if classical:
                 build_coder(entry, quality)
             elif not checkpoints and quality not in cfgs[kind]:
                 raise ValueError(f"there is no quality {quality}")

@@ -32,11 +32,12 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor
 from tqdm import tqdm
 
-from ..codecs import ANCHORS
+from ..codecs.classical import find_classical
 from ..codecs.files import write_whole
 from .parts import (
     Coder,
     PictureSet,
+    Uncompressed,
     build_coder,
     check_codec,
     codec_identity,
@@ -69,10 +70,10 @@ class Sweep:
     """What a config asks for.
 
     Args:
-        cfg: With ``codecs`` (dicts: ``name``; ``type`` of an anchor or a zoo entry with
-            ``qualities``, or ``checkpoints``, files of HM codecs, also of one's own
-            that ``custom_imports`` registers; ``trained_for``, a detector's name;
-            ``curve=False``, the points are repetitions: no BD figures, no plots),
+        cfg: With ``codecs`` (dicts: ``name``; ``type`` of a classical codec or a zoo
+            entry with ``qualities``, or ``checkpoints``, files of HM codecs, also of
+            one's own that ``custom_imports`` registers; ``trained_for``, a detector's
+            name; ``curve=False``, the points are repetitions: no BD figures, no plots),
             ``sets`` (dicts: ``name``; ``pictures``, a folder, or ``dataset``, an
             MMDetection config of COCO's format, with ``detectors`` (dicts: ``name``,
             ``config``, ``checkpoint``, and ``classes`` where they are not the set's)),
@@ -104,9 +105,8 @@ class Sweep:
         self.sets = [PictureSet(entry) for entry in cfg.sets]
         for pair in cfg.get("differences", ()):
             for name in (pair["of"], pair["against"]):
-                if (
-                    name not in names
-                    or cfg.codecs[names.index(name)].get("type") in ANCHORS
+                if name not in names or find_classical(
+                    cfg.codecs[names.index(name)].get("type")
                 ):
                     raise ValueError(
                         f"differences names {name!r}, which is no HM codec"
@@ -135,7 +135,7 @@ class Sweep:
     def coder(self, point: Point) -> Coder:
         """What codes a point's pictures."""
         if point.codec < 0:
-            return Coder(None)
+            return Coder(Uncompressed())
         return build_coder(self.cfg.codecs[point.codec], point.quality)
 
     def _name(self, point: Point) -> str:

@@ -9,8 +9,6 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop
 
-from ...codecs import HumanMachineMixin
-
 
 @HOOKS.register_module()
 class DrawViewsHook(Hook):
@@ -132,8 +130,8 @@ def _psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _bits(codec, picture: torch.Tensor) -> np.ndarray:
-    """Bits of y_hat by place; an anchor does not tell where its bits go."""
-    if not isinstance(codec, HumanMachineMixin):
+    """Bits of y_hat by place; a classical codec does not tell where its bits go."""
+    if not codec.learned:
         return np.zeros((1, 1))
     with torch.no_grad():
         x = picture.flip(0)[None].to(next(codec.parameters()).device).float() / 255

@@ -2,8 +2,6 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
-from ...codecs import HumanMachineMixin
-
 
 @HOOKS.register_module(name=["SaveTablesHook", "RefreshTablesHook"])
 class SaveTablesHook(Hook):
@@ -18,6 +16,6 @@ class SaveTablesHook(Hook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         frozen = "entropy" not in model.trainable
-        if frozen and isinstance(model.codec, HumanMachineMixin):
+        if frozen and model.codec.learned:
             for key, value in model.codec.tables_state().items():
                 checkpoint["state_dict"][f"codec.{key}"] = value

@@ -11,10 +11,11 @@ from compressai.registry import MODELS
 from PIL import Image, features
 
 from compressai_hm.codecs import BitstreamError
-from compressai_hm.codecs.anchors import ANCHORS
+from compressai_hm.codecs.classical import CLASSICAL
 
-REFERENCE = ("hm", "vtm")
-INSTALLED = [name for name in ANCHORS if name not in REFERENCE]
+REFERENCE = ("hevc-hm", "vvc-vtm")
+RENAMED = ("hm", "vtm")
+INSTALLED = [name for name in CLASSICAL if name not in (*REFERENCE, *RENAMED)]
 PILLOW = ["jpeg", "webp", "jpeg2000", "avif"]
 FFMPEG = [name for name in INSTALLED if name not in PILLOW]
 
@@ -55,12 +56,12 @@ def psnr(a, b):
 
 
 def best(name):
-    cls = ANCHORS[name]
+    cls = CLASSICAL[name]
     return cls(cls.limits[cls.qualities[-1] > cls.qualities[0]])
 
 
 def middle(name):
-    return ANCHORS[name](ANCHORS[name].qualities[3])
+    return CLASSICAL[name](CLASSICAL[name].qualities[3])
 
 
 @pytest.fixture
@@ -86,8 +87,10 @@ def temp(tmp_path, monkeypatch):
 
 
 def test_every_name_is_registered():
-    assert {name: MODELS[name] for name in ANCHORS} == ANCHORS
-    for cls in ANCHORS.values():
+    assert {name: MODELS[name] for name in CLASSICAL} == CLASSICAL
+    for name, cls in CLASSICAL.items():
+        if name in RENAMED:
+            continue
         assert len(cls.qualities) >= 5
         assert not list(cls(cls.qualities[0]).parameters())
 
@@ -116,7 +119,7 @@ def test_saturated_colours_come_back(name):
 
 @pytest.mark.parametrize("name", INSTALLED)
 def test_more_rate_is_more_quality(name):
-    x, cls = busy(64, 96), ANCHORS[name]
+    x, cls = busy(64, 96), CLASSICAL[name]
     lengths, qualities = [], []
     for quality in cls.qualities[::2]:
         codec = cls(quality)
@@ -211,9 +214,9 @@ def test_broken_files_are_errors(name, temp):
 def test_wrong_arguments_are_named():
     for quality in (0, 101, 50.0, "50"):
         with pytest.raises(ValueError, match=r"JPEG .*from 1 to 100"):
-            ANCHORS["jpeg"](quality)
+            CLASSICAL["jpeg"](quality)
     with pytest.raises(ValueError, match="QP, an integer from 0 to 51; got 52"):
-        ANCHORS["hevc"](52)
+        CLASSICAL["hevc"](52)
     codec = middle("jpeg")
     for x in (torch.rand(3, 8, 8), torch.rand(1, 1, 8, 8), torch.rand(1, 3, 0, 8)):
         with pytest.raises(ValueError, match=r"\(N, 3, H, W\)"):
@@ -239,7 +242,7 @@ def test_what_is_missing_is_named(monkeypatch):
 
 @pytest.mark.parametrize("name", REFERENCE)
 def test_reference_software_is_run_from_its_paths(name, tools, temp, monkeypatch):
-    codec, x = ANCHORS[name](32, **tools), busy(17, 33)
+    codec, x = CLASSICAL[name](32, **tools), busy(17, 33)
     coded = codec.compress(x)
     (string,) = coded["strings"][0]
     assert string[:4] == b"QP32" and len(string) == 4 + 3 * 24 * 40
@@ -253,13 +256,33 @@ def test_reference_software_is_run_from_its_paths(name, tools, temp, monkeypatch
         codec.compress(x)
     assert not list(temp.iterdir())
 
-    monkeypatch.delenv(f"{name.upper()}_ENCODER", raising=False)
-    with pytest.raises(RuntimeError, match=f"encoder=<path>, or set {name.upper()}_E"):
-        ANCHORS[name](32).compress(x)
+    tool = codec.tool
+    monkeypatch.delenv(f"{tool}_ENCODER", raising=False)
+    with pytest.raises(RuntimeError, match=f"encoder=<path>, or set {tool}_E"):
+        CLASSICAL[name](32).compress(x)
     tools["config"].write_text("all intra")
     for part, path in tools.items():
-        monkeypatch.setenv(f"{name.upper()}_{part.upper()}", str(path))
-    assert ANCHORS[name](32).compress(x) == coded
+        monkeypatch.setenv(f"{tool}_{part.upper()}", str(path))
+    assert CLASSICAL[name](32).compress(x) == coded
+
+
+@pytest.mark.parametrize(("old", "new"), zip(RENAMED, REFERENCE, strict=True))
+def test_names_of_before_work_and_warn(old, new, tools):
+    with pytest.warns(FutureWarning, match=f"'{old}' is called '{new}' now"):
+        codec = MODELS[old](32, **tools)
+    x = busy(17, 33)
+    assert codec.encode(x) == CLASSICAL[new](32, **tools).encode(x)
+    assert codec.qualities == CLASSICAL[new].qualities
+
+
+@pytest.mark.parametrize("name", ["jpeg", "hevc"])
+def test_a_file_is_coded_as_evaluation_asks(name):
+    codec, x = middle(name), busy(32, 48)
+    coded, data = codec.compress(x), codec.encode(x)
+    assert [[data]] == coded["strings"] and codec.overhead(data) < len(data)
+    views = codec.decode(data, (32, 48), ("human",))
+    assert set(views) == {"x_hat"}
+    assert torch.equal(views["x_hat"], codec.decompress(**coded)["x_hat"])
 
 
 @pytest.mark.parametrize("name", FFMPEG)

@@ -1,0 +1,160 @@
+"""Codecs of the ffmpeg that imageio-ffmpeg brings: HEVC, VVC, AV1, JPEG XL."""
+
+import functools
+
+from compressai.registry import register_model
+
+from ..entropy import BitstreamError
+from .base import outside_box
+from .samples import SampleCodec, ToolError, run_tool
+
+
+class _FFmpegCodec(SampleCodec):
+    """An encoder of the ffmpeg that comes with imageio-ffmpeg, through pipes.
+
+    Raw streams hold no checksum: of the damages that leave their headers whole,
+    ffmpeg notices some, with HEVC hardly any.
+    """
+
+    encoder: str
+    muxer: str
+    demuxer: str | None = None
+    """Where it is not named as the muxer."""
+
+    options: str
+    """Of the encoder; ``{q}`` is the quality."""
+
+    def encode_samples(self, samples: bytes, size: tuple[int, int]) -> bytes:
+        command = (
+            f"-f rawvideo -pix_fmt {self._pix_fmt()} -s {size[1]}x{size[0]} -i pipe:0 "
+            f"-frames:v 1 -c:v {self.encoder} -threads 1 "
+            f"{self.options.format(q=self._knob_value())} -f {self.muxer} pipe:1"
+        )
+        try:
+            return self._ffmpeg(command, samples)
+        except ToolError as e:
+            raise RuntimeError(f"{self.encoder} did not code the picture: {e}") from e
+
+    def decode_samples(self, string: bytes, size: tuple[int, int]) -> bytes:
+        # A crop to nothing, which is an error, where the size is not the expected.
+        crop = f"if(eq(iw\\,{size[1]})*eq(ih\\,{size[0]})\\,iw\\,0):ih"
+        command = (
+            f"-threads 1 -f {self.demuxer or self.muxer} -i pipe:0 -vf crop={crop} "
+            f"-f rawvideo -pix_fmt {self._pix_fmt()} pipe:1"
+        )
+        try:
+            return self._ffmpeg(command, string)
+        except ToolError as e:
+            raise BitstreamError(
+                f"the stream holds no picture of {size[1]}x{size[0]}: {e}"
+            ) from e
+
+    def _ffmpeg(self, arguments: str, data: bytes) -> bytes:
+        try:
+            import imageio_ffmpeg
+
+            ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+        except (ImportError, RuntimeError) as e:
+            raise RuntimeError("ffmpeg is missing: pip install imageio-ffmpeg") from e
+        if self.encoder not in _encoders(ffmpeg):
+            raise RuntimeError(
+                f"{ffmpeg} was built without {self.encoder}: pip install --upgrade "
+                "imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to an ffmpeg that has it"
+            )
+        arguments = f"-v error -nostdin -xerror -filter_threads 1 {arguments}"
+        # The first line names the cause, the last ones only that there was one.
+        return run_tool([ffmpeg, *arguments.split()], data, line=0)
+
+    def _pix_fmt(self) -> str:
+        if self.chroma == "rgb":
+            return "rgb24"
+        return f"yuv{self.chroma}p" + ("" if self.bits == 8 else f"{self.bits}le")
+
+    def _knob_value(self) -> float:
+        return self.quality
+
+
+@functools.cache
+def _encoders(ffmpeg: str) -> set[str]:
+    """Names of what an ffmpeg encodes with."""
+    lines = run_tool([ffmpeg, "-v", "error", "-encoders"]).decode().splitlines()
+    return {line.split()[1] for line in lines if len(line.split()) > 1}
+
+
+@register_model("hevc")
+class HEVC(_FFmpegCodec):
+    """HEVC intra 4:4:4, 8 bit (libx265), preset slow, constant QP."""
+
+    encoder, muxer = "libx265", "hevc"
+    limits = (0, 51)
+    qualities = (43, 39, 35, 31, 27, 22)
+    least = 16
+    options = (
+        "-preset slow -tune psnr -x265-params qp={q}:ipratio=1:keyint=1:info=0:wpp=0:"
+        "pools=none:frame-threads=1:log-level=error"
+    )
+
+
+@register_model("hevc-420")
+class HEVC420(HEVC):
+    """HEVC intra 4:2:0, 8 bit, otherwise as ``hevc``."""
+
+    chroma, multiple = "420", 2
+
+
+@register_model("vvc")
+class VVC(_FFmpegCodec):
+    """VVC intra (libvvenc), preset medium; it has 4:2:0 with 10 bit only."""
+
+    encoder, muxer = "libvvenc", "vvc"
+    chroma, bits = "420", 10
+    limits = (0, 63)
+    qualities = (46, 42, 38, 34, 30, 26, 22)
+    multiple, least = 8, 16
+    options = (
+        "-preset medium -qpa 0 -qp {q} "
+        "-vvenc-params intraperiod=1:gopsize=1:threads=1:verbosity=1"
+    )
+
+
+@register_model("av1")
+class AV1(_FFmpegCodec):
+    """AV1 intra 4:4:4, 10 bit (libaom), cpu-used 4, a still picture."""
+
+    encoder, muxer = "libaom-av1", "obu"
+    bits = 10
+    knob = "CRF"
+    limits = (0, 63)
+    qualities = (56, 50, 44, 38, 31, 24, 17)
+    options = "-still-picture 1 -cpu-used 4 -row-mt 0 -tune psnr -crf {q} -b:v 0"
+
+    def overhead(self, string: bytes) -> int:
+        """The temporal delimiter."""
+        return 2 * string.startswith(b"\x12\0")
+
+
+@register_model("jpegxl")
+class JPEGXL(_FFmpegCodec):
+    """A JPEG XL codestream (libjxl), effort 7, XYB 4:4:4, not tuned for PSNR.
+
+    The quality is cjxl's: 100 is lossless, 90 a Butteraugli distance of 1, 11 the 15
+    at which ffmpeg stops: it does not reach 0.1 bpp on most photographs.
+    """
+
+    encoder, muxer, demuxer = "libjxl", "image2pipe", "jpegxl_pipe"
+    chroma = "rgb"
+    knob = "quality"
+    limits = (11, 100)
+    qualities = (11, 20, 35, 55, 75, 85)
+    options = "-effort 7 -distance {q}"
+
+    def _knob_value(self) -> float:
+        # libjxl's JxlEncoderDistanceFromQuality; ffmpeg stops at a distance of 15.
+        q = self.quality
+        if q >= 100:
+            return 0
+        return 0.1 + (100 - q) * 0.09 if q >= 30 else 53 / 3000 * q**2 - 1.15 * q + 25
+
+    def overhead(self, string: bytes) -> int:
+        """All boxes but the codestream's content, where it is in any."""
+        return 0 if string.startswith(b"\xff\x0a") else outside_box(string, b"jxlc")
