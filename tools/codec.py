@@ -8,9 +8,6 @@ python tools/codec.py readers
 NAME.png becomes NAME.hmc, and that NAME.human.png and NAME.machine.png. Where two
 pictures have one NAME, such as NAME.png and NAME.jpg in a folder, the files are
 NAME.png.hmc and NAME.jpg.hmc.
-
-bpp is of the whole file, its header of 32 bytes included, over the picture's own pixels
-(python -m compressai_hm.eval_model counts otherwise; its --help says how).
 """
 
 import argparse
@@ -52,6 +49,8 @@ from compressai_hm.zoo.released import RELEASED
 
 SUFFIX = ".hmc"
 VIEWS = {"human": "x_hat", "machine": "x_bar"}
+BPP = """bpp is of the whole file, its header of 32 bytes included, over the picture's
+own pixels; python -m compressai_hm.eval_model counts otherwise, its --help says how."""
 READERS = [Path("work_dirs")]
 """Where readers are looked for."""
 
@@ -115,14 +114,14 @@ def shown(text: str) -> str:
 
 
 def parse() -> argparse.Namespace:
-    parser = _command.parser(__doc__)
+    parser = _command.parser(f"{__doc__}\n{BPP}")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("encode", f"pictures to {SUFFIX} files"),
         ("decode", f"{SUFFIX} files to PNG"),
         ("info", f"what {SUFFIX} files hold; needs no weights"),
     ):
-        sub = commands.add_parser(name, help=text)
+        sub = commands.add_parser(name, help=text, epilog=BPP)
         sub.add_argument("inputs", nargs="+", type=Path, help="files or folders")
         if name == "info":
             continue

@@ -346,6 +346,9 @@ def test_bpp_is_of_the_file(tool, tmp_path):
     _, out, _ = tool("encode", tmp_path, "--checkpoint", DEMO)
     size = (tmp_path / "a.hmc").stat().st_size
     assert f"{size} bytes, {8 * size / 2000:.4f} bpp" in out
+    for command in (["--help"], ["encode", "--help"], ["info", "--help"]):
+        _, out, _ = tool(*command)
+        assert "its header of 32 bytes included" in " ".join(out.split())
 
 
 def test_the_trace_is_shown_when_asked_for(tool, tmp_path, monkeypatch, capsys):
