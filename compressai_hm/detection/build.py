@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..codecs import HumanMachineMixin
 from ..codecs.anchors import ANCHORS, Anchor
-from .checkpoint import load_codec_weights, load_weights
+from .checkpoint import classes_of, load_codec_weights, load_whole, weights_of
 from .view import resize_of
 
 
@@ -136,7 +136,7 @@ def read_latent(detector: dict, codec: HumanMachineMixin, options: dict) -> Conf
 
 def load_detector(
     module: nn.Module, checkpoint: str, without: str | None = None
-) -> None:
+) -> tuple[str, ...] | None:
     """Loads a detector's weights from its own or a HumanMachineDetector's checkpoint.
 
     Args:
@@ -144,13 +144,16 @@ def load_detector(
         checkpoint: A file, URL or ``compressai_hm://`` name.
         without: Prefix of weights that are left as they are.
 
+    Returns:
+        The names of the classes it was trained for; None where they are not said.
+
     Raises:
         RuntimeError: If it is of another model.
     """
-    weights, own = load_weights(checkpoint), module.state_dict()
+    loaded, own = load_whole(checkpoint), module.state_dict()
     weights = {
         k.removeprefix("module.").removeprefix("detector."): v
-        for k, v in weights.items()
+        for k, v in weights_of(loaded).items()
     }
     if without:
         kept = {k: v for k, v in own.items() if k.startswith(without)}
@@ -164,6 +167,7 @@ def load_detector(
             f"first is {wrong[0]}"
         )
     module.load_state_dict({k: v for k, v in weights.items() if k in own}, strict=False)
+    return (loaded.get("meta") or {}).get("detector_classes") or classes_of(loaded)
 
 
 def mismatches(module: nn.Module, weights: dict[str, Tensor]) -> list[str]:

@@ -24,17 +24,39 @@ def load_from_package(filename: str, map_location):
 
 
 def load_weights(checkpoint: str) -> dict[str, Tensor]:
-    """The state dict in a file, URL or ``compressai_hm://`` name, on the CPU.
+    """The state dict of :func:`load_whole`'s.
 
     Takes what MMEngine and CompressAI write: the weights themselves, or under
     "state_dict" or "network".
+    """
+    return weights_of(load_whole(checkpoint))
+
+
+def weights_of(loaded: dict) -> dict[str, Tensor]:
+    """The state dict in what a checkpoint holds."""
+    for key in ("state_dict", "network"):
+        if key in loaded:
+            return loaded[key]
+    return loaded
+
+
+def classes_of(loaded: dict) -> tuple[str, ...] | None:
+    """The names that MMDetection 3, or 2, wrote beside a detector's weights."""
+    meta = loaded.get("meta") or {}
+    named = {**meta, **(meta.get("dataset_meta") or {})}
+    classes = named.get("classes", named.get("CLASSES"))
+    return tuple(classes) if classes else None
+
+
+def load_whole(checkpoint: str) -> dict:
+    """What is in a file, URL or ``compressai_hm://`` name, on the CPU.
 
     Raises:
         FileNotFoundError: If there is no such file.
         RuntimeError: If it cannot be downloaded or read.
     """
     try:
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
+        return CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
     except FileNotFoundError as e:
         raise FileNotFoundError(f"checkpoint {checkpoint}: {e}") from e
     except URLError as e:
@@ -46,10 +68,6 @@ def load_weights(checkpoint: str) -> dict[str, Tensor]:
     except Exception as e:  # unpickling rubbish raises almost anything
         begins = f"cannot load the checkpoint {checkpoint}: "
         raise RuntimeError(begins + str(e).removeprefix(begins)) from e
-    for key in ("state_dict", "network"):
-        if key in loaded:
-            return loaded[key]
-    return loaded
 
 
 def load_codec_weights(checkpoint: str) -> dict[str, Tensor]:

@@ -15,6 +15,8 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .hooks.check_data_hook import check_batches
+
 _LAUNCHED = {
     "pytorch": ("RANK", "python -m torch.distributed.run --nproc_per_node=N"),
     "slurm": ("SLURM_PROCID", "srun"),
@@ -160,15 +162,21 @@ def build_runner(cfg: Config) -> Runner:
         def build_logger(self, *args, **kwargs):
             logger = super().build_logger(*args, **kwargs)
             screen, *_ = logger.handlers
-            screen.addFilter(_is_no_listing)
+            screen.addFilter(_is_for_users)
             return logger
+
+        def build_train_loop(self, loop):
+            loop = super().build_train_loop(loop)
+            check_batches(loop.dataloader)  # before schedulers trip over it
+            return loop
 
     return ToolRunner.from_cfg(cfg)
 
 
-def _is_no_listing(record: logging.LogRecord) -> bool:
+def _is_for_users(record: logging.LogRecord) -> bool:
     listings = r"Config:|Hooks will be executed|\s*-+\s*System environment:"
-    return not re.match(listings, str(record.msg))
+    # MMEngine tells of its own use of what it has deprecated.
+    return not re.match(rf"{listings}|.* will be deprecated", str(record.msg))
 
 
 def checkpoint_to_resume(cfg: Config, asked: str = "auto") -> str | None:

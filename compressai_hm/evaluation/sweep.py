@@ -228,13 +228,10 @@ class Sweep:
             RuntimeError: If a picture fails; says which.
         """
         own, coder = self.sets[point.set], self.coder(point)
-        readers = {
-            d["name"]: (
-                reader(json.dumps(d["config"]), d["checkpoint"]),
-                own.category_of(d),
-            )
-            for d in own.detectors
-        }
+        readers = {}
+        for d in own.detectors:
+            loaded = reader(json.dumps(d["config"]), d["checkpoint"])
+            readers[d["name"]] = loaded, own.category_of(d, loaded.classes)
         rows: list[dict] = []
         detections: dict[str, dict[str, list]] = {name: {} for name in readers}
         seconds: dict[str, list[float]] = {"encode": [], "decode": []}
