@@ -4,6 +4,7 @@ Imported before torch, whose threads read the environment when they start.
 """
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -13,7 +14,8 @@ from pickle import UnpicklingError
 
 # Else OpenMP's threads spin where they wait: beside one other busy process a training
 # step takes ten times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if not os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE"):
+    del os.environ["OMP_WAIT_POLICY"]  # set to nothing: OpenMP's own default
 if not sys.warnoptions:  # those who ask for warnings get them
     # Meant for who maintains the packages that tools are made of. Spawned processes
     # read the environment.
@@ -52,6 +54,9 @@ def run(main: Callable[[], int | None], stopped: str = "stopped") -> None:
         main: The tool.
         stopped: The sentence for Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # λ, on a screen that has none
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv
     sys.argv[1:] = [a for a in sys.argv[1:] if a != "--debug"]  # subcommands lack it
     try:
