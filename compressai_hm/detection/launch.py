@@ -64,6 +64,23 @@ def add_cfg_options(p: argparse.ArgumentParser) -> None:
     )
 
 
+def read_config(path: str | Path) -> Config:
+    """A config file's content.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; the configs are in mmdet_configs/"
+        )
+    try:
+        return Config.fromfile(path)
+    except Exception as e:  # it runs: it can raise anything
+        raise ValueError(f"config {path}: {type(e).__name__}: {e}") from e
+
+
 def merge_options(cfg: Config, options: dict | None) -> None:
     """Merges ``--cfg-options`` into a config.
 
@@ -96,13 +113,9 @@ def load_config(args: argparse.Namespace, demo_if_absent: bool = False) -> Confi
         ValueError: If the launcher's variables or GPUs are not there.
     """
     path = Path(args.config)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; the configs are in mmdet_configs/"
-        )
     _check_launcher(args.launcher)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     demo = cfg.pop("demo_config", None)
     if demo and demo_if_absent:
         dataset = cfg.train_dataloader.dataset
@@ -116,7 +129,7 @@ def load_config(args: argparse.Namespace, demo_if_absent: bool = False) -> Confi
                 f"Instead, the demo runs on a drawn data set: {path}.",
                 flush=True,
             )
-            cfg = Config.fromfile(path)
+            cfg = read_config(path)
             if args.work_dir:
                 args.work_dir += "_demo"
     merge_options(cfg, args.cfg_options)
