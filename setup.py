@@ -5,7 +5,9 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = next(
     line.split('"')[1]
-    for line in (here / "compressai_hm/__init__.py").read_text().splitlines()
+    for line in (here / "compressai_hm/__init__.py")
+    .read_text(encoding="utf-8")
+    .splitlines()
     if line.startswith("__version__")
 )
 
@@ -13,7 +15,7 @@ setup(
     name="compressai-hm",
     version=version,
     description="Learned image compression for humans and machines, one bitstream",
-    long_description=(here / "README.md").read_text(),
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["compressai_hm", "compressai_hm.*"]),

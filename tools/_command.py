@@ -4,6 +4,7 @@ Imported before torch, whose threads read the environment when they start.
 """
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -13,7 +14,8 @@ from pickle import UnpicklingError
 
 # Else OpenMP's threads spin where they wait: beside one other busy process a training
 # step takes ten times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if not os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE"):
+    del os.environ["OMP_WAIT_POLICY"]  # set to nothing: OpenMP's own default
 if not sys.warnoptions:  # those who ask for warnings get them
     # Meant for who maintains the packages that tools are made of. Spawned processes
     # read the environment.
@@ -25,7 +27,7 @@ _USERS = (OSError, ValueError, RuntimeError, ImportError, UnpicklingError)
 """What is raised for a wrong file or value; the others are faults of the program."""
 
 _READ = ("mmengine.config", "mmengine.registry")
-"""Whose errors of any type tell of a config."""
+"""Whose errors of any type tell of a config; OpenMMLab's asserts do, too."""
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -52,6 +54,9 @@ def run(main: Callable[[], int | None], stopped: str = "stopped") -> None:
         main: The tool.
         stopped: The sentence for Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # λ, on a screen that has none
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv
     sys.argv[1:] = [a for a in sys.argv[1:] if a != "--debug"]  # subcommands lack it
     try:
@@ -74,12 +79,10 @@ def run(main: Callable[[], int | None], stopped: str = "stopped") -> None:
 
 
 def _from_config(e: Exception) -> bool:
-    frames = (frame.f_globals.get("__name__", "") for frame, _ in _walk(e))
-    return any(name.startswith(_READ) for name in frames)
-
-
-def _walk(e: Exception):
-    return traceback.walk_tb(e.__traceback__)
+    walked = traceback.walk_tb(e.__traceback__)
+    names = [frame.f_globals.get("__name__", "") for frame, _ in walked]
+    asserted = isinstance(e, AssertionError) and names[-1].startswith("mm")
+    return asserted or any(name.startswith(_READ) for name in names)
 
 
 def sentence(e: BaseException) -> str:
@@ -89,9 +92,12 @@ def sentence(e: BaseException) -> str:
     text = str(e.args[0]) if isinstance(e, KeyError) and e.args else str(e)
     if "Original Traceback" in text:  # of a loader's worker: the last line is its error
         text = text.strip().splitlines()[-1]
-    text = " ".join(text.split())
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    text = " ".join([*lines[:3], "..."] if len(lines) > 3 else lines)
     if not text and e.__cause__ is not None:
         return sentence(e.__cause__)
     if isinstance(e, KeyError) and " " not in text:
         return f"{text!r} is missing"
+    if not text and e.__traceback__:  # such as an assert's
+        text = traceback.extract_tb(e.__traceback__)[-1].line
     return text or type(e).__name__

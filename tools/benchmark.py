@@ -4,11 +4,16 @@ python tools/benchmark.py train
 python tools/benchmark.py codec
 python tools/benchmark.py sweep
 python tools/benchmark.py latent
+python tools/benchmark.py polite
 """
 
 import argparse
 import contextlib
+import itertools
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -95,6 +100,69 @@ def train(args: argparse.Namespace) -> None:
     for name, seconds in medians.items():
         print(f"{name:22}{seconds:8.3f} s")
     print(f"full / (codec + detector) {medians['full step'] / own:.3f}")
+
+
+def steps(args: argparse.Namespace) -> None:
+    """Training steps a second, data and all; what ``polite`` starts."""
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import init_default_scope
+    from mmengine.runner import Runner
+
+    import compressai_hm.detection  # noqa: F401
+
+    cfg = Config.fromfile(args.config)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    model.train()
+    optim = build_optim_wrapper(model, cfg.optim_wrapper)
+    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    for _ in range(2):  # warm up
+        model.train_step(next(batches), optim)
+    done, started = 0, time.perf_counter()
+    while (passed := time.perf_counter() - started) < args.seconds:
+        model.train_step(next(batches), optim)
+        done += 1
+    print(done / passed)
+
+
+def polite(args: argparse.Namespace) -> None:
+    """Training beside a busy process, and alone: threads that sleep or spin in waiting.
+
+    "sleep" is what the tools set, OMP_WAIT_POLICY=PASSIVE, "spin" is OpenMP's default.
+    """
+    command = [sys.executable, __file__, "steps", "--config", args.config]
+    command += ["--seconds", str(args.seconds)]
+    policies = {"sleep": "PASSIVE", "spin": ""}
+    found = {(busy, side): [] for busy in (False, True) for side in policies}
+    for i in range(args.repeats):
+        order = sorted(found, reverse=bool(i % 2))
+        for busy, side in tqdm(order, desc=f"round {i + 1} of {args.repeats}"):
+            env = {**os.environ, "OMP_WAIT_POLICY": policies[side]}
+            env["OMP_NUM_THREADS"] = str(args.threads)
+            with _busy() if busy else contextlib.nullcontext():
+                done = subprocess.run(command, env=env, stdout=subprocess.PIPE)
+            done.check_returncode()
+            found[busy, side].append(float(done.stdout.split()[-1]))
+    print(f"{args.config}, {args.threads} threads, steps a second, medians of", end=" ")
+    print(f"{args.repeats} rounds of {args.seconds:g} s")
+    print(f"{'':22}{'sleep':>8}{'spin':>8}{'sleep / spin':>14}")
+    for busy, name in ((False, "alone"), (True, "beside a busy process")):
+        sleep, spin = (statistics.median(found[busy, side]) for side in policies)
+        print(f"{name:22}{sleep:8.3f}{spin:8.3f}{sleep / spin:14.3f}")
+
+
+@contextlib.contextmanager
+def _busy() -> Iterator[None]:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 COMPARED = [name for name in HM_MODELS if not name.endswith("-s")]
@@ -241,12 +309,12 @@ def _timed(ours, base, x, repeats: int) -> dict[str, list[tuple[float, float]]]:
 
 def _forget_peak() -> None:
     with contextlib.suppress(OSError):  # Linux only
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_bytes(b"5")
 
 
 def _peak_mib() -> float:
     with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         line = next(line for line in lines if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
     return float("nan")
@@ -405,6 +473,13 @@ def main() -> None:
     command.add_argument("--config", default="mmdet_configs/hm_faster_rcnn_demo.py")
     command.add_argument("--repeats", type=int, default=9)
     command.set_defaults(run=train)
+    for name in (steps, polite):
+        command = commands.add_parser(name.__name__, help=name.__doc__.splitlines()[0])
+        command.add_argument("--config", default="mmdet_configs/hm_faster_rcnn_demo.py")
+        command.add_argument("--seconds", type=float, default=30.0)
+        command.set_defaults(run=name)
+    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--repeats", type=int, default=5)
     command = commands.add_parser("codec", help=codec.__doc__.splitlines()[0])
     command.add_argument("--models", nargs="+", choices=COMPARED)
     command.add_argument("--sizes", nargs="+", default=["768x512", "1280x720"])

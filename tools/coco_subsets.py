@@ -48,10 +48,10 @@ def build(coco: Path, out: Path, lists: Path = LISTS) -> None:
     Raises:
         FileNotFoundError: If a picture or annotation file is missing.
     """
-    subsets = json.loads(lists.read_text())
+    subsets = json.loads(lists.read_text(encoding="utf-8"))
     for split in ("train", "val"):
         name = f"instances_{split}2017.json"
-        truth = json.loads((coco / "annotations" / name).read_text())
+        truth = json.loads((coco / "annotations" / name).read_text(encoding="utf-8"))
         chosen = _chosen(truth, subsets[split])
         _write(chosen, out / "annotations" / name)
         folder = f"{split}2017"

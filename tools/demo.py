@@ -62,9 +62,10 @@ def run(cfg: Config, title: str, train: bool):
     work_dir.mkdir(parents=True, exist_ok=True)
     cfg.log_level = "WARNING"
     cfg.experiment_name = f"{title}, {time.time_ns()}"  # MMEngine's global state
+    cfg.visualizer.name = cfg.experiment_name
     progress = ProgressHook(title)
     with (
-        open(work_dir / "log.txt", "a") as log,
+        open(work_dir / "log.txt", "a", encoding="utf-8") as log,
         contextlib.redirect_stdout(log),
     ):
         runner = Runner.from_cfg(cfg)
@@ -181,7 +182,8 @@ def main() -> None:
     ceiling = metrics["coco/bbox_mAP"]
     draw(root / "demo.png", original, *list(pictures.values())[1:])
     result = {"seed": args.seed, "uncompressed mAP": ceiling, "rows": rows}
-    (root / "demo.json").write_text(json.dumps(result, indent=2))
+    text = json.dumps(result, indent=2)
+    (root / "demo.json").write_text(text, encoding="utf-8")
     print(
         f"\n{table(rows, ceiling)}\n\n"
         f"bpp of real bytes; PSNR in dB; 100 drawn pictures; seed {args.seed}; "

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import _command
-from mmengine.config import Config
 
 from compressai_hm.detection import launch
 from compressai_hm.evaluation import report, results
@@ -29,11 +28,7 @@ def main() -> None:
     )
     launch.add_cfg_options(parser)
     args = parser.parse_args()
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(
-            f"{args.config} does not exist; there are mmdet_configs/rate_accuracy/"
-        )
-    cfg = Config.fromfile(args.config)
+    cfg = launch.read_config(args.config)
     launch.merge_options(cfg, args.cfg_options)
     work_dir = args.work_dir or f"work_dirs/{Path(args.config).stem}"
     sweep = Sweep(cfg, work_dir)

@@ -30,11 +30,13 @@ class Checkpoint:
         weights: By key, without the prefixes that wrappers of models add.
         architecture: Registered name of the HM model.
         options: ``args`` and ``kwargs`` that it was made with.
+        meta: What MMEngine writes of its data set.
     """
 
     weights: dict[str, Tensor]
     architecture: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The weights under a prefix, without it; all if there are none."""
@@ -102,11 +104,13 @@ def unwrap(loaded: Any) -> Checkpoint:
     averaged = weights.keys() - {"n_averaged"}
     if averaged and all(key.startswith("module.") for key in averaged):
         weights = {k[7:]: v for k, v in weights.items() if k != "n_averaged"}
-    name, options = about.get("architecture"), about.get("options")
+    name = about.get("architecture")
+    options, meta = (about.get(key) for key in ("options", "meta"))
     return Checkpoint(
         weights,
         name if isinstance(name, str) else None,
         options if isinstance(options, Mapping) else {},
+        meta if isinstance(meta, Mapping) else {},
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..codecs import CLASSICAL, HumanMachineMixin
 from ..zoo import is_hm
-from .checkpoint import load_codec_weights, load_weights
+from .checkpoint import classes_of, load_checkpoint, load_codec_weights
 from .view import resize_of
 
 
@@ -137,7 +137,7 @@ def read_latent(detector: dict, codec: HumanMachineMixin, options: dict) -> Conf
 
 def load_detector(
     module: nn.Module, checkpoint: str, without: str | None = None
-) -> None:
+) -> tuple[str, ...] | None:
     """Loads a detector's weights from its own or a HumanMachineDetector's checkpoint.
 
     Args:
@@ -145,10 +145,14 @@ def load_detector(
         checkpoint: A file, URL or ``compressai_hm://`` name.
         without: Prefix of weights that are left as they are.
 
+    Returns:
+        The names of the classes it was trained for; None where they are not said.
+
     Raises:
         RuntimeError: If it is of another model.
     """
-    weights, own = load_weights(checkpoint, "detector."), module.state_dict()
+    found, own = load_checkpoint(checkpoint), module.state_dict()
+    weights = found.part("detector.")
     if without:
         kept = {k: v for k, v in own.items() if k.startswith(without)}
         weights = {k: v for k, v in weights.items() if not k.startswith(without)}
@@ -161,6 +165,7 @@ def load_detector(
             f"first is {wrong[0]}"
         )
     module.load_state_dict({k: v for k, v in weights.items() if k in own}, strict=False)
+    return found.meta.get("detector_classes") or classes_of(found)
 
 
 def mismatches(module: nn.Module, weights: dict[str, Tensor]) -> list[str]:

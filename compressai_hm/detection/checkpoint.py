@@ -9,7 +9,7 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
-from ..codecs.checkpoint import unwrap
+from ..codecs.checkpoint import Checkpoint, unwrap
 from ..codecs.files import write_whole
 from ..zoo.released import WEIGHTS
 
@@ -24,13 +24,12 @@ def load_from_package(filename: str, map_location):
     return torch.load(path, map_location=map_location, weights_only=True)
 
 
-def load_weights(checkpoint: str, part: str = "") -> dict[str, Tensor]:
-    """The weights in a file, URL or ``compressai_hm://`` name, on the CPU.
+def load_checkpoint(checkpoint: str) -> Checkpoint:
+    """What is in a file, URL or ``compressai_hm://`` name, on the CPU.
 
     Args:
         checkpoint: Of any kind that :func:`compressai_hm.codecs.checkpoint.unwrap`
             understands.
-        part: Prefix of those that are asked for, if it is there; it is taken off.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -50,14 +49,21 @@ def load_weights(checkpoint: str, part: str = "") -> dict[str, Tensor]:
         begins = f"cannot load the checkpoint {checkpoint}: "
         raise RuntimeError(begins + str(e).removeprefix(begins)) from e
     try:
-        return unwrap(loaded).part(part)
+        return unwrap(loaded)
     except ValueError as e:
         raise RuntimeError(f"cannot load the checkpoint {checkpoint}: {e}") from None
 
 
+def classes_of(found: Checkpoint) -> tuple[str, ...] | None:
+    """The names that MMDetection 3, or 2, wrote beside a detector's weights."""
+    named = {**found.meta, **(found.meta.get("dataset_meta") or {})}
+    classes = named.get("classes", named.get("CLASSES"))
+    return tuple(classes) if classes else None
+
+
 def load_codec_weights(checkpoint: str) -> dict[str, Tensor]:
-    """As :func:`load_weights`, for a codec: also from a HumanMachineDetector's."""
-    return load_weights(checkpoint, "codec.")
+    """A codec's, also from a HumanMachineDetector's checkpoint."""
+    return load_checkpoint(checkpoint).part("codec.")
 
 
 @register_backend("atomic_local")

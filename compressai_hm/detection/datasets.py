@@ -6,6 +6,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.registry import DATASETS
 from PIL import Image
+from torch.utils.data import Dataset
 
 from ..codecs.pictures import OPENCV, find_pictures
 from . import synthetic
@@ -21,11 +22,16 @@ class CheckedCocoDataset(CocoDataset):
 
     Raises:
         FileNotFoundError: If the annotation file or a picture is missing.
-        ValueError: If the annotation file is not COCO's, lists no picture with objects
-            of the classes asked for, or a picture is broken.
+        ValueError: If the annotation file is not COCO's, lists other classes than
+            those asked for, or in another order; in training, if it lists no picture
+            with objects of them, or no masks though they are loaded; if a picture is
+            broken.
     """
 
     def load_data_list(self) -> list[dict]:
+        classes = self.metainfo["classes"]
+        if isinstance(classes, str):
+            raise ValueError(one_name(self.ann_file, classes))
         if not Path(self.ann_file).is_file():
             raise FileNotFoundError(f"annotation file {self.ann_file} does not exist")
         try:
@@ -34,10 +40,23 @@ class CheckedCocoDataset(CocoDataset):
             raise ValueError(
                 f"{self.ann_file} is not a COCO annotation file: {type(e).__name__} {e}"
             ) from e
-        if not any(record["instances"] for record in data):
+        objects = [item for record in data for item in record["instances"]]
+        if not objects and not self.test_mode:
             raise ValueError(
-                f"{self.ann_file} lists no objects of {self.metainfo['classes']} in "
-                f"its {len(data)} pictures"
+                f"{self.ann_file} lists no objects of {classes} in its {len(data)} "
+                "pictures"
+            )
+        if self._found != list(classes):
+            raise ValueError(
+                f"{self.ann_file} lists of metainfo.classes {list(classes)} these, in "
+                f"this order: {self._found}. Labels are numbered by the file's list: "
+                "make both the same (classes without objects do no harm)"
+            )
+        without = sum("mask" not in item for item in objects)
+        if loads_masks(self) and without:
+            raise ValueError(
+                f"{self.ann_file}: {without} of {len(objects)} objects have no "
+                "segmentation; set LoadAnnotations(with_mask=False), or annotate masks"
             )
         paths = [Path(record["img_path"]) for record in data]
         missing = [path for path in paths if not path.is_file()]
@@ -48,6 +67,27 @@ class CheckedCocoDataset(CocoDataset):
             )
         _open_some(paths)
         return data
+
+    def COCOAPI(self, path: str):  # CocoDataset calls it as its class attribute
+        coco = CocoDataset.COCOAPI(path)
+        ids = coco.get_cat_ids(cat_names=self.metainfo["classes"])
+        self._found = [coco.cats[number]["name"] for number in ids]
+        return coco
+
+
+def one_name(what: str, classes: str) -> str:
+    """The sentence for ``classes=("kite")``, whose comma was forgotten."""
+    return (
+        f"{what}: metainfo.classes must be a list of names or a file of them, got "
+        f"{classes!r}; of one class it is ({classes!r},)"
+    )
+
+
+def loads_masks(dataset: Dataset) -> bool | None:
+    """Whether the pipeline loads masks; None where it loads no annotations."""
+    steps = getattr(getattr(dataset, "pipeline", None), "transforms", ())
+    loads = [step.with_mask for step in steps if hasattr(step, "with_mask")]
+    return any(loads) if loads else None
 
 
 def _open_some(paths: list[Path]) -> None:

@@ -154,6 +154,8 @@ class HumanMachineDetector(BaseDetector):
                 )
             self.codec.mixed_quantisation = True
         self.detector = None
+        self.detector_classes: tuple[str, ...] | None = None
+        """That its checkpoint names; CheckDataHook compares the data's."""
         self._detector_checkpoint = detector_checkpoint
         if detector is not None:
             detector, resize = detector_config(detector, resize)
@@ -310,7 +312,9 @@ class HumanMachineDetector(BaseDetector):
 
     def _load_detector(self) -> None:
         own = "backbone." if self._reads_latent else None
-        load_detector(self.detector, self._detector_checkpoint, own)
+        self.detector_classes = load_detector(
+            self.detector, self._detector_checkpoint, own
+        )
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         # Called by torch's and by MMEngine's loader, which only warns of mismatches.

@@ -15,6 +15,8 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .hooks.check_data_hook import check_batches
+
 _LAUNCHED = {
     "pytorch": ("RANK", "python -m torch.distributed.run --nproc_per_node=N"),
     "slurm": ("SLURM_PROCID", "srun"),
@@ -62,6 +64,23 @@ def add_cfg_options(p: argparse.ArgumentParser) -> None:
     )
 
 
+def read_config(path: str | Path) -> Config:
+    """A config file's content.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; the configs are in mmdet_configs/"
+        )
+    try:
+        return Config.fromfile(path)
+    except Exception as e:  # it runs: it can raise anything
+        raise ValueError(f"config {path}: {type(e).__name__}: {e}") from e
+
+
 def merge_options(cfg: Config, options: dict | None) -> None:
     """Merges ``--cfg-options`` into a config.
 
@@ -94,13 +113,9 @@ def load_config(args: argparse.Namespace, demo_if_absent: bool = False) -> Confi
         ValueError: If the launcher's variables or GPUs are not there.
     """
     path = Path(args.config)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; the configs are in mmdet_configs/"
-        )
     _check_launcher(args.launcher)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     demo = cfg.pop("demo_config", None)
     if demo and demo_if_absent:
         dataset = cfg.train_dataloader.dataset
@@ -114,7 +129,7 @@ def load_config(args: argparse.Namespace, demo_if_absent: bool = False) -> Confi
                 f"Instead, the demo runs on a drawn data set: {path}.",
                 flush=True,
             )
-            cfg = Config.fromfile(path)
+            cfg = read_config(path)
             if args.work_dir:
                 args.work_dir += "_demo"
     merge_options(cfg, args.cfg_options)
@@ -160,15 +175,21 @@ def build_runner(cfg: Config) -> Runner:
         def build_logger(self, *args, **kwargs):
             logger = super().build_logger(*args, **kwargs)
             screen, *_ = logger.handlers
-            screen.addFilter(_is_no_listing)
+            screen.addFilter(_is_for_users)
             return logger
+
+        def build_train_loop(self, loop):
+            loop = super().build_train_loop(loop)
+            check_batches(loop.dataloader)  # before schedulers trip over it
+            return loop
 
     return ToolRunner.from_cfg(cfg)
 
 
-def _is_no_listing(record: logging.LogRecord) -> bool:
+def _is_for_users(record: logging.LogRecord) -> bool:
     listings = r"Config:|Hooks will be executed|\s*-+\s*System environment:"
-    return not re.match(listings, str(record.msg))
+    # MMEngine tells of its own use of what it has deprecated.
+    return not re.match(rf"{listings}|.* will be deprecated", str(record.msg))
 
 
 def checkpoint_to_resume(cfg: Config, asked: str = "auto") -> str | None:

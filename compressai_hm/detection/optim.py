@@ -53,6 +53,10 @@ class HumanMachineOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         lr_mult = dict(cfg.pop("lr_mult", {}))
         max_norm = cfg.pop("max_norm", 1.0)
         quantiles_lr = cfg.pop("quantiles_lr", 1e-3)
+        if not isinstance(self.base_lr, (int, float)):
+            raise ValueError(
+                f"optim_wrapper.optimizer.lr must be a number, got {self.base_lr!r}"
+            )
         if self.optim_wrapper_cfg.get("clip_grad"):
             raise ValueError(
                 "optim_wrapper.clip_grad would count the quantiles; use "

@@ -57,7 +57,7 @@ def make_coco(root: str | Path, num_train: int, num_val: int, seed: int) -> None
     try:
         for split, count in (("train", num_train), ("val", num_val)):
             _make_split(aside, split, count, seed)
-        (aside / _MANIFEST).write_text(json.dumps(wanted))
+        (aside / _MANIFEST).write_text(json.dumps(wanted), encoding="utf-8")
         aside.chmod(0o755)
         try:
             os.rename(aside, root)
@@ -71,7 +71,9 @@ def make_coco(root: str | Path, num_train: int, num_val: int, seed: int) -> None
 
 def _check(root: Path, wanted: dict[str, int]) -> None:
     manifest = root / _MANIFEST
-    found = json.loads(manifest.read_text()) if manifest.is_file() else None
+    found = (
+        json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else None
+    )
     if found != wanted:
         raise ValueError(
             f"{root} holds {f'a set drawn with {found}' if found else 'other data'}, "
@@ -119,7 +121,8 @@ def _make_split(root: Path, split: str, count: int, seed: int) -> None:
                 "annotations": annotations,
                 "categories": [{"id": i, "name": n} for i, n in CATEGORIES.items()],
             }
-        )
+        ),
+        encoding="utf-8",
     )
 
 

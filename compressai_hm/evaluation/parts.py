@@ -98,13 +98,28 @@ class PictureSet:
         pictures = [(n, p.name, self.checksums[p]) for n, p in self.pictures]
         return identity([pictures, truth, self.categories, detectors])
 
-    def category_of(self, detector: dict) -> list[int | None]:
-        """COCO's category of each of a detector's labels; None is not in this set."""
-        names = detector.get("classes", self.classes)
+    def category_of(
+        self, detector: dict, trained_for: tuple[str, ...] | None = None
+    ) -> list[int | None]:
+        """COCO's category of each of a detector's labels; None is not in this set.
+
+        Args:
+            detector: The set's entry; its ``classes`` come first.
+            trained_for: What its checkpoint names. Defaults to the set's classes.
+
+        Raises:
+            ValueError: If the set has none of them.
+        """
+        names = detector.get("classes", trained_for or self.classes)
         if names == "coco":
             names = CocoDataset.METAINFO["classes"]
         found = self.truth.loadCats(self.categories)
         own = {category["name"]: category["id"] for category in found}
+        if not own.keys() & set(names):
+            raise ValueError(
+                f"detector {detector['name']!r} knows {list(names)}, and the set only "
+                f"{list(own)}: give it classes=... (names, or 'coco')"
+            )
         return [own.get(name) for name in names]
 
 
@@ -316,7 +331,7 @@ class Reader:
         init_default_scope("mmdet")
         cfg, resize = detector_config(config, None)
         self.model = MODELS.build(cfg).eval()
-        load_detector(self.model, checkpoint)
+        self.classes = load_detector(self.model, checkpoint)
         self.view = DetectorView(**resize)
 
     @torch.no_grad()

@@ -20,7 +20,9 @@ from .parts import digest, read
 from .results import Measured, describe, in_units, title, transfer
 from .sweep import UNCOMPRESSED, Point, Sweep
 
-PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text())
+PUBLISHED = json.loads(
+    (Path(__file__).parent / "published.json").read_text(encoding="utf-8")
+)
 """The paper's figures; never mixed with measured ones."""
 
 _COLOURS = (
@@ -444,7 +446,9 @@ def _times(sweep: Sweep, which: str) -> str:
     found: dict[str, list[float]] = {}
     for point, _ in sweep.finished():
         file = sweep.result_file(point, "times")
-        seconds = json.loads(file.read_text())[which] if file.exists() else []
+        seconds = (
+            json.loads(file.read_text(encoding="utf-8"))[which] if file.exists() else []
+        )
         if point.codec >= 0 and seconds:
             name = sweep.cfg.codecs[point.codec].name
             found.setdefault(name, []).append(float(np.mean(seconds)))

@@ -161,7 +161,7 @@ class Sweep:
     def result(self, point: Point) -> dict | None:
         """What was measured, if it was, and under these settings."""
         path = self.result_file(point)
-        result = json.loads(path.read_text()) if path.exists() else {}
+        result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return result if result.get("identity") == self.identity(point) else None
 
     def finished(self) -> Iterator[tuple[Point, dict]]:
@@ -181,7 +181,7 @@ class Sweep:
             RuntimeError: If another sweep runs in the same folder, or a picture fails.
         """
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        with open(self.work_dir / ".lock", "w") as lock:
+        with open(self.work_dir / ".lock", "wb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -232,13 +232,10 @@ class Sweep:
             RuntimeError: If a picture fails; says which.
         """
         own, coder = self.sets[point.set], self.coder(point)
-        readers = {
-            d["name"]: (
-                reader(json.dumps(d["config"]), d["checkpoint"]),
-                own.category_of(d),
-            )
-            for d in own.detectors
-        }
+        readers = {}
+        for d in own.detectors:
+            loaded = reader(json.dumps(d["config"]), d["checkpoint"])
+            readers[d["name"]] = loaded, own.category_of(d, loaded.classes)
         rows: list[dict] = []
         detections: dict[str, dict[str, list]] = {name: {} for name in readers}
         seconds: dict[str, list[float]] = {"encode": [], "decode": []}

@@ -14,6 +14,7 @@ default_hooks = dict(
         backend_args=dict(backend="atomic_local"),
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
+    data=dict(type="CheckDataHook"),
     loss=dict(type="CheckLossHook"),
 )
 custom_hooks = [

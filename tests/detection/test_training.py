@@ -160,7 +160,8 @@ def test_two_processes_train_and_test_as_one(trained, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs take MMEngine's wrapper")
 def test_two_processes_on_a_cpu_wait_for_no_unused_parameter(monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "0")
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
     args = launch.parser("").parse_args(
         [str(tiny.CONFIGS / "person/detector.py"), "--launcher", "pytorch"]

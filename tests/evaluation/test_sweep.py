@@ -431,6 +431,11 @@ def test_labels_are_matched_by_name(cfg, tmp_path):
     names = {name: number for number, name in synthetic.CATEGORIES.items()}
     detector = {**cfg.sets[0].detectors[0], "classes": ["person", "pizza", "kite"]}
     assert own.category_of(detector) == [None, names["pizza"], names["kite"]]
+    del detector["classes"]
+    trained_for = ("kite", "person")
+    assert own.category_of(detector, trained_for) == [names["kite"], None]
+    with pytest.raises(ValueError, match="knows .'person'.*classes="):
+        own.category_of(detector, ("person",))
     detector["classes"] = "coco"
     assert len(own.category_of(detector)) == 80
     cfg.sets[0].detectors[0].classes = ["pizza"]

@@ -1,3 +1,4 @@
+from .check_data_hook import CheckDataHook
 from .check_loss_hook import CheckLossHook
 from .draw_views_hook import DrawViewsHook
 from .export_codec_hook import ExportCodecHook
@@ -7,6 +8,7 @@ from .reseed_hook import ReseedHook
 from .save_tables_hook import SaveTablesHook
 
 __all__ = [
+    "CheckDataHook",
     "CheckLossHook",
     "DrawViewsHook",
     "ExportCodecHook",

@@ -1,0 +1,198 @@
+from collections.abc import Iterator
+
+from mmdet.evaluation import CocoMetric
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from ..checkpoint import classes_of
+from ..datasets import loads_masks, one_name
+
+
+@HOOKS.register_module()
+class CheckDataHook(Hook):
+    """Says before any work what of the data sets does not fit the detector.
+
+    MMDetection's NumClassCheckHook compares numbers; this one also the names, where the
+    detector's checkpoint holds them (``dataset_meta``), and what the losses and metrics
+    need. A detector that no loss asks for labels takes any classes.
+
+    Raises:
+        ValueError: If classes, masks, annotations or the number of pictures do not fit.
+    """
+
+    def __init__(self):
+        self.classes: tuple[str, ...] | None = None
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        if _codec_alone(runner):
+            return
+        if hasattr(_model(runner), "codec"):  # trained on pictures of any classes
+            self.classes = checkpoint.get("meta", {}).get("detector_classes")
+        else:
+            self.classes = classes_of(checkpoint)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        if self.classes and hasattr(_model(runner), "codec"):
+            checkpoint["meta"]["detector_classes"] = tuple(self.classes)
+
+    def before_train(self, runner) -> None:
+        check_batches(runner.train_dataloader)
+        if not _codec_alone(runner):
+            self._check_training(runner, _model(runner))
+        if runner.val_loop is not None:
+            self.before_val(runner)
+
+    def before_val(self, runner) -> None:
+        self._check_evaluation(runner, "val_dataloader", runner.val_loop)
+
+    def before_test(self, runner) -> None:
+        self._check_evaluation(runner, "test_dataloader", runner.test_loop)
+
+    def _check_training(self, runner, model) -> None:
+        detector, labels, boxes, frozen = model, True, True, False
+        if hasattr(model, "codec"):
+            detector = model.detector
+            labels = model._uses("labels")
+            boxes = labels or model._uses("objects")
+            frozen = "detector" not in model.trainable
+        self.classes = getattr(model, "detector_classes", None) if frozen else None
+        for dataset in _parts(runner.train_dataloader.dataset):
+            what = f"train_dataloader's {type(dataset).__name__}"
+            if boxes and not _classes(dataset, what):
+                raise ValueError(
+                    f"{what} has no classes, and model.machine_losses needs annotated "
+                    "pictures: take another data set, or dict(features=1.0)"
+                )
+            if labels:
+                self._check_classes(dataset, what, detector)
+                _check_masks(dataset, what, detector)
+            if labels and not frozen:
+                self.classes = _classes(dataset, what)
+
+    def _check_evaluation(self, runner, name: str, loop) -> None:
+        model = _model(runner)
+        if not _codec_alone(runner):
+            own = getattr(model, "detector_classes", None)
+            self.classes = self.classes or own
+        for dataset in _parts(loop.dataloader.dataset):
+            what = f"{name}'s {type(dataset).__name__}"
+            truth = [
+                metric
+                for metric in loop.evaluator.metrics
+                if isinstance(metric, CocoMetric) and not metric.format_only
+            ]
+            if not truth:
+                continue
+            if _codec_alone(runner):
+                raise ValueError(
+                    f"{what}: CocoMetric needs a detector, and model.detector is None; "
+                    "leave it out of the evaluator"
+                )
+            self._check_classes(dataset, what, getattr(model, "detector", model))
+            objects = list(_objects(dataset))
+            if not objects:
+                raise ValueError(
+                    f"{what} has no annotations; CocoMetric needs them, unless it has "
+                    "format_only=True and an outfile_prefix"
+                )
+            without = sum("mask" not in item for item in objects)
+            if without and any("segm" in metric.metrics for metric in truth):
+                raise ValueError(
+                    f"{what}: {without} of {len(objects)} objects have no "
+                    'segmentation, which CocoMetric(metric="segm") compares: set '
+                    'metric="bbox"'
+                )
+
+    def _check_classes(self, dataset: Dataset, what: str, detector: nn.Module) -> None:
+        classes = _classes(dataset, what)
+        if not classes:
+            return
+        for name, head in _heads(detector):
+            if head.num_classes != len(classes):
+                raise ValueError(
+                    f"{what} has {len(classes)} classes {_some(classes)}, and the "
+                    f"detector's {name} {head.num_classes}: give dataset.metainfo="
+                    "dict(classes=...) as the detector was trained, or another detector"
+                )
+        if self.classes and tuple(self.classes) != tuple(classes):
+            raise ValueError(
+                f"{what} has the classes {_some(classes)}, and the detector was "
+                f"trained for {_some(self.classes)}, in this order: its labels would "
+                "mean something else"
+            )
+
+
+def check_batches(loader: DataLoader) -> None:
+    """Refuses a loader without a single batch.
+
+    Raises:
+        ValueError: If there are fewer pictures than a batch takes.
+    """
+    sampler = loader.batch_sampler
+    if len(loader) or not getattr(sampler, "drop_last", False):
+        return
+    ranks = get_world_size()
+    raise ValueError(
+        f"train_dataloader has {len(loader.dataset)} pictures"
+        + (f" for {ranks} processes" if ranks > 1 else "")
+        + f", fewer than a batch of {sampler.batch_size}: lower batch_size, or set "
+        "drop_last=False"
+    )
+
+
+def _model(runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _codec_alone(runner) -> bool:
+    model = _model(runner)
+    return hasattr(model, "codec") and model.detector is None
+
+
+def _parts(dataset: Dataset) -> Iterator[Dataset]:
+    """Those that a ConcatDataset or another wrapper is made of."""
+    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+    if inner[0] is None:
+        yield dataset
+        return
+    for part in inner:
+        yield from _parts(part)
+
+
+def _objects(dataset: Dataset) -> Iterator[dict]:
+    for i in range(len(dataset)):
+        yield from dataset.get_data_info(i).get("instances", ())
+
+
+def _classes(dataset: Dataset, what: str) -> tuple[str, ...] | None:
+    classes = getattr(dataset, "metainfo", {}).get("classes")
+    if isinstance(classes, str):
+        raise ValueError(one_name(what, classes))
+    return classes
+
+
+def _heads(detector: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """What tells classes apart; a region proposal network has only objects."""
+    for name, module in detector.named_modules():
+        parts = name.split(".")
+        head = any(p.endswith("head") for p in parts) and "rpn_head" not in parts
+        if head and hasattr(module, "num_classes"):
+            yield name, module
+
+
+def _check_masks(dataset: Dataset, what: str, detector: nn.Module) -> None:
+    names = (name.split(".")[-1] for name, _ in detector.named_modules())
+    if "mask_head" in names and loads_masks(dataset) is False:
+        raise ValueError(
+            f"{what} loads no masks, which {type(detector).__name__} learns from: set "
+            "LoadAnnotations(with_bbox=True, with_mask=True)"
+        )
+
+
+def _some(classes) -> str:
+    shown = ", ".join(map(str, classes[:5]))
+    return f"({shown}, ...)" if len(classes) > 5 else f"({shown})"
