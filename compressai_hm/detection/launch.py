@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from .hooks.check_data_hook import check_batches
 
@@ -181,6 +182,13 @@ def build_runner(cfg: Config) -> Runner:
         def build_train_loop(self, loop):
             loop = super().build_train_loop(loop)
             check_batches(loop.dataloader)  # before schedulers trip over it
+            if isinstance(loop, IterBasedTrainLoop) and any(
+                isinstance(h, CheckpointHook) and h.by_epoch for h in self.hooks
+            ):
+                self.logger.warning(
+                    "no checkpoint is written before the end: an IterBasedTrainLoop "
+                    "has one epoch; set default_hooks.checkpoint.by_epoch=False"
+                )
             return loop
 
     return ToolRunner.from_cfg(cfg)

@@ -108,3 +108,15 @@ def test_a_loop_by_iterations_goes_on(tmp_path, embedded):
     assert_same(a["state_dict"], b["state_dict"])
     for i, state in a["optimizer"]["state"].items():
         assert_same(state, b["optimizer"]["state"][i])
+
+
+def test_a_loop_by_iterations_without_checkpoints_is_told(tmp_path, embedded):
+    cfg = by_iteration(tmp_path, embedded)
+    cfg.custom_hooks = []
+    cfg.default_hooks.checkpoint.by_epoch = True
+    runner = launch.build_runner(cfg)
+    runner.register_hook(StopAfter(1))
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+    log = next(tmp_path.rglob("*.log")).read_text(encoding="utf-8")
+    assert "default_hooks.checkpoint.by_epoch=False" in log

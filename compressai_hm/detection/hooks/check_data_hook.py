@@ -44,10 +44,11 @@ class CheckDataHook(Hook):
         if not _codec_alone(runner):
             self._check_training(runner, _model(runner))
         if runner.val_loop is not None:
-            self.before_val(runner)
+            self._check_evaluation(runner, "val_dataloader", runner.val_loop)
 
     def before_val(self, runner) -> None:
-        self._check_evaluation(runner, "val_dataloader", runner.val_loop)
+        if runner.iter == 0:  # else training has begun, and before_train looked
+            self._check_evaluation(runner, "val_dataloader", runner.val_loop)
 
     def before_test(self, runner) -> None:
         self._check_evaluation(runner, "test_dataloader", runner.test_loop)

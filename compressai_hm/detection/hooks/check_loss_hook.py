@@ -27,9 +27,11 @@ class CheckLossHook(Hook):
     ) -> None:
         losses = {
             key: torch.as_tensor(value).detach().float().mean()
-            for key, value in outputs.items()
+            for key, value in (outputs or {}).items()
             if "loss" in key
         }
+        if not losses:
+            return
         values = torch.stack(list(losses.values()))
         bad = (~torch.isfinite(values)).any().float()
         # A rank that stopped alone would leave the others waiting.

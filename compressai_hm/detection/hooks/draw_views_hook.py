@@ -7,7 +7,6 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import IterBasedTrainLoop
 
 
 @HOOKS.register_module()
@@ -30,10 +29,9 @@ class DrawViewsHook(Hook):
         self.out_dir = out_dir
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        when = f"epoch_{runner.epoch}_"
-        if isinstance(runner.train_loop, IterBasedTrainLoop):  # whose epoch stays 0
-            when = f"iter_{runner.iter}_"
-        self._draw(runner, batch_idx, data_batch, outputs, when)
+        # In a loop by iterations the epoch stays 0.
+        when = f"epoch_{runner.epoch}" if runner.epoch else f"iter_{runner.iter}"
+        self._draw(runner, batch_idx, data_batch, outputs, f"{when}_")
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self._draw(runner, batch_idx, data_batch, outputs, "")
