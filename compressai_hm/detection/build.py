@@ -165,7 +165,7 @@ def load_detector(
             f"first is {wrong[0]}"
         )
     module.load_state_dict({k: v for k, v in weights.items() if k in own}, strict=False)
-    return found.meta.get("detector_classes") or classes_of(found)
+    return found.meta.get("detector_classes") or classes_of(found.meta)
 
 
 def mismatches(module: nn.Module, weights: dict[str, Tensor]) -> list[str]:

@@ -1,6 +1,8 @@
 """Where weights come from and how checkpoints are written."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -54,9 +56,9 @@ def load_checkpoint(checkpoint: str) -> Checkpoint:
         raise RuntimeError(f"cannot load the checkpoint {checkpoint}: {e}") from None
 
 
-def classes_of(found: Checkpoint) -> tuple[str, ...] | None:
+def classes_of(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The names that MMDetection 3, or 2, wrote beside a detector's weights."""
-    named = {**found.meta, **(found.meta.get("dataset_meta") or {})}
+    named = {**meta, **(meta.get("dataset_meta") or {})}
     classes = named.get("classes", named.get("CLASSES"))
     return tuple(classes) if classes else None
 

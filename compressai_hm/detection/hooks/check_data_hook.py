@@ -33,7 +33,7 @@ class CheckDataHook(Hook):
         if hasattr(_model(runner), "codec"):  # trained on pictures of any classes
             self.classes = checkpoint.get("meta", {}).get("detector_classes")
         else:
-            self.classes = classes_of(checkpoint)
+            self.classes = classes_of(checkpoint.get("meta") or {})
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         if self.classes and hasattr(_model(runner), "codec"):
