@@ -11,6 +11,7 @@ NAME.png.hmc and NAME.jpg.hmc.
 """
 
 import argparse
+import importlib
 import io
 import os
 import sys
@@ -64,6 +65,8 @@ def main() -> int:
     if not jobs:
         kind = "pictures" if args.command == "encode" else f"{SUFFIX} files"
         raise ValueError(f"there are no {kind} in {', '.join(map(str, args.inputs))}")
+    for name in getattr(args, "imports", ()):
+        import_own(name)
     run = {"encode": encode_file, "decode": decode_file, "info": info_file}
     if args.command != "info" and (args.checkpoint or args.model):
         weights(args.checkpoint, args.model, args.quality, args.metric)
@@ -105,6 +108,17 @@ def main() -> int:
     return bool(failed)
 
 
+def import_own(name: str) -> None:
+    """Imports a module by its name, or by its file."""
+    path = Path(name)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise FileNotFoundError(f"--import {name}: there is no such file")
+        sys.path.insert(0, str(path.resolve().parent))
+        name = path.stem
+    importlib.import_module(name)
+
+
 def shown(text: str) -> str:
     """One line for a screen, of names that may hold anything."""
     return "".join(
@@ -136,6 +150,15 @@ def parse() -> argparse.Namespace:
             help="refuse larger pictures; default: %(default)s",
         )
         sub.add_argument("--checkpoint", type=Path, help="weights of your own")
+        sub.add_argument(
+            "--import",
+            dest="imports",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="module or .py file that registers a codec of your own; may be given "
+            "several times",
+        )
         sub.add_argument(
             "--model",
             help="zoo entry, or the registered name of --checkpoint's model"

@@ -1,5 +1,6 @@
 """tools/codec.py, as it is typed."""
 
+import importlib
 import os
 import runpy
 import signal
@@ -12,6 +13,7 @@ import _command
 import numpy as np
 import pytest
 import torch
+from compressai.registry import MODELS
 from PIL import Image
 
 import compressai_hm.zoo
@@ -20,6 +22,7 @@ from compressai_hm.codecs import (
     DynamicAdaptation,
     LatentBackbone,
     StreamReader,
+    checkpoint_of,
     encode,
 )
 from compressai_hm.codecs.pictures import read_picture
@@ -364,3 +367,39 @@ def test_the_trace_is_shown_when_asked_for(tool, tmp_path, monkeypatch, capsys):
         assert err.splitlines()[-1].startswith(f"error: {path}: not a readable picture")
     code, out, err = tool("--help")
     assert code == 0 and "--debug" in out and not err
+
+
+OWN_CODEC = """
+from compressai.models import MeanScaleHyperprior
+from compressai.registry import register_model
+from compressai_hm.codecs import HumanMachineMixin
+
+@register_model("hm-own-codec")
+class HMOwnCodec(HumanMachineMixin, MeanScaleHyperprior):
+    pass
+"""
+
+
+def test_a_codec_of_ones_own_is_imported(tool, pictures, tmp_path, monkeypatch):
+    module = tmp_path / "own_codec.py"
+    module.write_text(OWN_CODEC)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    net = importlib.import_module("own_codec").HMOwnCodec(8, 12, g_t_width=4)
+    torch.save(checkpoint_of(net), tmp_path / "net.pth")
+
+    def forget():
+        MODELS.pop("hm-own-codec", None)
+        sys.modules.pop("own_codec", None)
+
+    forget()
+    picture, weights = pictures / "a.png", ("--checkpoint", tmp_path / "net.pth")
+    code, _, err = tool("encode", picture, *weights, "--out", tmp_path)
+    assert code == 2 and "'hm-own-codec', which is not registered" in err
+    own = (*weights, "--import", module, "--out", tmp_path)
+    assert tool("encode", picture, *own)[0] == 0
+    forget()
+    assert tool("decode", tmp_path / "a.hmc", *own)[0] == 0
+    assert (tmp_path / "a.human.png").is_file()
+    forget()
+    code, _, err = tool("encode", picture, *weights, "--import", "none.py")
+    assert code == 2 and "--import none.py: there is no such file" in err
