@@ -304,7 +304,7 @@ def reader(name: str) -> StreamReader:
 
 
 @cache
-def refiner(config: str):
+def refiner(config: str) -> nn.Module:
     """The model of a training config, once for all files."""
     from compressai_hm.detection.build import build_model
 
@@ -329,7 +329,9 @@ def list_readers(args: argparse.Namespace) -> int:
     return bool(failed)
 
 
-def encode_file(args, source: Path, target: Path) -> tuple[str, float]:
+def encode_file(
+    args: argparse.Namespace, source: Path, target: Path
+) -> tuple[str, float]:
     target = free_path(args, target, SUFFIX)
     net = weights(args.checkpoint, args.model, args.quality, args.metric)
     x = read_picture(source, args.max_pixels).to(next(net.parameters()).device)
@@ -342,7 +344,9 @@ def encode_file(args, source: Path, target: Path) -> tuple[str, float]:
     return f"{target}: {len(data)} bytes, {bpp:.4f} bpp", bpp
 
 
-def decode_file(args, source: Path, target: Path) -> tuple[str, float]:
+def decode_file(
+    args: argparse.Namespace, source: Path, target: Path
+) -> tuple[str, float]:
     data = source.read_bytes()
     stream = Bitstream.read(data)
     which = args.checkpoint, args.model, args.quality, args.metric
@@ -380,7 +384,9 @@ def write_features(levels: tuple, strides: tuple[int, ...], path: Path) -> None:
         write_whole(f.getvalue(), path)
 
 
-def info_file(args, source: Path, target: Path) -> tuple[str, float]:
+def info_file(
+    args: argparse.Namespace, source: Path, target: Path
+) -> tuple[str, float]:
     data = source.read_bytes()
     stream = Bitstream.read(data)
     height, width = stream.size

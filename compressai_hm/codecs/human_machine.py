@@ -9,7 +9,8 @@
                                                        └───┘
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn as nn
@@ -87,7 +88,7 @@ class HumanMachineMixin(TablesMixin):
     made_with: tuple[tuple, dict[str, Any]]
     """Arguments of the constructor, for checkpoints."""
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args, **kwargs) -> Self:
         net = super().__new__(cls)
         net.__dict__["made_with"] = args, kwargs
         return net
@@ -347,7 +348,9 @@ class HumanMachineMixin(TablesMixin):
         with torch.autocast(device.type, enabled=False):
             return super().aux_loss()
 
-    def load_state_dict(self, state_dict, strict: bool = True):
+    def load_state_dict(
+        self, state_dict: Mapping[str, Tensor], strict: bool = True
+    ) -> NamedTuple:
         """CompressAI's, and a base's checkpoint loads too.
 
         Where all ``g_t.*`` keys are absent g_t becomes the identity; tables may be
@@ -362,7 +365,7 @@ class HumanMachineMixin(TablesMixin):
         return super().load_state_dict(state_dict, strict=strict)
 
     @classmethod
-    def from_state_dict(cls, state_dict: dict[str, Tensor], **g_t_options):
+    def from_state_dict(cls, state_dict: dict[str, Tensor], **g_t_options: int) -> Self:
         """A new model with the widths of the given weights.
 
         Args:

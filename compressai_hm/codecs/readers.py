@@ -57,7 +57,7 @@ class StreamReader:
     stream: str
     net: nn.Module
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_name(self.name)
 
     def check(self, codec: HumanMachineMixin) -> None:

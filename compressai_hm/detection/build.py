@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..codecs import CLASSICAL, HumanMachineMixin
 from ..zoo import is_hm
-from .checkpoint import classes_of, load_checkpoint, load_codec_weights
+from .checkpoint import classes_of, fetch_checkpoint, load_codec_weights
 from .view import resize_of
 
 
@@ -151,7 +151,7 @@ def load_detector(
     Raises:
         RuntimeError: If it is of another model.
     """
-    found, own = load_checkpoint(checkpoint), module.state_dict()
+    found, own = fetch_checkpoint(checkpoint), module.state_dict()
     weights = found.part("detector.")
     if without:
         kept = {k: v for k, v in own.items() if k.startswith(without)}

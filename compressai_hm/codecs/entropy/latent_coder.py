@@ -33,7 +33,7 @@ from .fixed_point import (
     literal_list,
     to_fixed,
 )
-from .rans import LOWEST, Decoder, Encoder, Tables, numpy
+from .rans import LOWEST, Decoder, Encoder, Tables, flat_int64
 
 _Z_BAND = 1024
 """h_s goes in bands of rows of at most about this many positions of z."""
@@ -163,9 +163,9 @@ class LatentCoder:
         q_z = self._symbols_of_z(z)
         z_index = self._z_index(q_z)
         z_encoders = [Encoder(self.z_tables) for _ in q_z]
-        symbols = [[numpy(q).astype("<i2")] for q in q_z]
+        symbols = [[flat_int64(q).astype("<i2")] for q in q_z]
         for encoder, q in zip(z_encoders, q_z, strict=True):
-            encoder.push(numpy(q), z_index)
+            encoder.push(flat_int64(q), z_index)
 
         target = self._target(y)
         y_encoders = [Encoder(self.groups[0].tables) for _ in q_z]
@@ -175,9 +175,9 @@ class LatentCoder:
         ) -> Tensor:
             q = _nearest(target[:, at, group.channels], mean)
             for i, encoder in enumerate(y_encoders):
-                values = numpy(q[i])
+                values = flat_int64(q[i])
                 encoder.tables = group.tables
-                encoder.push(values, numpy(index[i]))
+                encoder.push(values, flat_int64(index[i]))
                 symbols[i].append(values.astype("<i2"))
             return q
 
@@ -231,7 +231,7 @@ class LatentCoder:
             q = np.empty(index.shape)
             for i, decoder in enumerate(decoders):
                 decoder.tables = group.tables
-                values = decoder.pull(numpy(index[i]))
+                values = decoder.pull(flat_int64(index[i]))
                 symbols[i].append(values.astype("<i2"))
                 q[i] = values.reshape(q[i].shape)
             return torch.from_numpy(q).to(self.device)
@@ -255,7 +255,7 @@ class LatentCoder:
         """
         q_z = self._symbols_of_z(z)
         z_index = np.tile(self._z_index(q_z), len(q_z))
-        p_z = torch.from_numpy(_likelihood(self.z_tables, numpy(q_z), z_index))
+        p_z = torch.from_numpy(_likelihood(self.z_tables, flat_int64(q_z), z_index))
         target = self._target(y)
         p_y = torch.empty(target.shape, dtype=torch.float64)
 
@@ -263,7 +263,7 @@ class LatentCoder:
             at: Tensor, group: _FixedGroup, index: Tensor, mean: Tensor
         ) -> Tensor:
             q = _nearest(target[:, at, group.channels], mean)
-            p = _likelihood(group.tables, numpy(q), numpy(index))
+            p = _likelihood(group.tables, flat_int64(q), flat_int64(index))
             p_y[:, at.cpu(), group.channels] = torch.from_numpy(p).view(q.shape)
             return q
 
