@@ -27,6 +27,7 @@ def encode_to_size(
     step: Steps | None = None,
     quality: int = 0,
     metric: str = "mse",
+    y: Tensor | None = None,
 ) -> bytes:
     """The best file of a picture that has at most a number of bytes.
 
@@ -39,13 +40,14 @@ def encode_to_size(
         step: A map whose offsets are kept while its base is moved.
         quality: Of the zoo entry that net is; 0 for other weights.
         metric: Of the zoo entry.
+        y: What is coded instead of g_a(x).
 
     Raises:
         ValueError: If no step is coarse enough; says what is the least.
     """
     net = unwrapped(net)
     offsets = None if step is None else step.offsets
-    y = net.analyse(x)
+    y = net.analyse(x) if y is None else y
     size = tuple(x.shape[-2:])
     files: dict[int, bytes] = {}
 

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -403,3 +404,48 @@ def test_a_codec_of_ones_own_is_imported(tool, pictures, tmp_path, monkeypatch):
     forget()
     code, _, err = tool("encode", picture, *weights, "--import", "none.py")
     assert code == 2 and "--import none.py: there is no such file" in err
+
+
+def test_a_size_is_asked_for(tool, pictures, tmp_path):
+    weights = ("--checkpoint", DEMO)
+    for option, value, most in (("--bpp", 2, None), ("--bytes", 900, 900)):
+        out = tmp_path / option.strip("-")
+        code, shown, _ = tool(
+            "encode", pictures / "a.png", *weights, option, value, "--out", out
+        )
+        size = len((out / "a.hmc").read_bytes())
+        most = most or 2 * 40 * 70 // 8
+        assert code == 0 and f"{size} bytes" in shown and 0.9 * most <= size <= most
+    code, shown, _ = tool("info", tmp_path / "bpp")
+    assert re.search(r", step \d\.\d\d\d, hm-mbt2018-mean", shown)
+    decoded = tool("decode", tmp_path / "bpp", *weights, "--out", tmp_path / "out")
+    assert decoded[0] == 0
+
+
+def test_the_quality_follows_the_size(tool, pictures, tmp_path):
+    sizes = {}
+    for quality in (1, 4):
+        own = ("--model", "hm-mbt2018-s", "--quality", quality, "--out", tmp_path)
+        tool("encode", pictures / "b.jpg", *own, "--overwrite")
+        sizes[quality] = (tmp_path / "b.hmc").stat().st_size
+    for quality, size in sizes.items():
+        own = ("--model", "hm-mbt2018-s", "--bytes", size + 4, "--out", tmp_path)
+        assert tool("encode", pictures / "b.jpg", *own, "--overwrite")[0] == 0
+        assert f"quality {quality}" in tool("info", tmp_path / "b.hmc")[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--step", 17), "step must lie from 0.125 to 16, got 17"),
+        (("--step", "nan"), "got nan"),
+        (("--bytes", 40), "does not fit into 40 bytes: .* it has"),
+        (("--bytes", 0), "--bytes 0: give more than 0"),
+        (("--bpp", -1), "--bpp -1.0: give more than 0"),
+        (("--bpp", 1, "--bytes", 9), "not allowed with"),
+    ],
+)
+def test_a_step_or_size_that_cannot_be_is_told(tool, pictures, options, named):
+    code, _, err = tool("encode", pictures / "a.png", "--checkpoint", DEMO, *options)
+    assert code == 2 and re.search(named, err)
+    assert not (pictures / "a.hmc").exists()
