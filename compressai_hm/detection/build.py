@@ -1,5 +1,8 @@
 """From a config's words to a codec, a detector and their weights."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import compressai.zoo
 import torch
 from compressai.registry import MODELS as CODECS
@@ -14,8 +17,14 @@ from ..zoo import is_hm
 from .checkpoint import classes_of, load_checkpoint, load_codec_weights
 from .view import resize_of
 
+if TYPE_CHECKING:
+    from .detector import HumanMachineDetector
 
-def build_codec(cfg: dict | None):
+
+Weights = Callable[[], dict[str, Tensor]]
+
+
+def build_codec(cfg: dict | None) -> tuple[nn.Module, Weights | None]:
     """The codec without weights, and a function that gets its starting weights.
 
     Raises:
@@ -63,16 +72,20 @@ def build_codec(cfg: dict | None):
     return codec, weights
 
 
-def build_model(config: str | Config):
+def build_model(config: str | Config) -> "HumanMachineDetector":
     """The model of a training config in eval mode, with what it starts from.
 
     Raises:
         FileNotFoundError: If there is no such config, or its weights are missing.
         ValueError: If its model is no HumanMachineDetector.
     """
+    from .detector import HumanMachineDetector
+
     cfg = Config.fromfile(config) if isinstance(config, str) else config
     init_default_scope("mmdet")
-    if cfg.get("model", {}).get("type") != "HumanMachineDetector":
+    kind = cfg.get("model", {}).get("type")
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(kind, type) and issubclass(kind, HumanMachineDetector)):
         raise ValueError(f"{config}: its model is no HumanMachineDetector")
     try:
         model = MODELS.build(cfg.model)
@@ -82,12 +95,33 @@ def build_model(config: str | Config):
     return model.eval()
 
 
-def detector_config(detector: dict | str, resize: dict | None) -> tuple[dict, dict]:
-    """The model config, and the resize that goes with it unless one is given."""
+def detector_config(
+    detector: dict | str, resize: dict | str | None
+) -> tuple[dict, dict]:
+    """The model config, and the resize that goes with it unless one is given.
+
+    Args:
+        detector: An MMDetection model config, a whole config, or the name of one.
+        resize: :class:`DetectorView`'s arguments; "original" leaves decoded pictures as
+            large as they are; None takes what the test pipeline of a whole config does,
+            and MMDetection's (1333, 800) for a model config.
+
+    Returns:
+        Both as dicts.
+
+    Raises:
+        ValueError: For another word.
+    """
+    if isinstance(resize, str) and resize != "original":
+        raise ValueError(
+            f'model.resize takes a dict, "original" or None, got {resize!r}'
+        )
     if isinstance(detector, str):
         detector = (
             get_config(detector) if "::" in detector else Config.fromfile(detector)
         )
+    if resize == "original":
+        resize = {}
     if "model" in detector:
         if resize is None:
             resize = resize_of(detector["test_pipeline"])
