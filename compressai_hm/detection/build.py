@@ -9,6 +9,7 @@ from compressai.registry import MODELS as CODECS
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
@@ -61,12 +62,12 @@ def build_codec(cfg: dict | None) -> tuple[nn.Module, Weights | None]:
     weights = None
     if checkpoint:
 
-        def weights():
+        def weights() -> dict[str, Tensor]:
             return load_codec_weights(checkpoint)
 
     elif pretrained:
 
-        def weights():
+        def weights() -> dict[str, Tensor]:
             return entry(**cfg).state_dict()
 
     return codec, weights
@@ -95,39 +96,30 @@ def build_model(config: str | Config) -> "HumanMachineDetector":
     return model.eval()
 
 
-def detector_config(
-    detector: dict | str, resize: dict | str | None
-) -> tuple[dict, dict]:
+def detector_config(detector: dict | str, resize: dict | None) -> tuple[dict, dict]:
     """The model config, and the resize that goes with it unless one is given.
 
     Args:
         detector: An MMDetection model config, a whole config, or the name of one.
-        resize: :class:`DetectorView`'s arguments; "original" leaves decoded pictures as
-            large as they are; None takes what the test pipeline of a whole config does,
-            and MMDetection's (1333, 800) for a model config.
-
-    Returns:
-        Both as dicts.
-
-    Raises:
-        ValueError: For another word.
+        resize: :class:`DetectorView`'s arguments. None takes what the test pipeline of
+            a whole config does, and MMDetection's (1333, 800) for a model config.
     """
-    if isinstance(resize, str) and resize != "original":
-        raise ValueError(
-            f'model.resize takes a dict, "original" or None, got {resize!r}'
-        )
     if isinstance(detector, str):
         detector = (
             get_config(detector) if "::" in detector else Config.fromfile(detector)
         )
-    if resize == "original":
-        resize = {}
     if "model" in detector:
         if resize is None:
             resize = resize_of(detector["test_pipeline"])
         detector = detector["model"]
     elif resize is None:
         resize = dict(scale=(1333, 800), keep_ratio=True)
+        print_log(
+            "model.detector has no test pipeline: it reads pictures resized to "
+            "(1333, 800); another size is given as model.resize=dict(scale=...), and "
+            "the pictures' own as scale=None",
+            "current",
+        )
     return ConfigDict(detector), resize
 
 

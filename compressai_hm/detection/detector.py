@@ -61,9 +61,9 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         task_view: What the detector reads, "x_bar", "x_hat" or "y_hat". Defaults to
             "x_bar".
         latent_backbone: With "y_hat", see :class:`LatentHumanMachineDetector`.
-        resize: :class:`DetectorView`'s arguments; "original" for decoded pictures as
-            large as they are. Defaults to what the test pipeline of a whole config
-            does; to MMDetection's (1333, 800) for a model config.
+        resize: :class:`DetectorView`'s arguments; ``dict(scale=None)`` leaves decoded
+            pictures as large as they are. Defaults to what the test pipeline of a whole
+            config does; to MMDetection's (1333, 800) for a model config.
         trainable: The parts that train, among g_a, g_s, entropy (h_a, h_s, context,
             bottleneck), g_t, latent_backbone and detector (its neck and heads, if the
             backbone was replaced). Defaults to all but the detector.
@@ -107,7 +107,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         machine_losses: dict | list[dict] | None = None,
         task_view: str | None = None,
         latent_backbone: dict | None = None,
-        resize: dict | str | None = None,
+        resize: dict | None = None,
         trainable: tuple[str, ...] | None = None,
         reader: str | None = None,
         mixed_quantisation: bool = False,
@@ -223,7 +223,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         if self._uses_machine_loss:
             views = {**views, "y_hat": latent["y_hat"]}
             decoded = Decoded(x, views, views[self.task_view], samples, training)
-            for key, value in machine_losses.terms(decoded, self._reading).items():
+            for key, value in machine_losses.terms(decoded, self.read).items():
                 losses[key] = times(self.lambda_machine, key, value)
         return losses
 
@@ -231,7 +231,13 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         machine = self._uses_machine_loss and self.task_view == "x_bar"
         return ("human", "machine") if machine else ("human",)
 
-    def _reading(self, decoded: Decoded, compares: bool) -> Reading:
+    def read(self, decoded: Decoded, compares: bool) -> Reading:
+        """A batch as the detector reads it in training.
+
+        Args:
+            decoded: The batch.
+            compares: Whether the uncompressed pictures are read as well.
+        """
         resize = None if self.detector is None else self.view
         return Reading(
             **vars(decoded), detector=self.detector, resize=resize, compares=compares

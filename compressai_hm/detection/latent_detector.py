@@ -68,7 +68,8 @@ class LatentHumanMachineDetector(HumanMachineDetector):
     def _wanted_views(self) -> tuple[str, ...]:
         return ("human",) if self.lambda_human else ()
 
-    def _reading(self, decoded: Decoded, compares: bool) -> Reading:
+    def read(self, decoded: Decoded, compares: bool) -> Reading:
+        """The latents as the detector's neck and heads read them."""
         return LatentReading(
             **vars(decoded), detector=self.detector, resize=None, compares=compares
         )

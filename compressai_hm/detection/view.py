@@ -75,6 +75,7 @@ class DetectorView:
 
     Args:
         scale: (width, height) as in MMDetection's ``Resize``; None keeps the size.
+            Defaults to None.
         keep_ratio: As in ``Resize``. Defaults to True.
         pad_to_square: As in ``Pad``. Defaults to False.
         pad_val: Value of the padding, 0 to 255, one or per channel (BGR).

@@ -83,7 +83,7 @@ def small(path, embedded, work_dir) -> Config:
                 model.detector, model.get("resize")
             )
             shrink(model.detector)
-            if resize:
+            if resize.get("scale"):
                 resize["scale"] = tuple(min(side, 128) for side in resize["scale"])
             model.resize = resize
 

@@ -1,11 +1,11 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mmdet.evaluation import CocoMetric
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -28,7 +28,7 @@ class CheckDataHook(Hook):
     def __init__(self):
         self.classes: tuple[str, ...] | None = None
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if _codec_alone(runner):
             return
         if hasattr(_model(runner), "codec"):  # trained on pictures of any classes
@@ -36,21 +36,21 @@ class CheckDataHook(Hook):
         else:
             self.classes = classes_of(checkpoint.get("meta") or {})
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if self.classes and hasattr(_model(runner), "codec"):
             checkpoint["meta"]["detector_classes"] = tuple(self.classes)
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         check_batches(runner.train_dataloader)
         self._check_training(runner, _model(runner))
         if runner.val_loop is not None:
             self._check_evaluation(runner, "val_dataloader", runner.val_loop)
 
-    def before_val(self, runner) -> None:
+    def before_val(self, runner: Runner) -> None:
         if runner.iter == 0:  # else training has begun, and before_train looked
             self._check_evaluation(runner, "val_dataloader", runner.val_loop)
 
-    def before_test(self, runner) -> None:
+    def before_test(self, runner: Runner) -> None:
         self._check_evaluation(runner, "test_dataloader", runner.test_loop)
 
     def _check_training(self, runner: Runner, model: nn.Module) -> None:
@@ -86,7 +86,7 @@ class CheckDataHook(Hook):
             if trains and "the detector" in labelled:
                 self.classes = classes
 
-    def _check_evaluation(self, runner, name: str, loop) -> None:
+    def _check_evaluation(self, runner: Runner, name: str, loop: BaseLoop) -> None:
         model = _model(runner)
         if not _codec_alone(runner):
             own = getattr(model, "detector_classes", None)
@@ -140,11 +140,11 @@ def check_batches(loader: DataLoader) -> None:
     )
 
 
-def _model(runner) -> nn.Module:
+def _model(runner: Runner) -> nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def _codec_alone(runner) -> bool:
+def _codec_alone(runner: Runner) -> bool:
     model = _model(runner)
     return hasattr(model, "codec") and model.detector is None
 
@@ -214,6 +214,6 @@ def _check_masks(dataset: Dataset, what: str, detector: nn.Module) -> None:
         )
 
 
-def _some(classes) -> str:
+def _some(classes: Sequence[str]) -> str:
     shown = ", ".join(map(str, classes[:5]))
     return f"({shown}, ...)" if len(classes) > 5 else f"({shown})"

@@ -102,7 +102,8 @@ class Reading(Decoded):
     @cached_property
     def features(self) -> tuple[Tensor, ...]:
         """After the detector's neck, ``(N, C, h, w)`` a level, of the decoded view."""
-        return self.detector.extract_feat(self.inputs)
+        inputs = self.inputs  # says what is missing where there is no detector
+        return self.detector.extract_feat(inputs)
 
     @cached_property
     def reference(self) -> tuple[Tensor, ...]:
@@ -136,8 +137,8 @@ class MachineLoss(nn.Module):
     Args:
         weight: Factor of its terms. Defaults to 1.0.
         detector: What reads the pictures instead of ``model.detector``: an MMDetection
-            model config, a whole config, or the name of one. It stays frozen. Equal ones
-            are built once. Defaults to None.
+            model config, a whole config, or the name of one. It stays frozen. Of equal
+            ones there is one. Defaults to None.
         checkpoint: The weights of that detector, read in each run; needed with it.
         resize: As ``model.resize``, for that detector. Defaults to None.
         prefix: Put before the names of its terms, "prefix.loss_cls". Defaults to the
@@ -160,7 +161,7 @@ class MachineLoss(nn.Module):
         weight: float = 1.0,
         detector: dict | str | None = None,
         checkpoint: str | None = None,
-        resize: dict | str | None = None,
+        resize: dict | None = None,
         prefix: str | None = None,
     ):
         super().__init__()
@@ -172,8 +173,8 @@ class MachineLoss(nn.Module):
         if detector is None and (checkpoint is not None or resize is not None):
             raise ValueError(
                 f"model.machine_losses: {name} has checkpoint={checkpoint!r} and "
-                f"resize={resize!r} for no detector of its own: give detector, or leave "
-                "them out"
+                f"resize={resize!r}, and no detector of its own: give detector, or "
+                "leave them out"
             )
         if detector is not None and not checkpoint:
             raise ValueError(

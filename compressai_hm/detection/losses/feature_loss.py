@@ -14,7 +14,7 @@ from .base import MachineLoss, Reading
 
 @MODELS.register_module()
 class FeatureLoss(MachineLoss):
-    """The error of the features after the neck, on the whole picture; needs no labels."""
+    """The error of the features after the neck, everywhere; needs no labels."""
 
     def forward(self, reading: Reading) -> dict[str, Tensor]:
         """``loss_features``."""

@@ -1,5 +1,7 @@
 """A loss's own detector: an instrument, no part of the model."""
 
+import copy
+
 import torch
 from mmdet.registry import MODELS
 from mmengine.model import revert_sync_batchnorm
@@ -22,9 +24,7 @@ class FrozenDetector:
         resize: As ``model.resize``.
     """
 
-    def __init__(
-        self, detector: dict | str, checkpoint: str, resize: dict | str | None
-    ):
+    def __init__(self, detector: dict | str, checkpoint: str, resize: dict | None):
         self.cfg, self.resize = detector_config(detector, resize)
         self.checkpoint = checkpoint
         self.view = DetectorView(**self.resize)
@@ -42,7 +42,7 @@ class FrozenDetector:
 
     def build(self) -> None:
         """Makes the network, without its weights."""
-        module = revert_sync_batchnorm(MODELS.build(self.cfg))
+        module = revert_sync_batchnorm(MODELS.build(copy.deepcopy(self.cfg)))
         self.module = module.requires_grad_(False)
         self.train()
 
