@@ -44,10 +44,10 @@ def test_it_builds(path):
     for loader in (cfg.train_dataloader, cfg.get("test_dataloader")):
         for dataset in parts(loader):
             assert not any("Resize" in step["type"] for step in dataset.pipeline)
+    assert cfg.model.backbone == {}  # for mmdet.apis.init_detector
     if model.detector is not None:
         latent = model.task_view == "y_hat"
         assert ("detector" in model.trainable) == latent
-        assert cfg.model.backbone == {}  # for mmdet.apis.init_detector
 
 
 def shrink(cfg) -> None:

@@ -1,6 +1,7 @@
 """Machine losses: parts of a config, with a detector of their own or the model's."""
 
 import copy
+import textwrap
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from compressai_hm.detection import MachineLoss, synthetic
-from compressai_hm.detection.losses import Decoded
+from compressai_hm.detection.losses import Decoded, base
 
 from . import tiny
 from .test_detector import losses, opened, parts_with_gradient, total
@@ -22,17 +23,8 @@ from .test_training import StopInSecondEpoch, assert_same, checkpoint, tool
 NAMES = tuple(synthetic.CATEGORIES.values())
 
 
-@MODELS.register_module()
-class CosineFeatureLoss(MachineLoss):
-    """The one of the documentation."""
-
-    def forward(self, reading):
-        pairs = zip(reading.features, reading.reference, strict=True)
-        alike = [
-            nn.functional.cosine_similarity(a.float().flatten(1), b.float().flatten(1))
-            for a, b in pairs
-        ]
-        return {"loss_cosine": 1 - sum(a.mean() for a in alike) / len(alike)}
+# CosineFeatureLoss, as the documentation has it.
+exec(textwrap.dedent(base.__doc__.split("::\n")[1].split("\nand in the config")[0]))
 
 
 @MODELS.register_module()
@@ -244,6 +236,15 @@ def test_its_weights_are_read_where_they_are_first_needed(other):
     model = tiny.model(detector=tiny.faster_rcnn(), machine_losses=loss)
     model.load_state_dict(build(loss).state_dict())  # no init_weights of this one
     assert torch.equal(seeded(model, data)["YOLOX.loss_features"], expected)
+
+
+def test_its_detector_follows_the_pictures(other):
+    model = build([dict(type="FeatureLoss", **other)])
+    (own,) = model.machine_losses.detectors
+    device = torch.device("meta")
+    module = own.on(device)
+    assert {p.device for p in module.parameters()} == {device}
+    assert module.data_preprocessor.device == device
 
 
 def test_losses_of_one_detector_share_their_passes(other):

@@ -4,18 +4,19 @@ D_m is a sum of losses, each a part that a config names; the model weighs them, 
 their terms and multiplies all by λ_m. One of your own takes these lines, in a module
 that ``custom_imports`` lists::
 
-    from mmdet.registry import MODELS
+    import torch
     from compressai_hm.detection import MachineLoss
+    from mmdet.registry import MODELS
 
     @MODELS.register_module()
     class CosineFeatureLoss(MachineLoss):
         def forward(self, reading):
-            pairs = zip(reading.features, reading.reference)
-            alike = [a.float().flatten(1).cosine_similarity(b.float().flatten(1))
-                     for a, b in pairs]
-            return {"loss_cosine": 1 - sum(a.mean() for a in alike) / len(alike)}
+            levels = zip(reading.features, reading.reference)
+            alike = [torch.cosine_similarity(a, b).mean() for a, b in levels]
+            return {"loss_cosine": 1 - sum(alike) / len(alike)}
 
-and in the config ``machine_losses=[dict(type="CosineFeatureLoss", weight=0.5)]``.
+and in the config ``machine_losses=[dict(type="CosineFeatureLoss", weight=0.5)]``. What
+it gets is a :class:`Reading`; what it may ask for and returns, :class:`MachineLoss`.
 """
 
 from dataclasses import dataclass
@@ -150,11 +151,12 @@ class MachineLoss(nn.Module):
     """
 
     annotations: str | None = None
-    """What it needs of them: "labels", "boxes" or nothing. CheckDataHook looks at the
-    data for it, and ``refine`` leaves those out that need any."""
+    """What it needs of the pictures': "labels", "boxes" or None. CheckDataHook looks
+    for it in the data; ``refine``, which has none, takes a FeatureLoss in its place."""
 
     compares: bool = True
-    """Whether it asks for ``reading.reference``. The detector must then be frozen."""
+    """Whether it asks for ``reading.reference``. The detector must then be frozen, and
+    decoded and uncompressed pictures are prepared together."""
 
     def __init__(
         self,
