@@ -17,7 +17,7 @@ from ..zoo.released import WEIGHTS
 
 
 @CheckpointLoader.register_scheme(prefixes="compressai_hm://")
-def load_from_package(filename: str, map_location):
+def load_from_package(filename: str, map_location: Any) -> Any:
     """Loads ``compressai_hm://NAME``: weights that ship inside the package."""
     path = WEIGHTS / filename.removeprefix("compressai_hm://")
     if not path.is_file():
