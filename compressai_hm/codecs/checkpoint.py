@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..compat import why_unreadable
-from .adaptation import DynamicAdaptation
 from .human_machine import HumanMachineMixin, registered_name
+from .tables import with_metadata
 
 _WRAPPERS = ("state_dict", "model_state_dict", "network", "model")
 _KINDS = {
@@ -39,13 +39,15 @@ class Checkpoint:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The weights under a prefix, without it; all if there are none."""
-        own = {k[len(prefix) :]: v for k, v in self.weights.items() if _in(k, prefix)}
-        return own or self.weights
+        """The weights under a prefix, without it; all if there are none.
 
-
-def _in(key: str, prefix: str) -> bool:
-    return key.startswith(prefix)
+        All, too, of a codec by itself, which may have a part of that name.
+        """
+        every = self.weights
+        own = {k[len(prefix) :]: v for k, v in every.items() if k.startswith(prefix)}
+        if not own or any(key.startswith("g_a.") for key in every):
+            return every
+        return with_metadata(own, every)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -90,11 +92,12 @@ def unwrap(loaded: Any) -> Checkpoint:
         raise ValueError(
             f"it holds a {type(loaded).__name__}, not weights by name (a state_dict)"
         )
-    about, weights = loaded, loaded
+    about = weights = loaded
     for key in _WRAPPERS:
         if isinstance(weights.get(key), Mapping):
             weights = weights[key]
             break
+    saved = weights
     weights = {k: v for k, v in weights.items() if isinstance(v, Tensor)}
     if not weights:
         raise ValueError(
@@ -107,7 +110,7 @@ def unwrap(loaded: Any) -> Checkpoint:
     name = about.get("architecture")
     options, meta = (about.get(key) for key in ("options", "meta"))
     return Checkpoint(
-        weights,
+        with_metadata(weights, saved),
         name if isinstance(name, str) else None,
         options if isinstance(options, Mapping) else {},
         meta if isinstance(meta, Mapping) else {},
@@ -125,17 +128,7 @@ def checkpoint_of(net: HumanMachineMixin) -> dict[str, Any]:
     name = registered_name(net)
     if name is not None:
         content["architecture"] = name
-    args, kwargs = net.made_with
-    g_t = {"g_t_width": 0}
-    if isinstance(net.g_t, DynamicAdaptation):
-        g_t = {"g_t_width": net.g_t.width, "g_t_downscale": net.g_t.downscale}
-    kwargs = {k: v for k, v in kwargs.items() if not k.startswith("g_t_")} | g_t
-    if _plain(args) and _plain(list(kwargs.values())):
-        content["options"] = {"args": list(args), "kwargs": kwargs}
+    if net.made_with is not None:
+        args, kwargs = net.made_with
+        content["options"] = {"args": list(args), "kwargs": dict(kwargs)}
     return content
-
-
-def _plain(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_plain, value))
-    return value is None or type(value) in (bool, int, float, str)

@@ -21,7 +21,7 @@ from torch import Tensor
 from .adaptation import DynamicAdaptation
 from .checks import check_finite, check_pictures, check_views
 from .entropy import BitstreamError, Coded, Family, Steps, family_of
-from .tables import TablesMixin
+from .tables import TablesMixin, with_metadata
 from .tiles import tiled
 
 Y_STRIDE = 16
@@ -85,12 +85,13 @@ class HumanMachineMixin(TablesMixin):
 
     _uses_family = True  # and never the forward of its base
 
-    made_with: tuple[tuple, dict[str, Any]]
-    """Arguments of the constructor, for checkpoints."""
+    made_with: tuple[tuple, dict[str, Any]] | None
+    """Arguments of the constructor, for checkpoints, if they are plain values."""
 
     def __new__(cls, *args, **kwargs) -> Self:
         net = super().__new__(cls)
-        net.__dict__["made_with"] = args, kwargs
+        plain = _plain(args) and _plain(list(kwargs.values()))
+        net.__dict__["made_with"] = (args, kwargs) if plain else None
         return net
 
     def __init__(self, *args, g_t_width: int = 32, g_t_downscale: int = 1, **kwargs):
@@ -373,7 +374,7 @@ class HumanMachineMixin(TablesMixin):
         Where all ``g_t.*`` keys are absent g_t becomes the identity; tables may be
         absent, too.
         """
-        state_dict = dict(state_dict)
+        state_dict = with_metadata(state_dict, state_dict)
         if not any(key.startswith("g_t.") for key in state_dict):
             if isinstance(self.g_t, DynamicAdaptation):
                 self.g_t.reset()
@@ -395,11 +396,11 @@ class HumanMachineMixin(TablesMixin):
         """
         g_t = {k[4:]: v for k, v in state_dict.items() if k.startswith("g_t.")}
         base = {k: v for k, v in state_dict.items() if not k.startswith("g_t.")}
-        net = cls._base_from_state_dict(base)
+        net = cls._base_from_state_dict(with_metadata(base, state_dict))
         if g_t:
             if "layers.0.weight" not in g_t:
                 raise RuntimeError(f"g_t.layers.0.weight is missing beside {set(g_t)}")
-            net.g_t = DynamicAdaptation(**DynamicAdaptation.options_from(g_t))
+            net.fit_g_t(g_t)
             net.g_t.load_state_dict(g_t)
         elif g_t_options.get("g_t_width"):
             net.g_t = DynamicAdaptation(
@@ -408,6 +409,19 @@ class HumanMachineMixin(TablesMixin):
         else:
             net.g_t = nn.Identity()
         return net
+
+    def fit_g_t(self, weights: Mapping[str, Tensor]) -> None:
+        """Makes g_t of the widths of the given weights, where it is of others.
+
+        Args:
+            weights: g_t's own, without a prefix; none for no g_t.
+        """
+        if not isinstance(self.g_t, (DynamicAdaptation, nn.Identity)):
+            return  # one of one's own
+        if not weights:
+            self.g_t = nn.Identity()
+        elif "layers.0.weight" in weights:
+            self.g_t = DynamicAdaptation(**DynamicAdaptation.options_from(weights))
 
     @classmethod
     def _base_from_state_dict(cls, state_dict: dict[str, Tensor]):
@@ -420,6 +434,12 @@ def _check_stride(name: str, x: Tensor, out: Tensor, stride: int) -> None:
             f"{name} turns {tuple(x.shape)} into {tuple(out.shape)}; an HM model's has "
             f"stride {stride}"
         )
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def registered_name(net: nn.Module) -> str | None:

@@ -4,7 +4,7 @@ Importing this module puts each into ``compressai.zoo.image_models``,
 ``compressai.zoo.models`` and ``compressai.zoo.image.model_architectures``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from urllib.error import URLError
@@ -16,6 +16,7 @@ from compressai.zoo.image import model_architectures, model_urls
 from torch import nn
 
 from ..codecs import ENTRIES, HM_MODELS, HumanMachineMixin, read_checkpoint
+from ..codecs.tables import with_metadata
 from .released import load_released
 
 cfgs: dict[str, dict[int, tuple[int, ...]]] = {
@@ -89,35 +90,57 @@ def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
     if name and not is_hm(name):
         raise ValueError(f"{name!r} is no HM model; there are {sorted(HM_MODELS)}")
     found = read_checkpoint(path)
-    asked, name = name, name or found.architecture
-    if name and not is_hm(name):
-        raise ValueError(
-            f"{path}: it is of {name!r}, which is not registered here; import the "
-            "module that registers it first"
-        )
-    weights = compressai.zoo.load_state_dict(found.part("codec."))
+    said = found.architecture
+    weights = found.part("codec.")
+    weights = with_metadata(compressai.zoo.load_state_dict(weights), weights)
     reasons = {}
-    for candidate in [name] if name else HM_MODELS:
-        own = found.options if candidate == found.architecture and not asked else {}
+    own = said if said and is_hm(said) else None
+    for candidate in [name or own] if name or own else HM_MODELS:
+        options = found.options if candidate == said else {}
         try:
-            return _built(candidate, weights, own)
-        except (RuntimeError, KeyError, IndexError, TypeError, AssertionError) as e:
+            return _built(candidate, weights, options)
+        except _UNFIT as e:
             reasons[candidate] = e
     nearest = min(reasons, key=lambda own: _complaints(reasons[own]))
-    what = name or "any of the HM models"
-    near = "" if name else f"nearest is {nearest}, "
+    near = "" if name or own else f"nearest is {nearest}, "
+    what = name or own or "any of the HM models"
+    if said and not own and not name:
+        what += f", and the file is of {said!r}, which is not registered here"
+        near += "import the module that registers it first; "
     raise ValueError(
         f"{path}: not the weights of {what} ({near}{_sentence(reasons[nearest])})"
     ) from reasons[nearest]
+
+
+_UNFIT = (
+    *(RuntimeError, KeyError, IndexError, TypeError, ValueError, AssertionError),
+    OverflowError,
+)
 
 
 def _built(name: str, weights: dict, options: Mapping) -> nn.Module:
     """A model of the weights, made with the options if there are any."""
     if not options:
         return MODELS[name].from_state_dict(weights)
-    net = MODELS[name](*options.get("args", ()), **options.get("kwargs", {}))
+    args, kwargs = options.get("args", ()), options.get("kwargs", {})
+    largest = max((max(v.shape, default=0) for v in weights.values()), default=0)
+    for number in _numbers([*args, *kwargs.values()]):
+        if number > max(largest, len(weights)):  # a forged one must not allocate
+            raise ValueError(
+                f"its options ask for {number}, more than its weights have anywhere"
+            )
+    net = MODELS[name](*args, **kwargs)
+    net.fit_g_t({k[4:]: v for k, v in weights.items() if k.startswith("g_t.")})
     net.load_state_dict(weights)
     return net
+
+
+def _numbers(values: Iterable) -> Iterator[float]:
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _numbers(value)
+        elif isinstance(value, (int, float)):
+            yield value
 
 
 def _complaints(error: Exception) -> int:

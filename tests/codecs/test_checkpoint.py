@@ -81,10 +81,87 @@ def test_a_registered_codec_of_ones_own_is_made_of_its_file_alone(tmp_path):
         load_checkpoint(tmp_path / "net.pth")
 
 
-def test_options_that_are_no_plain_values_are_left_out():
+def registered(name):
+    """As @register_model, and gone after the test."""
+
+    def add(model):
+        MODELS[name] = model
+        return model
+
+    return add
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    before = dict(MODELS)
+    yield
+    for name in set(MODELS) - set(before):
+        del MODELS[name]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_files_of_codecs_of_ones_own_load_as_they_were_made(named, tmp_path):
+    @registered("hm-inside")
+    class Inside(HumanMachineMixin, MeanScaleHyperprior):
+        def __init__(self):  # which takes no g_t_width
+            super().__init__(8, 12, g_t_width=4)
+
+    @registered("hm-named")
+    class Named(HumanMachineMixin, MeanScaleHyperprior):
+        def __init__(self, *, channels):
+            super().__init__(*channels)
+            self.codec = torch.nn.Linear(1, 1)  # a part of that name
+
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return self.scale * x
+
+    @registered("hm-own-g-t")
+    class OwnGT(HumanMachineMixin, MeanScaleHyperprior):
+        def __init__(self, **kwargs):
+            super().__init__(8, 12, **kwargs)
+            self.g_t = Own()
+
+    for name, net in (
+        ("hm-inside", Inside()),
+        ("hm-named", Named(channels=[8, 12])),
+        ("hm-own-g-t", OwnGT()),
+    ):
+        torch.save(checkpoint_of(net), tmp_path / "net.pth")
+        found = load_checkpoint(tmp_path / "net.pth", name if named else None)
+        for key, value in net.state_dict().items():
+            assert torch.equal(found.state_dict()[key], value)
+
+
+def test_forged_options_allocate_nothing(tmp_path):
+    content = checkpoint_of(tiny(MEAN))
+    for args in ([20000, 24], [16, [10**9]], ["x", 3]):
+        content["options"] = {"args": args, "kwargs": {}}
+        torch.save(content, tmp_path / "net.pth")
+        with pytest.raises(ValueError, match=rf"net\.pth: not the weights of {MEAN}"):
+            load_checkpoint(tmp_path / "net.pth")
+
+
+def test_architectures_of_other_programs_are_passed_over(tmp_path):
     net = tiny(MEAN)
-    net.made_with = ((), {"layer": torch.nn.Linear(1, 1)})
-    assert "options" not in checkpoint_of(net)
+    base = {k: v for k, v in net.state_dict().items() if not k.startswith("g_t.")}
+    saved = {"architecture": "mbt2018-mean", "state_dict": base}
+    torch.save(saved, tmp_path / "net.pth")
+    assert type(load_checkpoint(tmp_path / "net.pth")) is type(net)
+
+
+def test_options_that_are_no_plain_values_are_left_out():
+    class Mine(HumanMachineMixin, MeanScaleHyperprior):
+        def __init__(self, layer, **kwargs):
+            super().__init__(8, 12, **kwargs)
+
+    net = pickle.loads(pickle.dumps(tiny(MEAN)))
+    assert "options" in checkpoint_of(net)
+    assert "options" not in checkpoint_of(Mine(torch.nn.Linear(1, 1)))
 
 
 class Harmful:

@@ -1,5 +1,7 @@
+import inspect
 import io
 import os
+import pickle
 import sys
 import tempfile
 
@@ -272,6 +274,9 @@ def test_names_of_before_work_and_warn(old, new, tools):
         codec = MODELS[old](32, **tools)
     x = busy(17, 33)
     assert codec.encode(x) == CLASSICAL[new](32, **tools).encode(x)
+    assert pickle.loads(pickle.dumps(codec)).encode(x) == codec.encode(x)
+    of_new = inspect.signature(CLASSICAL[new])
+    assert inspect.signature(MODELS[old]) == of_new  # sweeps read it
     assert codec.qualities == CLASSICAL[new].qualities
 
 

@@ -2,22 +2,35 @@
 
 import contextlib
 import copy
+import os
 import pickle
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from compressai.entropy_models import GaussianConditional
+from compressai.zoo import image_models
+from torch import nn
+from torch.nn.utils import (
+    parameters_to_vector,
+    parametrize,
+    prune,
+    vector_to_parameters,
+)
 from torch.optim.swa_utils import AveragedModel
 
-from compressai_hm.codecs import decode, encode
+from compressai_hm.codecs import checkpoint_of, decode, encode
+from compressai_hm.codecs.entropy import family_of
 from compressai_hm.codecs.entropy.coding_tables import (
     _sum_of_bits,
-    digest_of_nets,
+    default_scale_table,
+    digest_of_family,
     entropy_models,
     is_table,
 )
+from compressai_hm.zoo import load_checkpoint
 
 from .families import busy, drawn_latents, families, portable, tiny
 
@@ -86,13 +99,32 @@ def encode_unregistered(net, x):
 def test_a_change_of_any_entropy_weight_is_seen():
     """Swapped numbers, too: sums by place tell them apart."""
     net = portable("hm-mbt2018")
+
+    def digest():
+        return digest_of_family(family_of(net), net._scale_tables())
+
     for p in (net.h_s[2].weight, net.entropy_bottleneck.biases[1]):
-        own, on_device = digest_of_nets([net]), _sum_of_bits(p.detach())
+        own, on_device = digest(), _sum_of_bits(p.detach())
         flat = p.data.view(-1)
         i = int((flat != flat[0]).nonzero()[0])
         flat[0], flat[i] = flat[i].clone(), flat[0].clone()
-        assert digest_of_nets([net]) != own
+        assert digest() != own
         assert _sum_of_bits(p.detach()) != on_device
+    for change in (
+        lambda: net.context_prediction.mask[0, 0].zero_(),
+        lambda: setattr(net.h_s[1], "negative_slope", 0.5),
+        lambda: setattr(net.entropy_bottleneck, "tail_mass", 1e-6),
+    ):
+        own = digest()
+        change()
+        assert digest() != own
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_the_sum_on_other_devices_tells_scaled_weights_apart(dtype):
+    x = torch.randn(4096, dtype=torch.float64).to(dtype)
+    changed = (x, -x, 2 * x, 4 * x, x / 2, x.flip(0), x.roll(1), x.abs())
+    assert len({int(_sum_of_bits(other)) for other in changed}) == len(changed)
 
 
 @families
@@ -301,20 +333,130 @@ def test_tables_without_their_weights_are_not_used(foreign, strict):
     assert fingerprint(again) == fingerprint(net)
 
 
-def test_a_state_dict_holds_tables_of_its_own_weights():
+def test_a_state_dict_says_of_which_weights_its_tables_are(tmp_path):
     net = busy(MEAN)
     assert not net.state_dict()["entropy_bottleneck._quantized_cdf"].numel()
     assert net.update() and not net.update()
-    by_data(net)
     net.entropy_bottleneck.biases[0].data += 3
-    weights = copy.deepcopy(net.state_dict())
+    stale = net.state_dict()
+    for saved in ({"state_dict": stale}, {"model": stale, "epoch": 1}, stale):
+        torch.save(saved, tmp_path / "net.pth")
+        for reader in (
+            type(net).from_state_dict(stale),
+            load_checkpoint(tmp_path / "net.pth"),
+            load_checkpoint(tmp_path / "net.pth", MEAN),
+        ):
+            assert fingerprint(reader) == fingerprint(net) == fingerprint(fresh(net))
+    holder = nn.ModuleDict({"net": net})
+    torch.save(holder.state_dict(), tmp_path / "holder.pth")
+    other = nn.ModuleDict({"net": tiny(MEAN)})
+    other.load_state_dict(torch.load(tmp_path / "holder.pth", weights_only=True))
+    assert fingerprint(other["net"]) == fingerprint(net)
+    assert net.update() and not net.update()
     expected = fresh(net)
     expected.update()
     for key, value in expected.state_dict().items():
-        assert torch.equal(weights[key], value), key
-    assert net.update() and not net.update()
-    for key, value in expected.state_dict().items():
         assert torch.equal(net.state_dict()[key], value), key
+
+
+def test_averages_by_state_dicts_follow(foreign):
+    """As timm's ModelEmaV2 does, in place, from weights that came with tables."""
+    net = type(tiny(MEAN)).from_state_dict(foreign)
+    average = copy.deepcopy(net).eval()
+    for _ in range(2):
+        with torch.no_grad():
+            for p in net.train().parameters():
+                p.add_(0.1 * torch.rand_like(p))
+            pairs = zip(
+                average.state_dict().values(), net.state_dict().values(), strict=True
+            )
+            for own, other in pairs:
+                own.copy_(0.5 * own + 0.5 * other)
+        assert fingerprint(average) == fingerprint(fresh(average))
+
+
+def test_loads_that_do_not_concern_them_leave_given_tables(foreign):
+    net = type(tiny(MEAN)).from_state_dict(foreign).eval()
+    kept = fingerprint(net)
+    assert kept != fingerprint(fresh(net))
+    g_t = {k: v for k, v in net.state_dict().items() if k.startswith("g_t.")}
+    net.load_state_dict(g_t, strict=False)
+    assert fingerprint(net) == kept
+    weights = {k: v for k, v in net.state_dict().items() if not is_table(k)}
+    net.load_state_dict(weights)
+    assert fingerprint(net) == kept
+    both = nn.ModuleDict({"a": tiny(MEAN), "b": tiny(MEAN)})
+    both.load_state_dict({f"b.{k}": v for k, v in foreign.items()}, strict=False)
+    assert fingerprint(both["b"]) == kept
+
+
+def test_released_weights_in_half_precision_read_the_files_of_the_others(tmp_path):
+    net = image_models["hm-mbt2018-s"](quality=2, pretrained=True).eval()
+    own = fingerprint(net)
+    torch.save(checkpoint_of(net.half()), tmp_path / "half.pth")
+    assert fingerprint(net) == own
+    assert fingerprint(load_checkpoint(tmp_path / "half.pth")) == own
+    assert fingerprint(net.float()) == own
+
+
+def test_weights_are_read_as_a_forward_would():
+    net = busy(MEAN)
+    before = fingerprint(net)
+    prune.l1_unstructured(net.h_s[0], "weight", 0.5)
+    pruned = fingerprint(net)
+    prune.l1_unstructured(net.h_s[0], "weight", 0.5)
+    twice = fingerprint(net)
+    assert len({before, pruned, twice}) == 3
+    prune.remove(net.h_s[0], "weight")
+    assert fingerprint(net) == twice
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, weight):
+            return self.scale * weight
+
+    parametrize.register_parametrization(net.h_s[2], "weight", Scaled())
+    assert fingerprint(net) == twice
+    net.h_s[2].parametrizations.weight[0].scale.data *= 2
+    assert fingerprint(net) != twice
+
+
+def test_a_fork_while_a_coder_is_made_does_not_hang():
+    net = busy(MEAN)
+    net._coding.lock.acquire()
+    try:
+        child = os.fork()
+        if not child:  # the thread that holds the lock is not here
+            signal.alarm(20)
+            os._exit(not fingerprint(net))
+    finally:
+        net._coding.lock.release()
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_tables_are_made_under_another_default_device():
+    default_scale_table.cache_clear()
+    with torch.device("meta"):
+        default_scale_table()
+    assert fingerprint(busy(MEAN))
+
+
+def test_tables_that_cannot_be_are_refused(foreign):
+    for change in (
+        lambda w: w["gaussian_conditional.scale_table"].fill_(float("nan")),
+        lambda w: w.update(
+            {k: v[:10] for k, v in w.items() if "gaussian" in k and k[-5:] == "table"}
+        ),
+        lambda w: w.update({k: v[:3] for k, v in w.items() if "bottleneck._" in k}),
+    ):
+        weights = dict(copy.deepcopy(foreign))  # which says not of what they are
+        change(weights)
+        net = type(tiny(MEAN)).from_state_dict(weights)
+        with pytest.raises(ValueError, match="make (them anew|another) with update"):
+            net.latent_coder()
 
 
 @families
@@ -345,6 +487,27 @@ def test_hidden_tables_stay_out_of_training_frameworks():
     net.hide_tables(False)
     net.update()
     assert fingerprint(type(net).from_state_dict(net.state_dict())) == fingerprint(net)
+
+
+def test_a_scale_table_of_the_constructor_outlives_loading():
+    class Mine(type(tiny(MEAN))):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.gaussian_conditional = GaussianConditional([0.2, 1.0, 5.0, 30.0])
+
+    net = Mine(16, 24).bfloat16().float()
+    own = fingerprint(net)
+    assert own != fingerprint(fresh(busy(MEAN)))
+    weights = {k: v for k, v in net.state_dict().items() if not is_table(k)}
+    for hidden in (False, True):
+        other = Mine(16, 24)
+        other.hide_tables(hidden)
+        other.load_state_dict(weights, strict=False)
+        assert fingerprint(other) == fingerprint(other.bfloat16().float())
+        assert len(other.tables_state()["gaussian_conditional.scale_table"]) == 4
+    net.update(scale_table=torch.linspace(0.2, 50, 40))
+    net.load_state_dict(weights)  # says nothing of scales
+    assert fingerprint(net) == own
 
 
 def test_scale_tables_of_ones_own_are_kept():

@@ -1,5 +1,6 @@
 """Classical codecs, for curves to compare with: ``CLASSICAL`` by registered name."""
 
+import inspect
 import warnings
 
 from compressai.registry import MODELS, register_model
@@ -23,24 +24,36 @@ def find_classical(name: str | None) -> type[ClassicalCodec] | None:
     return model if found else None
 
 
-def _renamed(old: str, new: str) -> None:
-    """Registers a name of before, which warns."""
+class _Renamed:
+    """A codec under its name of before, which warns."""
 
-    @register_model(old)
-    class Renamed(CLASSICAL[new]):
-        __doc__ = f"Old name of ``{new}``."
+    old: str
+    new: str
 
-        def __init__(self, *args, **kwargs):
-            warnings.warn(
-                f"codec {old!r} is called {new!r} now", FutureWarning, stacklevel=2
-            )
-            super().__init__(*args, **kwargs)
+    def __init_subclass__(cls) -> None:
+        cls.__signature__ = inspect.signature(CLASSICAL[cls.new])
+        CLASSICAL[cls.old] = register_model(cls.old)(cls)
 
-    CLASSICAL[old] = Renamed
+    def __init__(self, *args, **kwargs):
+        warnings.warn(
+            f"codec {self.old!r} is called {self.new!r} now",
+            FutureWarning,
+            stacklevel=2,
+        )
+        super().__init__(*args, **kwargs)
 
 
-_renamed("hm", "hevc-hm")
-_renamed("vtm", "vvc-vtm")
+class HM(_Renamed, HEVCHM):
+    """Old name of ``hevc-hm``."""
+
+    old, new = "hm", "hevc-hm"
+
+
+class VTM(_Renamed, VVCVTM):
+    """Old name of ``vvc-vtm``."""
+
+    old, new = "vtm", "vvc-vtm"
+
 
 __all__ = [
     "CLASSICAL",

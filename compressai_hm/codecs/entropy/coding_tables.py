@@ -7,7 +7,7 @@ came with a checkpoint stand for as long as the weights that they came with.
 import copy
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,9 @@ from compressai.entropy_models import GaussianConditional
 from compressai.entropy_models.entropy_models import EntropyModel
 from compressai.models.base import SCALES_LEVELS, SCALES_MAX, SCALES_MIN
 from torch import Tensor
+
+from .families import Family
+from .fixed_point import weights_of
 
 TABLE_BUFFERS = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
 """Buffers of CompressAI's entropy models that hold tables."""
@@ -41,7 +44,8 @@ def entropy_models(model: nn.Module) -> dict[str, EntropyModel]:
 def default_scale_table() -> Tensor:
     """CompressAI's, in float32 whatever the default is."""
     logs = math.log(SCALES_MIN), math.log(SCALES_MAX)
-    return torch.exp(torch.linspace(*logs, SCALES_LEVELS, dtype=torch.float32))
+    scales = torch.linspace(*logs, SCALES_LEVELS, dtype=torch.float32, device="cpu")
+    return torch.exp(scales)
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class CodingTables:
 
 
 def _made(module: EntropyModel, scale_table: Tensor | None) -> dict[str, Tensor]:
+    if scale_table is not None:
+        check_scales(scale_table)
     module = _copied(module)
     if isinstance(module, GaussianConditional):
         # update_scale_table() would make it anew in the default dtype.
@@ -89,6 +95,16 @@ def _made(module: EntropyModel, scale_table: Tensor | None) -> dict[str, Tensor]
     else:
         module.update(force=True)
     return {key: module._buffers[key].clone() for key in table_buffers(module)}
+
+
+def check_scales(scales: Tensor) -> None:
+    """Raises ValueError if a scale table is none."""
+    ascends = scales.isfinite().all() and (scales.diff() > 0).all()
+    if not ascends or not len(scales) or scales[0] <= 0:
+        raise ValueError(
+            "the conditional Gaussian's scale_table must be positive and ascend; make "
+            "another with update(scale_table=..., force=True)"
+        )
 
 
 def _copied(module: nn.Module) -> nn.Module:
@@ -118,10 +134,15 @@ def digest_of(model: nn.Module, scale_tables: Mapping[str, Tensor]) -> str:
     """
     digest = xxhash.xxh3_128()
     for name, module in entropy_models(model).items():
+        digest.update(_structure(module))
         for x in (*parameters_of(module), scale_tables.get(name)):
             if x is not None:
                 add_tensor(digest, _as_float32(x.detach().cpu()))
     return digest.hexdigest()
+
+
+def _structure(module: EntropyModel) -> bytes:
+    return f"{type(module).__name__} {getattr(module, 'tail_mass', None)}".encode()
 
 
 def parameters_of(module: nn.Module) -> Iterator[Tensor]:
@@ -142,26 +163,33 @@ def _as_float32(x: Tensor) -> Tensor:
 def add_tensor(digest: xxhash.xxh3_128, x: Tensor) -> None:
     """Adds a CPU tensor: dtype, shape and bytes."""
     digest.update(f"{x.dtype} {tuple(x.shape)}".encode())
-    digest.update(x.contiguous().view(torch.uint8).numpy())
+    digest.update(x.contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
-def digest_of_nets(nets: Iterable[nn.Module], tensors: Iterable[Tensor] = ()) -> str:
-    """Fast: of the structure and the weights of networks, as they lie in memory.
+@torch.no_grad()
+def digest_of_family(family: Family, scale_tables: Mapping[str, Tensor]) -> str:
+    """Fast: of all that a coder is made of, as it lies in memory.
 
     It is taken at every call that codes, so the weights go through no other precision;
     those on another device are summed up there, and one number a tensor comes back, all
     in one transfer.
 
     Args:
-        nets: Networks.
-        tensors: Counted too.
+        family: The model's.
+        scale_tables: Of each conditional Gaussian.
     """
     digest = xxhash.xxh3_128()
-    elsewhere = []
-    weights = list(tensors)
+    weights = [*parameters_of(family.bottleneck), *scale_tables.values()]
+    digest.update(_structure(family.bottleneck))
+    nets = [family.h_s]
+    for group in family.groups():
+        own = (group.channels, group.order, group.parts, group.means_first)
+        digest.update(repr(own).encode() + _structure(group.gaussian))
+        nets += group.nets()
     for net in nets:
         digest.update(repr(net).encode())
-        weights += parameters_of(net)
+        weights += weights_of(net)
+    elsewhere = []
     for x in weights:
         if x.device.type == "cpu":
             add_tensor(digest, x.detach())
@@ -173,12 +201,15 @@ def digest_of_nets(nets: Iterable[nn.Module], tensors: Iterable[Tensor] = ()) ->
     return digest.hexdigest()
 
 
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
 
 
 def _sum_of_bits(x: Tensor) -> Tensor:
     """A sum modulo 2**64 of the bits of each number, by place."""
-    bits = x.contiguous().view(_INTEGERS[x.element_size()]).flatten().long()
-    # Odd factors: a change of one number changes the sum.
+    flat = x.contiguous().reshape(-1)
+    bits = flat.view(_INTEGERS[x.element_size()]).long()
+    # Odd factors: a change of one number changes the sum. Folded, so that the high
+    # bits of several do not cancel.
     place = torch.arange(len(bits), device=x.device).mul_(0x5851F42D4C957F2E).add_(1)
-    return place.mul_(bits).sum()
+    mixed = place.mul_(bits)
+    return mixed.bitwise_xor_(mixed >> 32).sum()

@@ -264,14 +264,22 @@ def _checkerboard(y: nn.Module, first: int) -> Group:
     )
 
 
+_COMPUTES = ("forward", "_chunk", "merge", "merge_y", "merge_params", "_get_ctx_params")
+
+
 def _part(codec: nn.Module, key: str) -> nn.Module:
     # CompressAI keeps parts in a plain dict, which replicas share with the original.
     return getattr(codec, key) if getattr(codec, "_is_replica", False) else codec[key]
 
 
 def _check_own(module: nn.Module, known: type[nn.Module]) -> None:
-    """A subclass with a forward of its own would be trained and coded as its base."""
-    if not isinstance(module, known) or type(module).forward is not known.forward:
+    """What computes otherwise than CompressAI's would be coded as if it did not."""
+    kind = type(module)
+    if not isinstance(module, known) or any(
+        getattr(kind, name, None) is not getattr(known, name, None)
+        or name in vars(module)
+        for name in _COMPUTES
+    ):
         raise TypeError(
             f"no exact coding is known for a {type(module).__name__} where CompressAI "
             f"has its {known.__name__}; offer an entropy_family of your own "
@@ -306,7 +314,7 @@ def family_of(model: nn.Module) -> Family:
         forward = base.__dict__.get("forward")
         if forward in FAMILIES:
             return FAMILIES[forward](model)
-        if forward is not None and not getattr(base, "_uses_family", False):
+        if forward is not None and not base.__dict__.get("_uses_family"):
             break
     known = ", ".join(forward.__qualname__ for forward in FAMILIES)
     raise TypeError(

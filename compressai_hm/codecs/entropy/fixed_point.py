@@ -20,6 +20,8 @@ import torch
 import torch.nn as nn
 from compressai.layers import MaskedConv2d
 from torch import Tensor
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.weight_norm import WeightNorm
 
 FRACTION = 14
 """Bits of an activation after the binary point."""
@@ -243,7 +245,7 @@ def _keeps_size(conv: nn.Conv2d | nn.ConvTranspose2d) -> bool:
 
 def _fixed_conv(conv: nn.Conv2d) -> FixedConv:
     """Of a masked convolution only the taps that its mask leaves."""
-    weight = conv.weight.detach().permute(2, 3, 1, 0)
+    weight = _weight(conv).permute(2, 3, 1, 0)
     k = conv.kernel_size[0]
     kept = torch.ones(k, k, dtype=torch.bool)
     if isinstance(conv, MaskedConv2d):
@@ -255,7 +257,7 @@ def _fixed_conv(conv: nn.Conv2d) -> FixedConv:
 
 def _fixed_transposed(conv: nn.ConvTranspose2d) -> FixedUpsample:
     # out[s i + a] = sum of w[k] x[i + d] over the k with s d = a + pad - k.
-    weight = conv.weight.detach().permute(2, 3, 0, 1)
+    weight = _weight(conv).permute(2, 3, 0, 1)
     size, s = conv.kernel_size[0], conv.stride[0]
     phases = []
     for a in range(s):
@@ -267,6 +269,26 @@ def _fixed_transposed(conv: nn.ConvTranspose2d) -> FixedUpsample:
                     parts.append(weight[i, j])
             phases.append(FixedConv(torch.stack(parts), _bias(conv), taps))
     return FixedUpsample(phases, s) if s > 1 else phases[0]
+
+
+def _weight(conv: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    """As the next forward would have it: pruned, or normalised."""
+    for hook in conv._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod) and hook._tensor_name == "weight":
+            return hook.apply_mask(conv).detach()
+        if isinstance(hook, WeightNorm) and hook.name == "weight":
+            return hook.compute_weight(conv).detach()
+    return conv.weight.detach()
+
+
+def weights_of(net: nn.Module) -> Iterable[Tensor]:
+    """All tensors of a network that its :class:`FixedNet` is made of."""
+    for module in _flat([net]):
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            yield _weight(module)
+            yield _bias(module)
+            if isinstance(module, MaskedConv2d):
+                yield module.mask[0, 0]
 
 
 def _bias(conv: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:

@@ -25,7 +25,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from . import order
-from .coding_tables import CodingTables
+from .coding_tables import CodingTables, check_scales
 from .families import Family, Group
 from .fixed_point import (
     FRACTION,
@@ -61,9 +61,15 @@ class _FixedGroup:
             self.spatial = _spatial(group.spatial, causal=group.order == "wavefront")
         self.parameters = FixedNet(*group.parameters)
         self.tables = Tables(buffers)
+        scales = buffers["scale_table"].double()
+        check_scales(scales)
+        if len(scales) != len(self.tables.sizes):
+            raise ValueError(
+                f"the conditional Gaussian has {len(scales)} scales and tables of "
+                f"{len(self.tables.sizes)}; make them anew with update(force=True)"
+            )
         # CompressAI's rule: the smallest scale of the table that is not below.
-        scales = buffers["scale_table"][:-1].double()
-        self.thresholds = (scales * 2**FRACTION).floor()
+        self.thresholds = (scales[:-1] * 2**FRACTION).floor()
 
     def literal(self) -> str:
         """All but weights and tables; fingerprints hold it, so it is frozen."""
@@ -106,6 +112,11 @@ class LatentCoder:
         self.groups = [_FixedGroup(g, buffers(g.gaussian)) for g in family.groups()]
         self.z_tables = Tables(buffers(bottleneck))
         self.medians = to_fixed(bottleneck._get_medians().detach()[:, 0, 0].cpu())
+        if len(self.medians) != len(self.z_tables.sizes):
+            raise ValueError(
+                f"the bottleneck has {len(self.medians)} channels and tables of "
+                f"{len(self.z_tables.sizes)}; make them anew with update(force=True)"
+            )
         if len(self.medians) < 4:
             raise ValueError(
                 f"z must have at least 4 channels, not {len(self.medians)}"

@@ -112,6 +112,22 @@ def test_parts_of_latent_codecs_with_a_forward_of_their_own_are_refused():
             run(torch.rand(1, 3, 64, 64))
 
 
+def test_a_forward_of_the_hm_class_itself_is_no_known_one():
+    class Mine(HumanMachineMixin, MeanScaleHyperprior):
+        def forward(self, x):
+            return Shifted.forward(self, x)
+
+    with pytest.raises(TypeError, match=r"Mine\.forward"):
+        Mine(16, 24)
+
+
+def test_helpers_of_latent_codecs_of_ones_own_are_refused():
+    net = busy("hm-elic2022")
+    net.latent_codec["y"].merge_y = lambda *args: torch.cat(args, 1)
+    with pytest.raises(TypeError, match="ChannelGroupsLatentCodec"):
+        net.eval()(torch.rand(1, 3, 64, 64))
+
+
 def test_mixed_quantisation_of_latent_codecs_is_their_own():
     net = busy("hm-elic2022").train()
     net.mixed_quantisation = True
