@@ -14,9 +14,10 @@ from ..view import DetectorView
 class FrozenDetector:
     """A detector whose weights never change.
 
-    It is kept out of the model's modules, so that no optimizer, no checkpoint, no EMA
-    and no DDP ever sees it: its checkpoint would be written again with every epoch, and
-    says already all that a resumed run needs.
+    It is kept out of the model's modules, so that no optimizer, no checkpoint
+    and no DDP sees it. EMAHook averages none of it, but copies it.
+    Its own checkpoint says all that a resumed run needs, and is not written again with
+    every epoch.
 
     Args:
         detector: As ``model.detector``.
