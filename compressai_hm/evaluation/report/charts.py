@@ -129,7 +129,7 @@ def _dials(folder: Path, curves: list[MeasuredCurve], styles: dict) -> list[str]
 def _style(curve: MeasuredCurve, of_codec: dict) -> dict:
     if curve.view == "x_hat":
         return {**of_codec, "linestyle": "-"}
-    hollow = dict(markerfacecolor="white", markersize=7.5, zorder=1.9)
+    hollow = dict(markerfacecolor="white", markersize=8.5, zorder=1.9)
     return {**of_codec, "linestyle": (0, (4, 2)), **hollow}  # a ring if x_hat is there
 
 
@@ -157,10 +157,10 @@ def _published(curves: dict[str, list[list[float]]]) -> list[_Line]:
 
 @dataclass
 class _Chart:
-    """A drawn chart.
+    """A chart that can be saved.
 
     Args:
-        figure: It.
+        figure: matplotlib's.
         heading: Its title.
         tips: By the ``id`` of a line's group in the SVG.
     """
@@ -209,7 +209,7 @@ def _chart(
         known = np.isfinite(line.y)
         x, y = np.asarray(line.x)[known], np.asarray(line.y)[known]
         tips[f"points-{i}"] = [t for t, k in zip(line.tips, known, strict=True) if k]
-        style = {"markersize": 5.5, "linewidth": 1.5, **line.style}
+        style = {"markersize": 5, "linewidth": 1.5, **line.style}
         ax.plot(x, y, gid=f"points-{i}", label=line.label, **style)
         for place, note in zip(zip(x, y, strict=True), line.notes, strict=False):
             ax.annotate(note, place, (5, 5), textcoords="offset points", fontsize=8)

@@ -111,6 +111,7 @@ class _Category:
         self.hit, self.miss = matched & ~ignored, ~matched & ~ignored
 
     def average_precision(self, weights: np.ndarray, recalls: np.ndarray) -> np.ndarray:
+        """AP under each weighting that has objects of it, ``(R,)``."""
         if not len(self.picture):
             return np.zeros(len(weights))
         w = weights[:, self.picture]

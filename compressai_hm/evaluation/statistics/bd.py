@@ -148,7 +148,7 @@ def with_interval(result: BDResult, resampled: Sequence[BDResult]) -> BDResult:
     values = [r.value for r in resampled if r.value is not None]
     notes, total = list(result.notes), len(resampled)
     if len(values) < total:
-        notes.append(f"{total - len(values)} of {total} resamplings gave no figure")
+        notes.append(f"{total - len(values)} of {total} resamplings gave no value")
     bent = sum(any("not monotone" in note for note in r.notes) for r in resampled)
     if bent:
         notes.append(f"the envelope was used in {bent} of {total} resamplings")

@@ -31,6 +31,7 @@ class Comparison:
 
     @property
     def label(self) -> str:
+        """Of the codec and the view."""
         return label(self.codec, self.view)
 
 

@@ -45,6 +45,7 @@ class MeasuredCurve:
 
     @property
     def label(self) -> str:
+        """Of the codec and the view."""
         return label(self.codec, self.view)
 
     def curve(self, metric: str, resampling: int | None = None) -> Curve:

@@ -26,13 +26,18 @@ class Uncompressed:
     learned = False
 
     def encode(self, x: Tensor) -> bytes:
+        """The samples in 8 bits."""
         return (x[0] * 255).round().byte().numpy().tobytes()
 
-    def decode(self, data: bytes, size: tuple[int, int], views=()) -> dict[str, Tensor]:
+    def decode(
+        self, data: bytes, size: tuple[int, int], views: tuple[str, ...] = ()
+    ) -> dict[str, Tensor]:
+        """The picture, whatever views are asked for."""
         flat = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         return {"x_hat": flat.view(1, 3, *size).float() / 255}
 
     def overhead(self, data: bytes) -> int:
+        """None."""
         return 0
 
 

@@ -1,22 +1,32 @@
 """Distortion of decoded pictures."""
 
 import numpy as np
-from pytorch_msssim import ms_ssim
+import pytorch_msssim
 from torch import Tensor
 
 _MS_SSIM_MIN_SIDE = 161
 
 
-def distortion(
-    x: Tensor, picture: Tensor, with_ms_ssim: bool
-) -> dict[str, float | None]:
-    """PSNR (dB) and MS-SSIM of 8-bit pictures; None where there is none."""
-    mse = float((x.double() - picture.double()).square().mean())
-    out: dict[str, float | None] = {
-        "psnr": 10 * float(np.log10(255**2 / mse)) if mse else None
-    }
-    if with_ms_ssim:
-        large = min(x.shape[-2:]) >= _MS_SSIM_MIN_SIDE
-        views = x.float(), picture.float()
-        out["ms_ssim"] = float(ms_ssim(*views, data_range=255)) if large else None
-    return out
+def psnr(a: Tensor, b: Tensor, peak: float) -> float:
+    """PSNR in dB of a picture against another, in float64; inf if they are equal.
+
+    Args:
+        a: Of the shape of ``b``, integers or floating point.
+        b: The other one.
+        peak: The largest value of a sample: 1 or 255.
+    """
+    mse = float((a.double() - b.double()).square().mean())
+    return 10 * float(np.log10(peak**2 / mse)) if mse else float("inf")
+
+
+def ms_ssim(a: Tensor, b: Tensor, peak: float) -> float | None:
+    """MS-SSIM of pictures; None where a side is under 161 pixels, its least.
+
+    Args:
+        a: ``(N, C, H, W)``; compared in float32.
+        b: The other one.
+        peak: The largest value of a sample: 1 or 255.
+    """
+    if min(a.shape[-2:]) < _MS_SSIM_MIN_SIDE:
+        return None
+    return float(pytorch_msssim.ms_ssim(a.float(), b.float(), data_range=peak))

@@ -9,6 +9,7 @@ measured again. Sets that share pictures share the coded files.
 import contextlib
 import fcntl
 import json
+import math
 import multiprocessing
 import os
 import threading
@@ -27,7 +28,7 @@ from tqdm import tqdm
 from ...codecs.files import write_whole
 from .coders import Coder
 from .detectors import build_detector
-from .distortion import distortion
+from .distortion import ms_ssim, psnr
 from .picture_set import read_picture
 from .sweep import Point, Sweep
 
@@ -85,7 +86,7 @@ def _run_point(sweep: Sweep, point: Point, tick: Callable[[int], Any]) -> None:
             before = None
             for view, picture in views.items():
                 if before is None or not torch.equal(picture, before):
-                    measured = distortion(x, picture, not detectors)
+                    measured = _distortion(x, picture, with_ms_ssim=not detectors)
                     found = {
                         name: detector.detect(picture, number, categories)
                         for name, (detector, categories) in detectors.items()
@@ -129,6 +130,17 @@ def _code(
         "container_bytes": coder.overhead(data),
     }
     return row, views
+
+
+def _distortion(
+    x: Tensor, picture: Tensor, with_ms_ssim: bool
+) -> dict[str, float | None]:
+    """Of 8-bit pictures; None where there is none."""
+    in_db = psnr(x, picture, peak=255)
+    out: dict[str, float | None] = {"psnr": in_db if math.isfinite(in_db) else None}
+    if with_ms_ssim:
+        out["ms_ssim"] = ms_ssim(x, picture, peak=255)
+    return out
 
 
 def _json(value: dict) -> bytes:

@@ -1,12 +1,16 @@
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
 
-from compressai_hm.evaluation.statistics.comparisons import differences
+from compressai_hm.evaluation.statistics.comparisons import compare, differences
+from compressai_hm.evaluation.statistics.curves import MeasuredCurve
 from compressai_hm.evaluation.sweep import Sweep
 from compressai_hm.zoo import load_checkpoint
 
-from ..conftest import finish
+from ..conftest import ROOT, finish
 
 
 def test_differences_are_of_means_over_points(cfg, tmp_path):
@@ -36,3 +40,38 @@ def test_differences_are_of_means_over_points(cfg, tmp_path):
     cfg.differences = [dict(of="g_t", against="JPEG")]
     with pytest.raises(ValueError, match="'JPEG', which is no HM codec"):
         Sweep(cfg, tmp_path / "w")
+
+
+def test_the_recorded_bd_values_follow_from_the_recorded_points():
+    """results/bd.json from results/<set>/*.json: all of it but the intervals."""
+    recorded = json.loads((ROOT / "results/bd.json").read_text(encoding="utf-8"))
+    names = {"psnr-rgb": "psnr", "ms-ssim-rgb": "ms_ssim"}
+    curves = []
+    for path in (ROOT / "results").glob("*/*.json"):
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        points = stored["results"]
+        bpp, qualities = points.pop("bpp"), points.pop("quality")
+        codec, view = stored["name"].removesuffix(" x_bar"), "x_hat"
+        if codec != stored["name"]:
+            view = "x_bar"
+        metrics = {names.get(k, k): v for k, v in points.items()}
+        resampled = {k: [np.zeros(0)] for k in metrics}
+        curve = MeasuredCurve(codec, path.parent.name, view, qualities, bpp)
+        curve.metrics, curve.resampled = metrics, resampled
+        curve.is_curve = codec not in ("with g_t", "without g_t")  # seeds
+        curves.append(curve)
+    found = {
+        (c.set, c.codec, c.view, c.metric): c
+        for c in compare(curves, recorded["anchor"])
+    }
+    assert len(found) == len(recorded["figures"]) > 50
+    for row in recorded["figures"]:
+        own = found[row["set"], row["codec"], row["view"], row["metric"]]
+        for name in ("bd_rate", "bd_quality"):
+            ours, theirs = asdict(getattr(own, name)), row[name]
+            assert ours["share"] == pytest.approx(theirs["share"])
+            for key in ("value", "overlap"):
+                if theirs[key] is None:
+                    assert ours[key] is None
+                else:
+                    assert ours[key] == pytest.approx(theirs[key], rel=1e-9, abs=1e-9)
