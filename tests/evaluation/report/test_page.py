@@ -44,6 +44,23 @@ def test_the_report_runs_in_a_browser_without_errors(cfg, tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs the browser chromium")
+def test_a_point_shows_its_numbers(cfg, tmp_path):
+    page = report.write(*finish(cfg, tmp_path / "w"), command=["tool.py"])
+    pointed = page.read_text().replace("</script>", POINT + "</script>")
+    page.write_text(pointed)
+    (tip,) = re.findall(
+        '<div id="tip" style="display: block;[^>]*>([^<]*)', in_browser(page, tmp_path)
+    )
+    assert re.fullmatch(r"JPEG: \d\.\d{4} bpp, [\d.]+ \(quality 10\)", tip)
+
+
+POINT = """
+const point = document.querySelector("use[aria-label^=JPEG]");
+point.dispatchEvent(new MouseEvent("mousemove", { clientX: 9, clientY: 9 }));
+"""
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs the browser chromium")
 def test_a_phone_shows_charts_whole(cfg, tmp_path):
     report.write(*finish(cfg, tmp_path / "w"), command=["tool.py"])
     (tmp_path / "w/phone.html").write_text(PHONE)

@@ -1,11 +1,24 @@
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from PIL import Image
 
 from compressai_hm.evaluation.sweep import Sweep
 
-from ..conftest import finish
+from ..conftest import ROOT, finish
+
+SHIPPED = sorted((ROOT / "results/sweeps").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_sweeps_find_what_they_inherit(path):
+    cfg = Config.fromfile(path)
+    assert cfg.anchor in [codec.name for codec in cfg.codecs]
+    for own in cfg.sets:
+        assert own.get("pictures") or own.dataset.ann_file
+    for config in [codec.config for codec in cfg.codecs if "config" in codec]:
+        assert (ROOT / config).is_file()
 
 
 @pytest.mark.parametrize(
