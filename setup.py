@@ -19,7 +19,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["compressai_hm", "compressai_hm.*"]),
-    package_data={"compressai_hm": ["zoo/weights/*", "evaluation/published.json"]},
+    package_data={
+        "compressai_hm": ["py.typed", "zoo/weights/*", "evaluation/published.json"]
+    },
     python_requires=">=3.11,<3.13",  # compressai 1.2.8 has no wheel for 3.13
     install_requires=[
         "bjontegaard>=1.3",

@@ -1,6 +1,7 @@
 # Cheng 2020 adapted to Faster R-CNN R50-FPN on COCO 2017.
 _base_ = [
     "_base_/default_runtime.py",
+    "_base_/models/human_machine.py",
     "_base_/datasets/coco_detection.py",
     "_base_/schedules/adaptation_2e.py",
 ]
@@ -8,7 +9,6 @@ _base_ = [
 demo_config = "hm_faster_rcnn_demo.py"
 
 model = dict(
-    type="HumanMachineDetector",
     codec=dict(type="hm-cheng2020-anchor", quality=3, pretrained="base", g_t_width=32),
     detector="mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
     detector_checkpoint="https://download.openmmlab.com/mmdetection/v2.0/"
@@ -21,5 +21,4 @@ model = dict(
     lambda_human=0.0067,
     lambda_machine=1.0,
     trainable=("g_a", "g_s", "entropy", "g_t"),  # the detector is frozen
-    backbone=dict(),
-)  # stays empty: mmdet.apis.init_detector looks for it
+)

@@ -4,22 +4,21 @@
 #   tools/train.py mmdet_configs/hm_faster_rcnn_person.py
 _base_ = [
     "_base_/default_runtime.py",
+    "_base_/models/human_machine.py",
     "_base_/datasets/coco_person.py",
     "_base_/models/demo_codec.py",
     "_base_/models/person_detector.py",
     "_base_/schedules/demo.py",
 ]
 model = dict(
-    type="HumanMachineDetector",
     codec=dict(checkpoint="work_dirs/person_codec/epoch_8.pth", **_base_.codec),
     detector=_base_.detector,
     detector_checkpoint="work_dirs/person_detector/epoch_12.pth",
-    resize=dict(),  # the detector reads native resolution
+    resize=dict(scale=None),  # the pictures' own size
     # As in hm_faster_rcnn_demo.py: below the codec's own 0.0035, to keep the rate.
     lambda_human=0.002,
     lambda_machine=0.25,
     trainable=("g_a", "g_s", "entropy", "g_t"),
-    backbone=dict(),
 )
 train_dataloader = dict(batch_size=2)
 train_cfg = dict(max_epochs=1, val_interval=1)

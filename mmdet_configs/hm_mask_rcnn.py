@@ -1,11 +1,11 @@
 # As in the paper: Cheng 2020 adapted to Mask R-CNN X-101-32x8d-FPN 3x.
 _base_ = [
     "_base_/default_runtime.py",
+    "_base_/models/human_machine.py",
     "_base_/datasets/coco_instance.py",
     "_base_/schedules/adaptation_2e.py",
 ]
 model = dict(
-    type="HumanMachineDetector",
     codec=dict(type="hm-cheng2020-anchor", quality=3, pretrained="base", g_t_width=32),
     detector="mmdet::mask_rcnn/mask-rcnn_x101-32x8d_fpn_ms-poly-3x_coco.py",
     detector_checkpoint="https://download.openmmlab.com/mmdetection/v2.0/"
@@ -15,5 +15,4 @@ model = dict(
     lambda_human=0.0067,
     lambda_machine=1.0,
     trainable=("g_a", "g_s", "entropy", "g_t"),
-    backbone=dict(),
 )

@@ -60,7 +60,8 @@ def train(args: argparse.Namespace) -> None:
     x, samples = data["inputs"], data["data_samples"]
     sizes = [s.img_shape for s in samples]
     with torch.no_grad():
-        view, view_samples = model._readable(model.codec(x)["x_bar"], samples)
+        x_bar = model.codec(x)["x_bar"]
+        view, view_samples = model.view.batch(model.detector, x_bar, samples, True)
 
     def codec_loss():
         out = model.codec(x)
@@ -410,7 +411,7 @@ def _detect(model: nn.Module, coded: dict) -> None:
     if model.task_view == "x_bar":
         view = model.codec.synthesise(y_hat, size, ("machine",))["x_bar"].clamp(0, 1)
     sample = DetDataSample(metainfo={"img_shape": size, "ori_shape": size})
-    model.detector.predict(*model._testable(view, sample))
+    model.detector.predict(*model.for_detector(view, sample))
 
 
 def sweep(args: argparse.Namespace) -> None:

@@ -11,7 +11,10 @@ NAME.png.hmc and NAME.jpg.hmc.
 """
 
 import argparse
+import bisect
+import importlib
 import io
+import math
 import os
 import sys
 import warnings
@@ -43,6 +46,7 @@ from compressai_hm.codecs.pictures import (
     is_picture,
     read_picture,
 )
+from compressai_hm.codecs.rate import encode_to_size
 from compressai_hm.codecs.readers import find_reader, load_reader, reader_files
 from compressai_hm.zoo import cfgs, load_checkpoint, load_model
 from compressai_hm.zoo.released import RELEASED
@@ -64,8 +68,12 @@ def main() -> int:
     if not jobs:
         kind = "pictures" if args.command == "encode" else f"{SUFFIX} files"
         raise ValueError(f"there are no {kind} in {', '.join(map(str, args.inputs))}")
+    for name in getattr(args, "imports", ()):
+        import_own(name)
     run = {"encode": encode_file, "decode": decode_file, "info": info_file}
-    if args.command != "info" and (args.checkpoint or args.model):
+    if args.command != "info" and (
+        args.checkpoint or (args.model and args.quality is not None)
+    ):
         weights(args.checkpoint, args.model, args.quality, args.metric)
         if args.command == "decode" and args.reader:
             reader(args.reader)
@@ -105,6 +113,17 @@ def main() -> int:
     return bool(failed)
 
 
+def import_own(name: str) -> None:
+    """Imports a module by its name, or by its file."""
+    path = Path(name)
+    if path.suffix == ".py":
+        if not path.is_file():
+            raise FileNotFoundError(f"--import {name}: there is no such file")
+        sys.path.insert(0, str(path.resolve().parent))
+        name = path.stem
+    importlib.import_module(name)
+
+
 def shown(text: str) -> str:
     """One line for a screen, of names that may hold anything."""
     return "".join(
@@ -137,6 +156,15 @@ def parse() -> argparse.Namespace:
         )
         sub.add_argument("--checkpoint", type=Path, help="weights of your own")
         sub.add_argument(
+            "--import",
+            dest="imports",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="module or .py file that registers a codec of your own; may be given "
+            "several times",
+        )
+        sub.add_argument(
             "--model",
             help="zoo entry, or the registered name of --checkpoint's model"
             + ("; default: what the file says" if name == "decode" else ""),
@@ -144,6 +172,21 @@ def parse() -> argparse.Namespace:
         sub.add_argument("--quality", type=int, help="of the zoo entry")
         sub.add_argument("--metric", default="mse", choices=("mse", "ms-ssim"))
         if name == "encode":
+            rate = sub.add_mutually_exclusive_group()
+            rate.add_argument(
+                "--step",
+                type=float,
+                default=1.0,
+                help="of quantisation, 0.125 (more bits) to 16 (fewer); default: 1",
+            )
+            rate.add_argument(
+                "--bpp",
+                type=float,
+                help="the best file of at most that many bits a pixel",
+            )
+            rate.add_argument(
+                "--bytes", type=int, help="the best file of at most so many bytes"
+            )
             sub.add_argument(
                 "--refine",
                 type=int,
@@ -174,12 +217,19 @@ def parse() -> argparse.Namespace:
     if args.checkpoint and args.quality is not None:
         parser.error("--quality belongs to a zoo entry; --checkpoint is another")
     if not args.checkpoint:
-        if args.command == "encode" and None in (args.model, args.quality):
+        sized = args.command == "encode" and (args.bpp or args.bytes)
+        if args.command == "encode" and (
+            args.model is None or (args.quality is None and not sized)
+        ):
             parser.error("say which weights: --model and --quality, or --checkpoint")
-        if (args.model is None) != (args.quality is None):
+        if (args.model is None) != (args.quality is None) and not sized:
             parser.error("--model and --quality go together")
         if args.model and args.model not in cfgs:
             parser.error(f"--model {args.model}: there are {', '.join(cfgs)}")
+    if args.command == "encode":
+        for name in ("bpp", "bytes"):
+            if (value := getattr(args, name)) is not None and not value > 0:
+                parser.error(f"--{name} {value}: give more than 0")
     if args.command == "encode" and bool(args.refine) != bool(args.config):
         parser.error("--refine and --config go together")
     if args.command == "encode" and args.refine < 0:
@@ -281,7 +331,7 @@ def reader(name: str) -> StreamReader:
 
 
 @cache
-def refiner(config: str):
+def refiner(config: str) -> nn.Module:
     """The model of a training config, once for all files."""
     from compressai_hm.detection.build import build_model
 
@@ -306,20 +356,47 @@ def list_readers(args: argparse.Namespace) -> int:
     return bool(failed)
 
 
-def encode_file(args, source: Path, target: Path) -> tuple[str, float]:
+def encode_file(
+    args: argparse.Namespace, source: Path, target: Path
+) -> tuple[str, float]:
     target = free_path(args, target, SUFFIX)
-    net = weights(args.checkpoint, args.model, args.quality, args.metric)
-    x = read_picture(source, args.max_pixels).to(next(net.parameters()).device)
-    y = None
+    x = read_picture(source, args.max_pixels)
+    most = args.bytes or (args.bpp and int(args.bpp * x[0, 0].numel() / 8))
+    quality = args.quality
+    if quality is None and not args.checkpoint:
+        quality = nearest_quality(args, x, most)
+    net = weights(args.checkpoint, args.model, quality, args.metric)
+    x, y = x.to(next(net.parameters()).device), None
     if args.refine:
         y = refiner(args.config).to(x.device).refine(x, args.refine, net)
-    data = encode(net, x, args.quality or 0, args.metric, y)
+    own = dict(quality=quality or 0, metric=args.metric, y=y)
+    if most is None:
+        data = encode(net, x, step=args.step, **own)
+    else:
+        data = encode_to_size(net, x, most, **own)
     write_whole(data, target)
     bpp = 8 * len(data) / x[0, 0].numel()
     return f"{target}: {len(data)} bytes, {bpp:.4f} bpp", bpp
 
 
-def decode_file(args, source: Path, target: Path) -> tuple[str, float]:
+def nearest_quality(args: argparse.Namespace, x: torch.Tensor, most: int) -> int:
+    """The zoo entry's whose file is nearest to a size before its step is moved."""
+
+    @cache
+    def size(quality: int) -> int:
+        net = weights(None, args.model, quality, args.metric)
+        own = x.to(next(net.parameters()).device)
+        return len(encode(net, own, quality, args.metric))
+
+    qualities = sorted(cfgs[args.model])
+    after = bisect.bisect(qualities, most, key=size)
+    around = qualities[max(0, after - 1) : after + 1]
+    return min(around, key=lambda quality: abs(math.log(size(quality) / most)))
+
+
+def decode_file(
+    args: argparse.Namespace, source: Path, target: Path
+) -> tuple[str, float]:
     data = source.read_bytes()
     stream = Bitstream.read(data)
     which = args.checkpoint, args.model, args.quality, args.metric
@@ -357,15 +434,31 @@ def write_features(levels: tuple, strides: tuple[int, ...], path: Path) -> None:
         write_whole(f.getvalue(), path)
 
 
-def info_file(args, source: Path, target: Path) -> tuple[str, float]:
+def info_file(
+    args: argparse.Namespace, source: Path, target: Path
+) -> tuple[str, float]:
     data = source.read_bytes()
     stream = Bitstream.read(data)
     height, width = stream.size
     bpp = _bpp(stream, data)
     return (
         f"{source}: {width}x{height}, {len(data)} bytes, {bpp:.4f} bpp "
-        f"(y {len(stream.y)}, z {len(stream.z)}), {stream.weights()}",
+        f"(y {len(stream.y)}, z {len(stream.z)}), {steps_of(stream)}{stream.weights()}",
         bpp,
+    )
+
+
+def steps_of(stream: Bitstream) -> str:
+    """For people: the step, if it is not 1, or the steps of a map."""
+    steps = stream.steps()
+    if steps.plain:
+        return ""
+    if steps.offsets is None:
+        return f"step {steps.values((1, 1)).item():.3f}, "
+    values = steps.values(steps.offsets.shape)
+    return (
+        f"steps {values.min():.3f} to {values.max():.3f} by a map of "
+        f"{len(stream.map)} bytes, "
     )
 
 

@@ -4,12 +4,13 @@ from .adaptation import AttentionBlock, DynamicAdaptation, ResidualBlock
 from .checkpoint import checkpoint_of, read_checkpoint
 from .classical import CLASSICAL, ClassicalCodec
 from .container import Bitstream, decode, encode
-from .entropy import BitstreamError, Family, Group
+from .entropy import BitstreamError, Family, Group, Steps
 from .human_machine import HumanMachineMixin, picture_bits
 from .latent_backbone import LatentBackbone
 from .models import *  # noqa: F403
 from .models import __all__ as _models
 from .picture_codec import PictureCodec
+from .rate import encode_to_size
 from .readers import StreamReader, find_reader, load_reader
 from .refinement import refine
 
@@ -26,10 +27,12 @@ __all__ = [
     "LatentBackbone",
     "PictureCodec",
     "ResidualBlock",
+    "Steps",
     "StreamReader",
     "checkpoint_of",
     "decode",
     "encode",
+    "encode_to_size",
     "find_reader",
     "load_reader",
     "picture_bits",

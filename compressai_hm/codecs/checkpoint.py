@@ -70,8 +70,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _why_not(start: bytes, error: Exception) -> str:
-    for signature, kind in _KINDS.items():
-        if start.startswith(signature) if signature else not start:
+    for begins, kind in _KINDS.items():
+        if start.startswith(begins) if begins else not start:
             return f"not a checkpoint: it is {kind}"
     return f"not a checkpoint: {why_unreadable(error)}"
 

@@ -1,6 +1,7 @@
 """The bitstream file: one picture, for humans and machines.
 
-::
+Version 1 is written where the step of quantisation is 1, version 2 otherwise; both are
+read for ever::
 
     offset  bytes  big-endian
          0      3  "HMC"
@@ -11,11 +12,13 @@
         11      3  height in pixels
         14      3  width in pixels
         17      3  bytes of z's stream
-        20      4  bytes of y's stream
+        20      4  version 1: bytes of y's stream
+                   version 2: in the 10 high bits the step, k + 288 (see
+                   entropy/steps.py); below, bytes of the map's stream, 0 without map
         24      4  CRC-32 of the rest of the file
-        28      4  CRC-32 of bytes 0 to 23 and the decoded symbols (int16 little-endian,
-                   in coding order)
-        32         z's stream, y's stream
+        28      4  CRC-32 of bytes 0 to 23, the map's stream and the decoded symbols
+                   (int16 little-endian, in coding order)
+        32         z's stream, in version 2 the map's, y's stream
 
 Any change to what a file decodes to is a new format version.
 """
@@ -31,7 +34,8 @@ from compressai.registry import MODELS
 from torch import Tensor
 
 from .checks import check_finite, check_pictures
-from .entropy import BitstreamError, Coded
+from .entropy import BitstreamError, Coded, Steps
+from .entropy.steps import FIRST, LAST, decode_map, encode_map
 from .human_machine import (
     Y_STRIDE,
     Z_STRIDE,
@@ -43,7 +47,11 @@ from .readers import StreamReader
 
 MAGIC = b"HMC"
 VERSION = 1
+"""Of files whose step is 1 everywhere."""
+
+VERSION_WITH_STEP = 2
 HEADER_BYTES = 32
+_MAP_BITS = 22
 MAX_PIXELS = 2**26
 """Larger pictures are refused unless asked for: a forged size costs time and memory."""
 
@@ -61,7 +69,10 @@ class Bitstream:
         size: (H, W) in pixels.
         y: y's stream.
         z: z's stream.
-        symbols_crc: CRC-32 of the file's first 24 bytes and the decoded symbols.
+        symbols_crc: CRC-32 of the file's first 24 bytes, the map's stream and the
+            decoded symbols.
+        step: k of its step of quantisation; 0 is a step of 1.
+        map: The stream of the map that moves it by place; empty where there is none.
     """
 
     model: str | None
@@ -73,6 +84,8 @@ class Bitstream:
     y: bytes
     z: bytes
     symbols_crc: int
+    step: int = 0
+    map: bytes = b""
 
     @classmethod
     def read(cls, data: bytes) -> "Bitstream":
@@ -91,24 +104,39 @@ class Bitstream:
                 f"the file is cut off: {len(data)} bytes, and the header alone has "
                 f"{HEADER_BYTES}"
             )
-        if data[3] != VERSION:
+        if data[3] not in (VERSION, VERSION_WITH_STEP):
             raise BitstreamError(
                 f"the file has format version {data[3]}, this compressai_hm reads "
-                f"{VERSION}; use the version that wrote it"
+                f"{VERSION} and {VERSION_WITH_STEP}; use the version that wrote it"
             )
         model_id, quality = struct.unpack_from(">HB", data, 4)
         height, width, z_bytes = (int.from_bytes(data[i : i + 3]) for i in (11, 14, 17))
-        y_bytes, crc, symbols_crc = struct.unpack_from(">III", data, 20)
-        expected = HEADER_BYTES + y_bytes + z_bytes
-        if len(data) != expected:
-            raise BitstreamError(
-                f"the file has {len(data)} bytes, its header says {expected}: it is "
-                "cut off, damaged, or something was appended"
-            )
+        last, crc, symbols_crc = struct.unpack_from(">III", data, 20)
+        step, map_bytes = 0, 0
+        if data[3] == VERSION:
+            expected = HEADER_BYTES + last + z_bytes
+            if len(data) != expected:
+                raise BitstreamError(
+                    f"the file has {len(data)} bytes, its header says {expected}: it "
+                    "is cut off, damaged, or something was appended"
+                )
+        else:
+            step, map_bytes = (last >> _MAP_BITS) + FIRST, last % 2**_MAP_BITS
         if zlib.crc32(data[28:], zlib.crc32(data[:24])) != crc:
-            raise BitstreamError("the file is damaged: its checksum does not match")
+            raise BitstreamError(
+                "the file is damaged or cut off: its checksum does not match"
+            )
         if not height or not width:
             raise BitstreamError(f"the file is forged: a picture of {width}x{height}")
+        after_z = HEADER_BYTES + z_bytes
+        after_map = after_z + map_bytes
+        if step > LAST or (data[3] == VERSION_WITH_STEP and not (step or map_bytes)):
+            raise BitstreamError(f"the file is forged: step {step}")
+        if after_map > len(data):
+            raise BitstreamError(
+                f"the file is forged: {len(data)} bytes, of which z and map have "
+                f"{after_map - HEADER_BYTES}"
+            )
         return cls(
             model=_names().get(model_id),
             model_id=model_id,
@@ -116,10 +144,23 @@ class Bitstream:
             metric="ms-ssim" if quality & 128 else "mse",
             fingerprint=data[7:11],
             size=(height, width),
-            y=data[HEADER_BYTES + z_bytes :],
-            z=data[HEADER_BYTES : HEADER_BYTES + z_bytes],
+            y=data[after_map:],
+            z=data[HEADER_BYTES:after_z],
             symbols_crc=symbols_crc,
+            step=step,
+            map=data[after_z:after_map],
         )
+
+    def steps(self) -> Steps:
+        """The steps of quantisation by place.
+
+        Raises:
+            BitstreamError: If the map is damaged.
+        """
+        if not self.map:
+            return Steps(self.step)
+        size = tuple(-(-side // Z_STRIDE) * Z_STRIDE // Y_STRIDE for side in self.size)
+        return Steps(self.step, decode_map(self.map, size))
 
     def to_bytes(self) -> bytes:
         """The file.
@@ -127,21 +168,27 @@ class Bitstream:
         Raises:
             ValueError: If a number does not fit the format.
         """
-        rest = struct.pack(">I", self.symbols_crc) + self.z + self.y
+        rest = struct.pack(">I", self.symbols_crc) + self.z + self.map + self.y
         head = self.head()
         return head + struct.pack(">I", zlib.crc32(rest, zlib.crc32(head))) + rest
 
     def head(self) -> bytes:
         """The file's first 24 bytes."""
         quality = self.quality + 128 * (self.metric == "ms-ssim")
+        version, last = VERSION, len(self.y)
+        if self.step or self.map:
+            version = VERSION_WITH_STEP
+            last = ((self.step - FIRST) << _MAP_BITS) + len(self.map)
         try:
+            if len(self.map) >= 2**_MAP_BITS:
+                raise OverflowError
             return b"".join(
                 (
                     MAGIC,
-                    struct.pack(">BHB", VERSION, self.model_id, quality),
+                    struct.pack(">BHB", version, self.model_id, quality),
                     self.fingerprint,
                     *(n.to_bytes(3) for n in (*self.size, len(self.z))),
-                    struct.pack(">I", len(self.y)),
+                    struct.pack(">I", last),
                 )
             )
         except (OverflowError, struct.error):
@@ -152,7 +199,9 @@ class Bitstream:
 
     def crc_of(self, symbols: np.ndarray) -> int:
         """What ``symbols_crc`` must be if these were decoded."""
-        return zlib.crc32(symbols.tobytes(), zlib.crc32(self.head()))
+        return zlib.crc32(
+            symbols.tobytes(), zlib.crc32(self.map, zlib.crc32(self.head()))
+        )
 
     def weights(self) -> str:
         """For people: which weights it was coded with."""
@@ -168,6 +217,7 @@ def encode(
     quality: int = 0,
     metric: str = "mse",
     y: Tensor | None = None,
+    step: float | Tensor | Steps = 1.0,
 ) -> bytes:
     """Codes a picture to a file.
 
@@ -177,9 +227,12 @@ def encode(
         quality: Of the zoo entry that net is; 0 for other weights.
         metric: Of the zoo entry.
         y: What is coded instead of g_a(x), such as :func:`refine` gives.
+        step: Of quantisation, from 1/8 (more bits) to 16 (fewer); or a map of them,
+            ``(ceil(H / 16), ceil(W / 16))``, one for each 16x16 pixels.
 
     Raises:
-        ValueError: If x is not such a picture, or too large for the format.
+        ValueError: If x is not such a picture, or too large for the format; for a step
+            or map that cannot be.
     """
     net = unwrapped(net)
     check_pictures(x)
@@ -193,7 +246,7 @@ def encode(
         raise ValueError(
             f"y of {tuple(y.shape)} is not of a picture of {tuple(x.shape)}"
         )
-    coded = net.encode_latent(y)
+    coded = net.encode_latent(y, [Steps.of(step, tuple(x.shape[-2:]))])
     return pack(net, coded, tuple(x.shape[-2:]), quality, metric)
 
 
@@ -213,6 +266,7 @@ def pack(
         quality: Of the zoo entry that net is; 0 for other weights.
         metric: Of the zoo entry.
     """
+    steps = coded.steps[0]
     stream = Bitstream(
         model=None,
         model_id=_id(_name_of(net)),
@@ -223,6 +277,8 @@ def pack(
         y=coded.strings[0][0],
         z=coded.strings[1][0],
         symbols_crc=0,
+        step=steps.base,
+        map=b"" if steps.offsets is None else encode_map(steps.offsets),
     )
     return replace(stream, symbols_crc=stream.crc_of(coded.symbols[0])).to_bytes()
 
@@ -271,7 +327,8 @@ def decode(
         )
     if reader is not None:
         reader.check(net)
-    y_hat, symbols = net.decode_latent([[stream.y], [stream.z]], stream.size)
+    strings, steps = [[stream.y], [stream.z]], [stream.steps()]
+    y_hat, symbols = net.decode_latent(strings, stream.size, steps)
     if stream.crc_of(symbols[0]) != stream.symbols_crc:
         raise BitstreamError("the file is damaged: it decodes to other symbols")
     g_t, features = None, {}

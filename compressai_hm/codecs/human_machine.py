@@ -9,7 +9,8 @@
                                                        └───┘
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn as nn
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from .adaptation import DynamicAdaptation
 from .checks import check_finite, check_pictures, check_views
-from .entropy import BitstreamError, Coded, Family, family_of
+from .entropy import BitstreamError, Coded, Family, Steps, family_of
 from .tables import TablesMixin
 from .tiles import tiled
 
@@ -87,7 +88,7 @@ class HumanMachineMixin(TablesMixin):
     made_with: tuple[tuple, dict[str, Any]]
     """Arguments of the constructor, for checkpoints."""
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args, **kwargs) -> Self:
         net = super().__new__(cls)
         net.__dict__["made_with"] = args, kwargs
         return net
@@ -163,7 +164,9 @@ class HumanMachineMixin(TablesMixin):
         outs = [tiled(transform, picture, scale) for picture in x.split(1)]
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
-    def code_latent(self, y: Tensor) -> dict[str, Any]:
+    def code_latent(
+        self, y: Tensor, steps: list[Steps] | None = None
+    ) -> dict[str, Any]:
         """The entropy model alone, in its own precision also under autocast.
 
         In eval mode this is what coding gives, to the symbol. In training the base's
@@ -173,20 +176,21 @@ class HumanMachineMixin(TablesMixin):
 
         Args:
             y: ``(N, M, h, w)``.
+            steps: In eval mode, the quantisation steps of each picture.
 
         Returns:
             ``y_hat``, like y, and ``likelihoods``.
         """
         y = self._own_precision(y)
         if not self.training:
-            return self._measure(y)
+            return self._measure(y, steps)
         with torch.autocast(y.device.type, enabled=False):
             return family_of(self).training(y, self.mixed_quantisation)
 
     @torch.compiler.disable
     @torch.no_grad()
-    def _measure(self, y: Tensor) -> dict[str, Any]:
-        return self.latent_coder().measure(y, self._hyper_analysis(y))
+    def _measure(self, y: Tensor, steps: list[Steps] | None) -> dict[str, Any]:
+        return self.latent_coder().measure(y, self._hyper_analysis(y), steps)
 
     def _hyper_analysis(self, y: Tensor) -> Tensor:
         """z of y, in eval mode."""
@@ -229,34 +233,41 @@ class HumanMachineMixin(TablesMixin):
         return out
 
     @torch.no_grad()
-    def compress(self, x: Tensor) -> dict[str, Any]:
+    def compress(self, x: Tensor, step: float | Tensor | Steps = 1.0) -> dict[str, Any]:
         """Codes pictures of one size; the bytes of each depend on no other.
 
         Args:
             x: RGB in [0, 1], ``(N, 3, H, W)``.
+            step: Of quantisation, from 1/8 (more bits) to 16 (fewer); or a map of them,
+                ``(ceil(H / 16), ceil(W / 16))``, for all pictures alike.
 
         Returns:
             ``strings``: ``[[y's bytes per picture], [z's bytes per picture]]``;
-            ``shape``: (H, W) of the pictures.
+            ``shape``: (H, W) of the pictures; and, where the step is not 1, ``steps``
+            of each picture, which decoding needs.
 
         Raises:
-            ValueError: See :meth:`forward`.
+            ValueError: See :meth:`forward`; for a step or map that cannot be.
         """
-        coded = self.encode_latent(self.analyse(x))
-        return {"strings": coded.strings, "shape": tuple(x.shape[-2:])}
+        y, shape = self.analyse(x), tuple(x.shape[-2:])
+        steps = Steps.of(step, shape)
+        coded = self.encode_latent(y, [steps] * len(y))
+        out = {"strings": coded.strings, "shape": shape}
+        return out if steps.plain else {**out, "steps": coded.steps}
 
     @torch.no_grad()
-    def encode_latent(self, y: Tensor) -> Coded:
+    def encode_latent(self, y: Tensor, steps: list[Steps] | None = None) -> Coded:
         """:meth:`compress` without the transform g_a.
 
         Args:
             y: ``(N, M, h, w)``.
+            steps: Of each picture; 1 if left out.
 
         Returns:
             The strings, and per picture its symbols in coding order.
         """
         y = self._own_precision(y)
-        return self.latent_coder().encode(y, self._hyper_analysis(y))
+        return self.latent_coder().encode(y, self._hyper_analysis(y), steps)
 
     @torch.no_grad()
     def decompress(
@@ -264,6 +275,7 @@ class HumanMachineMixin(TablesMixin):
         strings: list[list[bytes]],
         shape: tuple[int, int],
         views: tuple[str, ...] = ("human", "machine"),
+        steps: list[Steps] | None = None,
     ) -> dict[str, Tensor]:
         """Decodes what :meth:`compress` returned, alone or in any batch.
 
@@ -271,6 +283,7 @@ class HumanMachineMixin(TablesMixin):
             strings: ``[[y's bytes per picture], [z's bytes per picture]]``.
             shape: (H, W) of the pictures.
             views: Any of "human" and "machine"; only these are computed.
+            steps: Of each picture, if compress returned them.
 
         Returns:
             ``x_hat`` and / or ``x_bar``, ``(N, 3, H, W)``, clamped to [0, 1].
@@ -279,14 +292,17 @@ class HumanMachineMixin(TablesMixin):
             BitstreamError: If a string is damaged, or was coded with other weights.
             ValueError: If g_s or g_t gives values that are not finite.
         """
-        y_hat, _ = self.decode_latent(strings, shape)
+        y_hat, _ = self.decode_latent(strings, shape, steps)
         out = self.synthesise(y_hat, shape, views)
         check_finite(out)
         return {key: view.clamp(0, 1) for key, view in out.items()}
 
     @torch.no_grad()
     def decode_latent(
-        self, strings: list[list[bytes]], shape: tuple[int, int]
+        self,
+        strings: list[list[bytes]],
+        shape: tuple[int, int],
+        steps: list[Steps] | None = None,
     ) -> tuple[Tensor, list]:
         """:meth:`decompress` without the transforms.
 
@@ -301,8 +317,10 @@ class HumanMachineMixin(TablesMixin):
                 "strings must be [[y's bytes per picture], [z's bytes per picture]], "
                 f"got {[len(part) for part in strings]} strings"
             )
+        if steps is not None and len(steps) != len(strings[0]):
+            raise BitstreamError(f"{len(steps)} steps for {len(strings[0])} pictures")
         z_shape = tuple(-(-side // Z_STRIDE) for side in shape)
-        y_hat, symbols = self.latent_coder().decode(*strings, z_shape)
+        y_hat, symbols = self.latent_coder().decode(*strings, z_shape, steps)
         own = family_of(self).bottleneck.quantiles
         return y_hat.to(own.device, own.dtype), symbols
 
@@ -347,7 +365,9 @@ class HumanMachineMixin(TablesMixin):
         with torch.autocast(device.type, enabled=False):
             return super().aux_loss()
 
-    def load_state_dict(self, state_dict, strict: bool = True):
+    def load_state_dict(
+        self, state_dict: Mapping[str, Tensor], strict: bool = True
+    ) -> NamedTuple:
         """CompressAI's, and a base's checkpoint loads too.
 
         Where all ``g_t.*`` keys are absent g_t becomes the identity; tables may be
@@ -362,7 +382,7 @@ class HumanMachineMixin(TablesMixin):
         return super().load_state_dict(state_dict, strict=strict)
 
     @classmethod
-    def from_state_dict(cls, state_dict: dict[str, Tensor], **g_t_options):
+    def from_state_dict(cls, state_dict: dict[str, Tensor], **g_t_options: int) -> Self:
         """A new model with the widths of the given weights.
 
         Args:

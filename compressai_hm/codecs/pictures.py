@@ -4,22 +4,30 @@ Pillow decodes. What it leaves to its callers (ICC profiles, deep samples, polar
 EXIF) is done here, or refused with the reason.
 """
 
-import io
 import re
 import struct
 import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import torch
-from PIL import ExifTags, Image, ImageCms, ImageFile
+from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
+from .colours import (
+    PictureWarning,
+    Samples,
+    by_gamma,
+    by_profile,
+    composite,
+    flat,
+    image_of,
+    samples_of,
+    warn,
+)
 from .container import MAX_PIXELS
 
 UNSIGNED = ("DIB", "ICO", "PCX", "TGA", "XBM")
@@ -48,23 +56,11 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}
-_FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
-_ROUNDING = 2
-"""Profiles that change no 8-bit colour by more are sRGB, however they tabulate it."""
-
 # TIFF tags
 _SUBFILE, _BITS, _PHOTOMETRIC, _PLANAR = 254, 258, 262, 284
 _EXTRA, _SAMPLE_FORMAT, _SUBSAMPLING, _DNG = 338, 339, 530, 50706
 
 _NO_RANGE = "samples have no known range; save it with 8 or 16 unsigned bits a sample"
-
-_SRGB = ((0.3127, 0.329), (0.64, 0.33), (0.3, 0.6), (0.15, 0.06))
-"""Its white, red, green and blue, (x, y)."""
-
-
-class PictureWarning(UserWarning):
-    """A picture was read, but not all that its file holds was used."""
 
 
 def find_pictures(
@@ -255,22 +251,16 @@ def _read(f: BinaryIO, path: Path, max_pixels: int) -> Tensor:
     if samples is None:
         _scale_transparency(image)
         image = _upright(image)
-    to_srgb, to_srgb_gamma = _by_profile(first, path), _by_gamma(first.info)
+    to_srgb, to_srgb_gamma = by_profile(first, path), by_gamma(first.info)
     if samples is None and to_srgb_gamma is not None:
-        samples = _samples(image)
+        samples = samples_of(image)
     if samples is not None and to_srgb is not None:
-        image, samples = _image(*samples), None
-    if samples is None:
-        x = _flat(image, to_srgb)
-    else:
-        x = _composite(*samples, to_srgb_gamma)
+        image, samples = image_of(*samples), None
+    in_8_bits = samples is None
+    x = flat(image, to_srgb) if in_8_bits else composite(*samples, to_srgb_gamma)
     if first.format not in _STILL and getattr(first, "is_animated", False):
-        _warn(path, "holds more than one picture, of which the first is read")
+        warn(path, "holds more than one picture, of which the first is read")
     return x
-
-
-def _warn(path: Path, what: str) -> None:
-    warnings.warn(f"{path}: {what}", PictureWarning, stacklevel=4)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -281,10 +271,6 @@ def _upright(image: Image.Image) -> Image.Image:
     except Exception:
         return image
     return image if turn is None else image.transpose(turn)
-
-
-# Samples: colours (H, W, 1 or 3) in [0, 1], and opacity (H, W, 1) or None.
-Samples = tuple[np.ndarray, np.ndarray | None]
 
 
 def _gray_samples(image: ImageFile.ImageFile) -> Samples | None:
@@ -382,129 +368,3 @@ def _scale_transparency(image: ImageFile.ImageFile) -> None:
         top = {"L;2": 3, "L;4": 15}.get(_packing(image), 255)
         scaled = [(c & top) * 255 // top for c in np.atleast_1d(clear).tolist()]
         image.info["transparency"] = tuple(scaled) if len(scaled) > 1 else scaled[0]
-
-
-def _by_profile(
-    image: Image.Image, path: Path
-) -> Callable[[Image.Image], Image.Image] | None:
-    """From 8 bits in an image's colours to sRGB; None where they are sRGB already."""
-    modes = {"1": "L", "LA": "L", "La": "L", "CMYK": "CMYK", "LAB": "LAB"}
-    mode = "L" if image.mode[0] in "LI" else "RGB"
-    mode = modes.get(image.mode, mode)
-    data = image.info.get("icc_profile")
-    if not data and mode != "LAB":
-        return None
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    transform = None
-    if data:
-        try:
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
-            space = profile.profile.xcolor_space.strip()
-            if mode == "L" and space == "RGB":
-                mode = "RGB"
-            if space != _SPACES[mode]:
-                raise ValueError(f"it is one of {space}, the picture is {image.mode}")
-            transform = ImageCms.ImageCmsTransform(
-                profile, srgb, mode, "RGB", flags=_FLAGS
-            )
-        except (OSError, TypeError, ValueError) as e:
-            _warn(path, f"its colour profile is not used ({e})")
-    if transform is None and mode == "LAB":
-        lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-        transform = ImageCms.ImageCmsTransform(lab, srgb, mode, "RGB", flags=_FLAGS)
-    if transform is None or (mode in ("L", "RGB") and _is_identity(transform, mode)):
-        return None
-    return lambda image: transform.apply(image.convert(mode))
-
-
-def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    grays = np.arange(256, dtype=np.uint8)[None]
-    colours = np.stack(np.meshgrid(*3 * [grays[0, ::15]]), -1).reshape(1, -1, 3)
-    both = np.concatenate([np.stack(3 * [grays], -1), colours], 1)
-    given = grays if mode == "L" else both
-    out = np.asarray(transform.apply(Image.fromarray(given))).astype(int)
-    expected = given[..., None] if mode == "L" else given
-    return bool(abs(out - expected).max() <= _ROUNDING)
-
-
-def _by_gamma(info: Mapping) -> Callable[[np.ndarray], np.ndarray] | None:
-    """To sRGB from a PNG's gAMA and cHRM; None where they say sRGB, or nothing.
-
-    Chunks iCCP and sRGB come before them (PNG specification, 4.3).
-    """
-    gamma = info.get("gamma")
-    places = np.reshape(info.get("chromaticity", _SRGB), (4, 2))
-    if not gamma or info.get("icc_profile") or "srgb" in info:
-        return None
-    if abs(gamma * 2.2 - 1) < 0.05 and abs(places - _SRGB).max() < 0.01:
-        return None
-    try:
-        with np.errstate(all="raise"):
-            matrix = np.linalg.inv(_to_xyz(np.array(_SRGB))) @ _to_xyz(places)
-    except (np.linalg.LinAlgError, FloatingPointError):  # they are none
-        matrix = np.eye(3)
-
-    def convert(colour: np.ndarray) -> np.ndarray:
-        linear = (colour ** (1 / gamma) @ matrix.T.astype(np.float32)).clip(0, 1)
-        curve = 1.055 * linear ** (1 / 2.4) - 0.055
-        return np.where(linear <= 0.0031308, 12.92 * linear, curve)
-
-    return convert
-
-
-def _to_xyz(places: np.ndarray) -> np.ndarray:
-    """Linear RGB to XYZ over the white's, so that white stays white (von Kries)."""
-    x, y = places.T
-    white, *primaries = np.stack([x, y, 1 - x - y], -1) / y[:, None]
-    primaries = np.array(primaries).T / white[:, None]
-    return primaries * np.linalg.solve(primaries, np.ones(3))
-
-
-def _samples(image: Image.Image) -> Samples:
-    """Of an image of 8 bits."""
-    if not image.has_transparency_data:
-        return np.asarray(image.convert("RGB")) / np.float32(255), None
-    values = np.asarray(image.convert("RGBA")) / np.float32(255)
-    return values[..., :3], values[..., 3:]
-
-
-def _image(colour: np.ndarray, opacity: np.ndarray | None) -> Image.Image:
-    """8 bits of samples."""
-    parts = [colour] if opacity is None else [colour, opacity]
-    values = (np.concatenate(parts, -1) * 255).round().astype(np.uint8)
-    return Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
-
-
-def _composite(
-    colour: np.ndarray,
-    opacity: np.ndarray | None,
-    to_srgb: Callable[[np.ndarray], np.ndarray] | None,
-) -> Tensor:
-    """Samples on white, ``(1, 3, H, W)``."""
-    colour = np.broadcast_to(colour, (*colour.shape[:2], 3))
-    if to_srgb is not None:
-        colour = to_srgb(colour)
-    if opacity is not None:
-        colour = colour * opacity + (1 - opacity)
-    x = torch.from_numpy(colour.astype(np.float32))
-    return x.permute(2, 0, 1)[None].contiguous()
-
-
-def _flat(
-    image: Image.Image, to_srgb: Callable[[Image.Image], Image.Image] | None
-) -> Tensor:
-    """8 bits a sample on white, ``(1, 3, H, W)``."""
-    if image.mode == "La":  # which Pillow brings to nothing else
-        image = image.convert("LA")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if to_srgb is not None:
-            opacity, image = image.getchannel("A"), to_srgb(image.convert("RGB"))
-            image.putalpha(opacity)
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    elif to_srgb is not None:
-        image = to_srgb(image)
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    x = torch.from_numpy(np.array(image))
-    return x.permute(2, 0, 1)[None].float().div_(255)

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..compat import why_unreadable
 from .adaptation import DynamicAdaptation
 from .files import write_whole
 from .human_machine import HumanMachineMixin
@@ -56,7 +57,7 @@ class StreamReader:
     stream: str
     net: nn.Module
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_name(self.name)
 
     def check(self, codec: HumanMachineMixin) -> None:
@@ -108,8 +109,7 @@ def load_reader(path: str | Path) -> StreamReader:
         *(LookupError, TypeError, ValueError, RuntimeError, AttributeError),
         *(EOFError, OSError, pickle.UnpicklingError),
     ) as e:
-        reason = (str(e) or type(e).__name__).splitlines()[0]
-        raise ValueError(f"{path} is no reader: {reason}") from e
+        raise ValueError(f"{path} is no reader: {why_unreadable(e)}") from e
 
 
 def _build(reads: str, options: dict, weights: dict[str, Tensor]) -> nn.Module:

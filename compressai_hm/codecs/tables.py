@@ -9,7 +9,8 @@ there they stay empty (``hide_tables``).
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
@@ -53,7 +54,7 @@ class _Coding:
         self.coders_of: str | None = None
         self.lock = threading.RLock()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return _Coding, (self.given, self.scale_tables, self.mirrored)
 
 
@@ -112,7 +113,10 @@ class TablesMixin:
         return self._present_tables().state()
 
     def update(
-        self, scale_table=None, force: bool = False, update_quantiles: bool = False
+        self,
+        scale_table: Iterable[float] | None = None,
+        force: bool = False,
+        update_quantiles: bool = False,
     ) -> bool:
         """CompressAI's: writes the tables of the present weights into its buffers.
 
@@ -181,7 +185,9 @@ class TablesMixin:
         models = entropy_models(self).values()
         return any(m._non_persistent_buffers_set for m in models)
 
-    def load_state_dict(self, state_dict, strict: bool = True):
+    def load_state_dict(
+        self, state_dict: Mapping[str, Tensor], strict: bool = True
+    ) -> NamedTuple:
         """CompressAI's; where tables are absent, those of the weights are used."""
         state_dict = dict(state_dict)
         for name, module in entropy_models(self).items():

@@ -9,6 +9,7 @@ import importlib.abc
 import importlib.machinery
 import sys
 import types
+from collections.abc import Callable, Sequence
 
 import torch
 import torchvision
@@ -24,20 +25,25 @@ def install_mmcv_ops() -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    def find_spec(self, fullname, path, target=None):
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: types.ModuleType | None = None,
+    ) -> importlib.machinery.ModuleSpec | None:
         if fullname == _NAME:
             return importlib.machinery.ModuleSpec(fullname, self, origin=__name__)
         return None
 
-    def create_module(self, spec):
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         return _Ops(spec.name)
 
-    def exec_module(self, module):
+    def exec_module(self, module: types.ModuleType) -> None:
         module.__dict__.update({op.__name__: op for op in _OPS})
 
 
 class _Ops(types.ModuleType):
-    def __getattr__(self, op):
+    def __getattr__(self, op: str) -> Callable:
         if op.startswith("__"):
             raise AttributeError(op)
 
@@ -161,12 +167,27 @@ def roi_align_backward(
     )
 
 
-def deform_conv_forward(input, weight, offset, output, columns, ones, **kw) -> None:
+def deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    **kw: int,
+) -> None:
     output.copy_(_deform_conv(input, offset, weight, kw))
 
 
 def deform_conv_backward_input(
-    input, offset, grad_output, grad_input, grad_offset, weight, columns, **kw
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_input: Tensor,
+    grad_offset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    **kw: int,
 ) -> None:
     grads = _gradients(
         lambda x, o: _deform_conv(x, o, weight, kw), grad_output, input, offset
@@ -176,7 +197,14 @@ def deform_conv_backward_input(
 
 
 def deform_conv_backward_parameters(
-    input, offset, grad_output, grad_weight, columns, ones, scale, **kw
+    input: Tensor,
+    offset: Tensor,
+    grad_output: Tensor,
+    grad_weight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    scale: float,
+    **kw: int,
 ) -> None:
     # The output is linear in the weight: any weight gives the same gradient.
     (grad,) = _gradients(
@@ -197,28 +225,37 @@ def _deform_conv(input, offset, weight, kw) -> Tensor:
 
 
 def modulated_deform_conv_forward(
-    input, weight, bias, ones, offset, mask, output, columns, with_bias, **kw
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    with_bias: bool,
+    **kw: int,
 ) -> None:
     bias = bias if with_bias else None
     output.copy_(_modulated(input, offset, mask, weight, bias, kw))
 
 
 def modulated_deform_conv_backward(
-    input,
-    weight,
-    bias,
-    ones,
-    offset,
-    mask,
-    columns,
-    grad_input,
-    grad_weight,
-    grad_bias,
-    grad_offset,
-    grad_mask,
-    grad_output,
-    with_bias,
-    **kw,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    with_bias: bool,
+    **kw: int,
 ) -> None:
     inputs = [input, offset, mask, weight]
     targets = [grad_input, grad_offset, grad_mask, grad_weight]
@@ -245,12 +282,24 @@ def _modulated(input, offset, mask, weight, bias, kw) -> Tensor:
     )
 
 
-def sigmoid_focal_loss_forward(input, target, weight, output, gamma, alpha) -> None:
+def sigmoid_focal_loss_forward(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    output: Tensor,
+    gamma: float,
+    alpha: float,
+) -> None:
     output.copy_(_focal_loss(input, target, weight, gamma, alpha))
 
 
 def sigmoid_focal_loss_backward(
-    input, target, weight, grad_input, gamma, alpha
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    grad_input: Tensor,
+    gamma: float,
+    alpha: float,
 ) -> None:
     (grad,) = _gradients(
         lambda x: _focal_loss(x, target, weight, gamma, alpha),
@@ -268,22 +317,27 @@ def _focal_loss(input, target, weight, gamma, alpha) -> Tensor:
 
 
 def ms_deform_attn_forward(
-    value, shapes, level_start_index, locations, weights, im2col_step
+    value: Tensor,
+    shapes: Tensor,
+    level_start_index: Tensor,
+    locations: Tensor,
+    weights: Tensor,
+    im2col_step: int,
 ) -> Tensor:
     return _ms_deform_attn(value, shapes, locations, weights)
 
 
 def ms_deform_attn_backward(
-    value,
-    shapes,
-    level_start_index,
-    locations,
-    weights,
-    grad_output,
-    grad_value,
-    grad_locations,
-    grad_weights,
-    im2col_step,
+    value: Tensor,
+    shapes: Tensor,
+    level_start_index: Tensor,
+    locations: Tensor,
+    weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_locations: Tensor,
+    grad_weights: Tensor,
+    im2col_step: int,
 ) -> None:
     grads = _gradients(
         lambda v, at, w: _ms_deform_attn(v, shapes, at, w),

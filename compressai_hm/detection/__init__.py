@@ -20,6 +20,13 @@ from .datasets import (  # noqa: E402
     PictureFolder,
 )
 from .detector import HumanMachineDetector  # noqa: E402
+from .latent_detector import LatentHumanMachineDetector  # noqa: E402
+from .losses import (  # noqa: E402
+    DetectorLoss,
+    FeatureLoss,
+    MachineLoss,
+    ObjectFeatureLoss,
+)
 from .metrics import RateDistortionMetric  # noqa: E402
 from .optim import HumanMachineOptimWrapperConstructor  # noqa: E402
 from .preprocessor import HumanMachineDataPreprocessor  # noqa: E402
@@ -31,11 +38,16 @@ MODELS.register_module(module=LatentBackbone)
 __all__ = [
     "AtomicLocalBackend",
     "CheckedCocoDataset",
+    "DetectorLoss",
     "DetectorView",
     "EmbeddedCocoDataset",
+    "FeatureLoss",
     "HumanMachineDataPreprocessor",
     "HumanMachineDetector",
     "HumanMachineOptimWrapperConstructor",
+    "LatentHumanMachineDetector",
+    "MachineLoss",
+    "ObjectFeatureLoss",
     "PictureFolder",
     "RandomDownscale",
     "RateDistortionMetric",

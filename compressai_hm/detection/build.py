@@ -1,21 +1,31 @@
 """From a config's words to a codec, a detector and their weights."""
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import compressai.zoo
 import torch
 from compressai.registry import MODELS as CODECS
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from ..codecs import CLASSICAL, HumanMachineMixin
 from ..zoo import is_hm
-from .checkpoint import classes_of, load_checkpoint, load_codec_weights
+from .checkpoint import classes_of, fetch_checkpoint, load_codec_weights
 from .view import resize_of
 
+if TYPE_CHECKING:
+    from .detector import HumanMachineDetector
 
-def build_codec(cfg: dict | None):
+
+Weights = Callable[[], dict[str, Tensor]]
+
+
+def build_codec(cfg: dict | None) -> tuple[nn.Module, Weights | None]:
     """The codec without weights, and a function that gets its starting weights.
 
     Raises:
@@ -52,27 +62,31 @@ def build_codec(cfg: dict | None):
     weights = None
     if checkpoint:
 
-        def weights():
+        def weights() -> dict[str, Tensor]:
             return load_codec_weights(checkpoint)
 
     elif pretrained:
 
-        def weights():
+        def weights() -> dict[str, Tensor]:
             return entry(**cfg).state_dict()
 
     return codec, weights
 
 
-def build_model(config: str | Config):
+def build_model(config: str | Config) -> "HumanMachineDetector":
     """The model of a training config in eval mode, with what it starts from.
 
     Raises:
         FileNotFoundError: If there is no such config, or its weights are missing.
         ValueError: If its model is no HumanMachineDetector.
     """
+    from .detector import HumanMachineDetector
+
     cfg = Config.fromfile(config) if isinstance(config, str) else config
     init_default_scope("mmdet")
-    if cfg.get("model", {}).get("type") != "HumanMachineDetector":
+    kind = cfg.get("model", {}).get("type")
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(kind, type) and issubclass(kind, HumanMachineDetector)):
         raise ValueError(f"{config}: its model is no HumanMachineDetector")
     try:
         model = MODELS.build(cfg.model)
@@ -83,7 +97,13 @@ def build_model(config: str | Config):
 
 
 def detector_config(detector: dict | str, resize: dict | None) -> tuple[dict, dict]:
-    """The model config, and the resize that goes with it unless one is given."""
+    """The model config, and the resize that goes with it unless one is given.
+
+    Args:
+        detector: An MMDetection model config, a whole config, or the name of one.
+        resize: :class:`DetectorView`'s arguments. None takes what the test pipeline of
+            a whole config does, and MMDetection's (1333, 800) for a model config.
+    """
     if isinstance(detector, str):
         detector = (
             get_config(detector) if "::" in detector else Config.fromfile(detector)
@@ -94,6 +114,12 @@ def detector_config(detector: dict | str, resize: dict | None) -> tuple[dict, di
         detector = detector["model"]
     elif resize is None:
         resize = dict(scale=(1333, 800), keep_ratio=True)
+        print_log(
+            "model.detector has no test pipeline: it reads pictures resized to "
+            "(1333, 800); another size is given as model.resize=dict(scale=...), and "
+            "the pictures' own as scale=None",
+            "current",
+        )
     return ConfigDict(detector), resize
 
 
@@ -151,7 +177,7 @@ def load_detector(
     Raises:
         RuntimeError: If it is of another model.
     """
-    found, own = load_checkpoint(checkpoint), module.state_dict()
+    found, own = fetch_checkpoint(checkpoint), module.state_dict()
     weights = found.part("detector.")
     if without:
         kept = {k: v for k, v in own.items() if k.startswith(without)}

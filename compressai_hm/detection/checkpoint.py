@@ -17,7 +17,7 @@ from ..zoo.released import WEIGHTS
 
 
 @CheckpointLoader.register_scheme(prefixes="compressai_hm://")
-def load_from_package(filename: str, map_location):
+def load_from_package(filename: str, map_location: Any) -> Any:
     """Loads ``compressai_hm://NAME``: weights that ship inside the package."""
     path = WEIGHTS / filename.removeprefix("compressai_hm://")
     if not path.is_file():
@@ -26,7 +26,7 @@ def load_from_package(filename: str, map_location):
     return torch.load(path, map_location=map_location, weights_only=True)
 
 
-def load_checkpoint(checkpoint: str) -> Checkpoint:
+def fetch_checkpoint(checkpoint: str) -> Checkpoint:
     """What is in a file, URL or ``compressai_hm://`` name, on the CPU.
 
     Args:
@@ -65,7 +65,7 @@ def classes_of(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 def load_codec_weights(checkpoint: str) -> dict[str, Tensor]:
     """A codec's, also from a HumanMachineDetector's checkpoint."""
-    return load_checkpoint(checkpoint).part("codec.")
+    return fetch_checkpoint(checkpoint).part("codec.")
 
 
 @register_backend("atomic_local")

@@ -1,8 +1,10 @@
 """Data sets that say what is wrong before any long work begins."""
 
 from pathlib import Path
+from typing import Any
 
 from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.registry import DATASETS
 from PIL import Image
@@ -68,7 +70,7 @@ class CheckedCocoDataset(CocoDataset):
         _open_some(paths)
         return data
 
-    def COCOAPI(self, path: str):  # CocoDataset calls it as its class attribute
+    def COCOAPI(self, path: str) -> COCO:  # CocoDataset calls it as its class attribute
         coco = CocoDataset.COCOAPI(path)
         ids = coco.get_cat_ids(cat_names=self.metainfo["classes"])
         self._found = [coco.cats[number]["name"] for number in ids]
@@ -115,7 +117,7 @@ class PictureFolder(BaseDetDataset):
         ValueError: If a picture is broken.
     """
 
-    def __init__(self, folders: str | list[str], **kwargs):
+    def __init__(self, folders: str | list[str], **kwargs: Any):
         self.folders = [folders] if isinstance(folders, str) else list(folders)
         super().__init__(**kwargs)
 
@@ -171,13 +173,13 @@ class EmbeddedCocoDataset(CheckedCocoDataset):
 
     def __init__(
         self,
-        *args,
+        *args: Any,
         data_root: str,
         num_train: int = 400,
         num_val: int = 100,
         seed: int = 0,
         lazy_init: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         if not lazy_init:
             synthetic.make_coco(data_root, num_train, num_val, seed)

@@ -9,12 +9,14 @@ import os
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
 from .hooks.check_data_hook import check_batches
 
@@ -45,7 +47,13 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 class _Settings(DictAction):
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: list[str],
+        option_string: str | None = None,
+    ) -> None:
         for value in values:
             if "=" not in value:
                 raise ValueError(f"{option_string} takes key=value, got {value!r}")
@@ -173,13 +181,13 @@ def build_runner(cfg: Config) -> Runner:
     base = RUNNERS.get(cfg.get("runner_type", "Runner"))
 
     class ToolRunner(base):
-        def build_logger(self, *args, **kwargs):
+        def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
             logger = super().build_logger(*args, **kwargs)
             screen, *_ = logger.handlers
             screen.addFilter(_is_for_users)
             return logger
 
-        def build_train_loop(self, loop):
+        def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
             loop = super().build_train_loop(loop)
             check_batches(loop.dataloader)  # before schedulers trip over it
             if isinstance(loop, IterBasedTrainLoop) and any(

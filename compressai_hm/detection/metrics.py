@@ -1,14 +1,16 @@
 """Bits and distortion of the decoded pictures, beside CocoMetric."""
 
+import math
 from collections.abc import Sequence
 
-import torch
 from mmdet.evaluation import DumpDetResults
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
-from pytorch_msssim import ms_ssim
 
-_MS_SSIM_MIN_SIDE = 161
+from ..codecs.distortion import ms_ssim, psnr
+
+_MOST = 10 * math.log10(255**2 / 1e-10)
+"""dB: of equal pictures, whose mean must stay a number."""
 
 
 @METRICS.register_module()
@@ -43,10 +45,10 @@ class RateDistortionMetric(BaseMetric):
                 if name not in sample:
                     continue
                 view = sample[name].double()[None]
-                mse = (view - x).square().mean().clamp(min=1e-10)
-                result[f"psnr_{name}"] = float(10 * torch.log10(255**2 / mse))
-                if min(x.shape[-2:]) >= _MS_SSIM_MIN_SIDE:
-                    result[f"ms_ssim_{name}"] = float(ms_ssim(x, view, data_range=255))
+                result[f"psnr_{name}"] = min(psnr(x, view, 255), _MOST)
+                alike = ms_ssim(x, view, 255)
+                if alike is not None:
+                    result[f"ms_ssim_{name}"] = alike
             self.results.append(result)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:

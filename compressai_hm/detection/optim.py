@@ -6,7 +6,9 @@ as its learning rate is constant, it has no weight decay, and its gradients do n
 the norm by which the others are clipped.
 """
 
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.model import is_model_wrapper
@@ -20,7 +22,7 @@ from torch import nn
 
 
 @OPTIMIZERS.register_module(name="SOAP")
-def soap(*args, **kwargs):
+def soap(*args: Any, **kwargs: Any) -> torch.optim.Optimizer:
     """Second-order: codecs train in far fewer steps than with Adam.
 
     Y. Zhang and F. Zhu, "Leveraging Second-Order Curvature for Efficient Learned Image
@@ -91,7 +93,9 @@ class HumanMachineOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
         # A hook of the optimizer, not a wrapper's method: it runs after AMP has
         # unscaled the gradients, whichever OptimWrapper is used.
-        def before_step(optimizer, args, kwargs):
+        def before_step(
+            optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict
+        ) -> None:
             for group in optimizer.param_groups:
                 if group["name"] == "quantiles":
                     group["lr"] = quantiles_lr  # schedulers act on every group
@@ -114,6 +118,6 @@ class BFloat16OptimWrapper(OptimWrapper):
     """
 
     @contextmanager
-    def optim_context(self, model: nn.Module):
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
         with super().optim_context(model), torch.autocast("cpu", torch.bfloat16):
             yield

@@ -126,7 +126,9 @@ def _make_split(root: Path, split: str, count: int, seed: int) -> None:
     )
 
 
-def draw(rng: np.random.Generator, ellipses: bool):
+def draw(
+    rng: np.random.Generator, ellipses: bool
+) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
     """One picture with its objects.
 
     Args:
@@ -159,7 +161,9 @@ def draw(rng: np.random.Generator, ellipses: bool):
     return (picture.clip(0, 1) * 255).round().astype(np.uint8), objects
 
 
-def _noise(rng, height, width, octaves=4) -> np.ndarray:
+def _noise(
+    rng: np.random.Generator, height: int, width: int, octaves: int = 4
+) -> np.ndarray:
     """Sum of octaves of smooth noise with a 1/f amplitude, (H, W), about -1 to 1."""
     total = np.zeros((height, width))
     for k in range(octaves):
@@ -169,7 +173,9 @@ def _noise(rng, height, width, octaves=4) -> np.ndarray:
     return total / 1.5
 
 
-def _background(rng, height, width, ellipses) -> np.ndarray:
+def _background(
+    rng: np.random.Generator, height: int, width: int, ellipses: bool
+) -> np.ndarray:
     base = rng.uniform(0.25, 0.75) + rng.uniform(-0.12, 0.12, 3)
     picture = np.ones((height, width, 3)) * base
     fields = [_noise(rng, height, width, octaves=6)[..., None] for _ in range(4)]
@@ -196,7 +202,15 @@ def _background(rng, height, width, ellipses) -> np.ndarray:
     return picture * light
 
 
-def _object(rng, category_id, height, width, cx, cy, radius):
+def _object(
+    rng: np.random.Generator,
+    category_id: int,
+    height: int,
+    width: int,
+    cx: float,
+    cy: float,
+    radius: float,
+) -> tuple[np.ndarray, np.ndarray]:
     """An object's texture (H, W, 3) in [0, 1] and its coverage (H, W) in [0, 1]."""
     y, x = np.mgrid[:height, :width]
     turn = rng.uniform(-0.3, 0.3)

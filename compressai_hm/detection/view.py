@@ -5,10 +5,14 @@ Training does the first two in torch, so that gradients reach the codec; evaluat
 MMDetection's own transforms on the picture rounded to 8 bits.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import mmcv
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmdet.models.detectors import BaseDetector
 from mmdet.registry import TRANSFORMS
 from mmdet.structures import DetDataSample, SampleList
 from mmengine.dataset import Compose
@@ -71,6 +75,7 @@ class DetectorView:
 
     Args:
         scale: (width, height) as in MMDetection's ``Resize``; None keeps the size.
+            Defaults to None.
         keep_ratio: As in ``Resize``. Defaults to True.
         pad_to_square: As in ``Pad``. Defaults to False.
         pad_val: Value of the padding, 0 to 255, one or per channel (BGR).
@@ -80,7 +85,12 @@ class DetectorView:
         ValueError: For a key that is none of these.
     """
 
-    def __init__(self, scale=None, keep_ratio=True, **pad):
+    def __init__(
+        self,
+        scale: Sequence[int] | None = None,
+        keep_ratio: bool = True,
+        **pad: Any,
+    ):
         unknown = set(pad) - _KEYS
         if unknown:
             raise ValueError(
@@ -194,6 +204,36 @@ class DetectorView:
         }
         return self.pipeline(results)
 
+    def batch(
+        self,
+        detector: BaseDetector,
+        pictures: Tensor,
+        samples: SampleList,
+        training: bool,
+    ) -> tuple[Tensor, SampleList]:
+        """A batch as the detector's ``loss`` and ``extract_feat`` take it.
+
+        Args:
+            detector: What will read it.
+            pictures: Decoded RGB, ``(N, 3, H, W)``, each valid in its ``img_shape``.
+            samples: Their annotations. Not changed.
+            training: Whether its random augmentations act.
+
+        Returns:
+            Inputs, with gradients, and annotations for them.
+        """
+        pairs = [
+            self.for_training(
+                picture[:, : sample.img_shape[0], : sample.img_shape[1]], sample
+            )
+            for picture, sample in zip(pictures, samples, strict=True)
+        ]
+        inputs, samples = (list(p) for p in zip(*pairs, strict=True))
+        data = detector.data_preprocessor(
+            {"inputs": inputs, "data_samples": samples}, training=training
+        )
+        return data["inputs"], data["data_samples"]
+
 
 def for_latent(samples: SampleList, y_hat: Tensor, training: bool = True) -> SampleList:
     """Samples that know which pixels a latent stands for.
@@ -229,7 +269,12 @@ def _padded(labels: Tensor, size: tuple[int, int]) -> PixelData:
     return PixelData(sem_seg=F.pad(labels, pad, value=255))
 
 
-def _scaled(instances: InstanceData, scale, size, padded) -> InstanceData:
+def _scaled(
+    instances: InstanceData,
+    scale: tuple[float, float],
+    size: tuple[int, int],
+    padded: tuple[int, int],
+) -> InstanceData:
     instances = instances.new()
     if "bboxes" in instances:
         boxes = instances.bboxes

@@ -61,7 +61,7 @@ def _read(file: str) -> io.BytesIO:
 
 
 def _sums() -> dict[str, str]:
-    lines = (WEIGHTS / SUMS).read_text().splitlines()
+    lines = (WEIGHTS / SUMS).read_text(encoding="utf-8").splitlines()
     return {file: digest for digest, file in (line.split("  ") for line in lines)}
 
 

@@ -2,12 +2,12 @@
 # demo's.
 _base_ = [
     "../_base_/default_runtime.py",
+    "../_base_/models/human_machine.py",
     "../_base_/datasets/coco_person.py",
     "../_base_/models/demo_codec.py",
 ]
 work_dir = "work_dirs/person_codec"
 model = dict(
-    type="HumanMachineDetector",
     codec=dict(checkpoint="compressai_hm://demo_codec.pth", **_base_.codec),
     detector=None,
     lambda_human=0.0035,

@@ -3,31 +3,29 @@
 # each. D_m compares features inside the people's boxes; labels.py has the paper's.
 _base_ = [
     "../_base_/default_runtime.py",
+    "../_base_/models/human_machine.py",
     "../_base_/datasets/coco_person.py",
     "../_base_/models/small_codec.py",
     "../_base_/models/person_detector.py",
 ]
-quality = int("{{$QUALITY:1}}")
+quality = _base_.quality
 seed = int("{{$SEED:0}}")
 run = f"q{quality}" if seed == 0 else f"q{quality}_seed{seed}"
 work_dir = f"work_dirs/small_adapted_{run}"
 randomness = dict(seed=seed)
-lambda_human = {1: 0.0018, 2: 0.0035, 3: 0.0067, 4: 0.0130}[quality]
 weight = {1: 200, 2: 200, 3: 100, 4: 100}[quality]  # Kodak's bits stay within 3 %
 model = dict(
-    type="HumanMachineDetector",
     codec=dict(
         checkpoint=f"work_dirs/small_mixed_q{quality}/codec.pth.tar", **_base_.codec
     ),
     detector=_base_.detector,
     detector_checkpoint="work_dirs/person_detector/epoch_12.pth",
-    resize=dict(),  # the detector reads native resolution
-    lambda_human=lambda_human,
-    lambda_machine=weight * lambda_human,
+    resize=dict(scale=None),  # the pictures' own size
+    lambda_human=_base_.lambda_human,
+    lambda_machine=weight * _base_.lambda_human,
     machine_losses=dict(objects=1.0),
     mixed_quantisation=True,
     trainable=("g_a", "g_s", "entropy", "g_t"),
-    backbone=dict(),
 )
 train_pipeline = [
     dict(type="LoadImageFromFile"),

@@ -1,12 +1,12 @@
 # The base codec for people alone, at one of four rates: QUALITY=4, then 3, 2 and 1,
 # each from the one above; 4 from pretrain.py.
 _base_ = "pretrain.py"
-quality = int("{{$QUALITY:4}}")
+quality = _base_.quality
 start = "small_pretrain" if quality == 4 else f"small_base_q{quality + 1}"
 work_dir = f"work_dirs/small_base_q{quality}"
 model = dict(
     codec=dict(checkpoint=f"work_dirs/{start}/codec.pth.tar"),
-    lambda_human={1: 0.0018, 2: 0.0035, 3: 0.0067, 4: 0.0130}[quality],
+    lambda_human=_base_.lambda_human,
 )
 epochs = 12 if quality == 4 else 8
 train_cfg = dict(max_epochs=epochs)

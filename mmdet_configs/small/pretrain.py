@@ -2,13 +2,13 @@
 # it. Its pictures: tools/coco_subsets.py.
 _base_ = [
     "../_base_/default_runtime.py",
+    "../_base_/models/human_machine.py",
     "../_base_/models/small_codec.py",
 ]
 data_root = "{{$MMDET_DATASETS:data/coco_small}}"
 person_root = "{{$COCO_PERSON:data/coco_small/person}}"
 work_dir = "work_dirs/small_pretrain"
 model = dict(
-    type="HumanMachineDetector",
     codec={**_base_.codec, "g_t_width": 0},
     detector=None,
     lambda_human=0.013,

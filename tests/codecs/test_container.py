@@ -57,7 +57,7 @@ def test_the_header_says_what_the_file_holds(net, data):
         (lambda d: d[:31], "cut off"),
         (lambda d: d[:-1], "cut off"),
         (lambda d: d + b"x", "appended"),
-        (lambda d: d[:3] + b"\x02" + d[4:], "version 2"),
+        (lambda d: d[:3] + b"\x03" + d[4:], "version 3"),
         (lambda d: d[:40] + b"\xab\xcd" + d[42:], "checksum"),
         (lambda d: d[:6] + b"\x05" + d[7:], "checksum"),
         (lambda d: with_crc(d[:6] + b"\x05" + d[7:]), "other symbols"),

@@ -27,6 +27,7 @@ from compressai_hm.codecs import (
     container,
     decode,
 )
+from compressai_hm.codecs.entropy.steps import FIRST, Steps
 
 from .families import drawn_latents, portable
 
@@ -46,10 +47,14 @@ class Codec:
     def make(cls, name: str) -> "Codec":
         net, files = portable(name), []
         for seed, (height, width) in enumerate(((1, 1), (2, 3), (3, 2), (1, 6))):
-            coded = net.latent_coder().encode(
-                *drawn_latents(net, height, width, 1, seed)
-            )
-            files.append(container.pack(net, coded, (64 * height - 3, 64 * width)))
+            latents = drawn_latents(net, height, width, 1, seed)
+            shape = 4 * height, 4 * width
+            rng = np.random.default_rng(seed)
+            offsets = rng.integers(-2, 3, shape) * (rng.random(shape) < 0.1)
+            for steps in (Steps(), Steps(150), Steps(150, offsets.astype(np.int8))):
+                coded = net.latent_coder().encode(*latents, [steps])
+                size = 64 * height - 3, 64 * width
+                files.append(container.pack(net, coded, size))
         return cls(net, files, [decode(net, f, ("human",))["x_hat"] for f in files])
 
 
@@ -83,7 +88,7 @@ def forged(rng: np.random.Generator, files: list[bytes]) -> bytes:
     stream = Bitstream.read(files[rng.integers(len(files))])
     other = Bitstream.read(files[rng.integers(len(files))])
     name = ("y", "z")[rng.integers(2)]
-    kind = rng.integers(9)
+    kind = rng.integers(11)
     own = bytearray(getattr(stream, name))
     change = {}
     if kind == 0:
@@ -104,9 +109,18 @@ def forged(rng: np.random.Generator, files: list[bytes]) -> bytes:
         change["symbols_crc"] = int(rng.integers(2**32))
     elif kind == 7:
         own = bytes(own) + rng.bytes(4 * int(rng.integers(1, 9)))
-    else:
+    elif kind == 8:
         change = {"y": stream.z, "z": stream.y}
-    if kind not in (5, 6, 8):
+    elif kind == 9:
+        change["step"] = int(rng.integers(FIRST, 736))
+    else:
+        maps = [other.map, rng.bytes(4 * int(rng.integers(1, 9))), b""]
+        change["map"] = maps[rng.integers(3)]
+        if rng.random() < 0.5 and stream.map:
+            own_map = bytearray(stream.map)
+            own_map[rng.integers(len(own_map))] ^= 1 << rng.integers(8)
+            change["map"] = bytes(own_map)
+    if kind not in (5, 6, 8, 9, 10):
         change[name] = bytes(own)
     if rng.random() < 0.2:
         change.setdefault("size", other.size)
@@ -163,10 +177,10 @@ def run(files: int, seed: int = 0, names=tuple(HM_MODELS)) -> collections.Counte
 
 
 def test_hostile_files_are_refused():
-    ends = run(400)
-    assert ends["decoded"] < 100
-    reached = [end for end in ends if "stream does not decode" in end]
-    assert len(reached) == 2  # y and z
+    ends = run(800)
+    assert ends["decoded"] < 200
+    reached = re.findall(r"the (\w+) stream does not decode", "\n".join(ends))
+    assert set(reached) == {"y", "z", "map"}
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from compressai.entropy_models.entropy_models import EntropyModel
 
 from compressai_hm.codecs import HM_MODELS, Bitstream, container, decode
+from compressai_hm.codecs.entropy import Steps
 from compressai_hm.codecs.entropy.coding_tables import entropy_models, table_buffers
 
 from .families import drawn_latents, families, portable
@@ -74,8 +76,43 @@ def test_golden_streams_are_written_again(name):
     assert container.pack(net, coded, SIZE) == expected
 
 
+def golden_steps():
+    """Of version 2's files: one step everywhere, and a map."""
+    offsets = np.zeros((8, 12), dtype=np.int8)
+    offsets[2:5, 3:8], offsets[6:, 10:] = -4, 3
+    return {"step": Steps(150), "map": Steps(170, offsets)}
+
+
+@pytest.mark.parametrize("kind", ["step", "map"])
+@families
+def test_golden_streams_with_steps_decode_and_are_written_again(name, kind):
+    net, data = golden_codec(name), (GOLDEN / f"{name}.{kind}.hmc").read_bytes()
+    stream, steps = Bitstream.read(data), golden_steps()[kind]
+    assert data[3] == 2 and stream.steps() == steps
+    assert {v.shape for v in decode(net, data).values()} == {(1, 3, *SIZE)}
+    y_hat, _ = net.latent_coder().decode([stream.y], [stream.z], (2, 3), [steps])
+    digests = json.loads((GOLDEN / "y_hat.json").read_text())
+    assert digest(y_hat) == digests[f"{name}.{kind}"]
+    coded = net.latent_coder().encode(*drawn_latents(net, 2, 3), [steps])
+    assert container.pack(net, coded, SIZE) == data
+
+
+def write_steps():
+    """What made the files of version 2; never run on it again."""
+    digests = json.loads((GOLDEN / "y_hat.json").read_text())
+    for name in HM_MODELS:
+        net = golden_codec(name)
+        for kind, steps in golden_steps().items():
+            coded = net.latent_coder().encode(*drawn_latents(net, 2, 3), [steps])
+            data = container.pack(net, coded, SIZE)
+            (GOLDEN / f"{name}.{kind}.hmc").write_bytes(data)
+            y_hat, _ = net.latent_coder().decode(*coded.strings, (2, 3), [steps])
+            digests[f"{name}.{kind}"] = digest(y_hat)
+    (GOLDEN / "y_hat.json").write_text(json.dumps(digests, indent=1) + "\n")
+
+
 def write():
-    """What made the files of this format version; never run on it again."""
+    """What made the files of version 1; never run on it again."""
     tables, digests = {}, {}
     net = portable("hm-mbt2018")
     net.update(force=True)

@@ -7,7 +7,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from compressai_hm.detection.checkpoint import load_weights
+from compressai_hm.detection.checkpoint import fetch_checkpoint
 
 
 class Evil:
@@ -30,7 +30,7 @@ def test_files_with_code_are_refused(tmp_path, capsys, monkeypatch):
     with pytest.raises(pickle.UnpicklingError):
         load_checkpoint(nn.Module(), str(path))
     with pytest.raises(RuntimeError, match="evil.pth"):
-        load_weights(str(path))
+        fetch_checkpoint(str(path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     path.rename(tmp_path / "checkpoints" / "evil.pth")  # as if downloaded
@@ -43,6 +43,6 @@ def test_files_with_code_are_refused(tmp_path, capsys, monkeypatch):
 def test_a_broken_file_is_named(tmp_path, content):
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(RuntimeError, match="a.pth"):
-        load_weights(str(tmp_path / "a.pth"))
+        fetch_checkpoint(str(tmp_path / "a.pth"))
     with pytest.raises(FileNotFoundError, match="b.pth"):
-        load_weights(str(tmp_path / "b.pth"))
+        fetch_checkpoint(str(tmp_path / "b.pth"))

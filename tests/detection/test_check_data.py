@@ -114,6 +114,29 @@ def test_what_asks_for_no_labels_takes_any_classes(cfg):
         run(cfg)
 
 
+def test_a_detector_of_a_loss_is_looked_at(cfg, tmp_path):
+    trained_for(cfg, NAMES[::-1], tmp_path)
+    own = dict(
+        detector=cfg.model.detector, checkpoint=cfg.model.pop("detector_checkpoint")
+    )
+    cfg.model.machine_losses = [dict(type="DetectorLoss"), dict(type="FeatureLoss")]
+    cfg.model.machine_losses[1].update(own)
+    assert_works(cfg)  # no labels are asked of it
+    cfg.model.machine_losses[0].update(own)
+    told = f"model.machine_losses' FasterRCNN was trained for .{NAMES[-1]}"
+    with pytest.raises(ValueError, match=told):
+        run(cfg)
+    cfg.model.detector = None
+    cfg.val_evaluator = [cfg.val_evaluator[1]]
+    with pytest.raises(ValueError, match=told):
+        run(cfg)
+    of_classes(cfg, NAMES[0])
+    with pytest.raises(ValueError, match="1 classes.* FasterRCNN's roi_head.bbox_head"):
+        run(cfg)
+    cfg.model.machine_losses.pop(0)
+    assert_works(cfg)
+
+
 def test_a_codec_alone_has_no_boxes_to_compare(cfg):
     cfg.model.detector = None
     with pytest.raises(ValueError, match="CocoMetric needs a detector"):

@@ -5,9 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from mmdet.structures import DetDataSample
 from mmengine.hooks import Hook
-from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
 from compressai_hm.codecs import decode, encode, load_reader
@@ -153,54 +151,6 @@ def test_two_processes_train_a_reader(trained, tmp_path):
 def test_contradictions_are_refused(changes, named):
     with pytest.raises(ValueError, match=named):
         tiny.model(detector=tiny.faster_rcnn(), **changes)
-
-
-def test_feature_error_compares_with_the_uncompressed_picture():
-    model = tiny.model(
-        detector=tiny.yolox(random_size_range=(64, 96), size_divisor=32, interval=1),
-        machine_losses=dict(labels=0.5, features=2.0),
-        lambda_machine=3.0,
-    )
-    model.init_weights()
-    model.train()
-    MessageHub.get_current_instance().update_info("iter", 0)  # YOLOX asks for it
-    data = model.data_preprocessor(tiny.batch(), True)
-    x, samples = data["inputs"], data["data_samples"]
-    losses = model._machine_losses(x, x, samples, model.machine_losses)
-    assert losses["loss_features"] == 0  # the same augmentation acted on both
-    worse = (x + 0.3 * torch.rand_like(x)).requires_grad_()
-    losses = model._machine_losses(worse, x, samples, model.machine_losses)
-    assert losses["loss_features"] > 0
-    losses["loss_features"].backward()
-    assert worse.grad.abs().sum() > 0
-    assert all(p.grad is None for p in model.detector.parameters())
-    assert {"loss_features", "loss_cls"} <= model.loss(x, samples).keys()
-
-
-def test_object_error_is_that_inside_the_boxes():
-    model = tiny.model(
-        detector=tiny.faster_rcnn(), machine_losses=dict(objects=1.0), resize={}
-    )
-    model.init_weights()
-    model.train()
-    x = torch.rand(1, 3, 64, 512)
-
-    def error(left, right, boxes=((8, 8, 56, 56),)):
-        worse = x.clone()
-        worse[..., left:right] = 1 - worse[..., left:right]
-        sample = tiny.sample(64, 512, boxes)
-        sample = model.data_preprocessor(
-            dict(inputs=[x[0]], data_samples=[sample]), True
-        )["data_samples"][0]
-        losses = model._machine_losses(worse, x, [sample], model.machine_losses)
-        return float(losses["loss_objects"])
-
-    assert error(0, 0) == 0
-    assert error(8, 56) > 20 * error(448, 512)
-    assert error(0, 512, boxes=()) == 0
-    bare = DetDataSample(metainfo=dict(img_shape=(64, 512)))
-    with pytest.raises(ValueError, match="objects needs annotated pictures"):
-        model._machine_losses(x, x, [bare], model.machine_losses)
 
 
 def test_a_folder_of_pictures_trains_without_labels(tmp_path, embedded):

@@ -1,6 +1,8 @@
 """tools/codec.py, as it is typed."""
 
+import importlib
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -12,6 +14,7 @@ import _command
 import numpy as np
 import pytest
 import torch
+from compressai.registry import MODELS
 from PIL import Image
 
 import compressai_hm.zoo
@@ -20,6 +23,7 @@ from compressai_hm.codecs import (
     DynamicAdaptation,
     LatentBackbone,
     StreamReader,
+    checkpoint_of,
     encode,
 )
 from compressai_hm.codecs.pictures import read_picture
@@ -364,3 +368,84 @@ def test_the_trace_is_shown_when_asked_for(tool, tmp_path, monkeypatch, capsys):
         assert err.splitlines()[-1].startswith(f"error: {path}: not a readable picture")
     code, out, err = tool("--help")
     assert code == 0 and "--debug" in out and not err
+
+
+OWN_CODEC = """
+from compressai.models import MeanScaleHyperprior
+from compressai.registry import register_model
+from compressai_hm.codecs import HumanMachineMixin
+
+@register_model("hm-own-codec")
+class HMOwnCodec(HumanMachineMixin, MeanScaleHyperprior):
+    pass
+"""
+
+
+def test_a_codec_of_ones_own_is_imported(tool, pictures, tmp_path, monkeypatch):
+    module = tmp_path / "own_codec.py"
+    module.write_text(OWN_CODEC)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    net = importlib.import_module("own_codec").HMOwnCodec(8, 12, g_t_width=4)
+    torch.save(checkpoint_of(net), tmp_path / "net.pth")
+
+    def forget():
+        MODELS.pop("hm-own-codec", None)
+        sys.modules.pop("own_codec", None)
+
+    forget()
+    picture, weights = pictures / "a.png", ("--checkpoint", tmp_path / "net.pth")
+    code, _, err = tool("encode", picture, *weights, "--out", tmp_path)
+    assert code == 2 and "'hm-own-codec', which is not registered" in err
+    own = (*weights, "--import", module, "--out", tmp_path)
+    assert tool("encode", picture, *own)[0] == 0
+    forget()
+    assert tool("decode", tmp_path / "a.hmc", *own)[0] == 0
+    assert (tmp_path / "a.human.png").is_file()
+    forget()
+    code, _, err = tool("encode", picture, *weights, "--import", "none.py")
+    assert code == 2 and "--import none.py: there is no such file" in err
+
+
+def test_a_size_is_asked_for(tool, pictures, tmp_path):
+    weights = ("--checkpoint", DEMO)
+    for option, value, most in (("--bpp", 2, None), ("--bytes", 900, 900)):
+        out = tmp_path / option.strip("-")
+        code, shown, _ = tool(
+            "encode", pictures / "a.png", *weights, option, value, "--out", out
+        )
+        size = len((out / "a.hmc").read_bytes())
+        most = most or 2 * 40 * 70 // 8
+        assert code == 0 and f"{size} bytes" in shown and 0.9 * most <= size <= most
+    code, shown, _ = tool("info", tmp_path / "bpp")
+    assert re.search(r", step \d\.\d\d\d, hm-mbt2018-mean", shown)
+    decoded = tool("decode", tmp_path / "bpp", *weights, "--out", tmp_path / "out")
+    assert decoded[0] == 0
+
+
+def test_the_quality_follows_the_size(tool, pictures, tmp_path):
+    sizes = {}
+    for quality in (1, 4):
+        own = ("--model", "hm-mbt2018-s", "--quality", quality, "--out", tmp_path)
+        tool("encode", pictures / "b.jpg", *own, "--overwrite")
+        sizes[quality] = (tmp_path / "b.hmc").stat().st_size
+    for quality, size in sizes.items():
+        own = ("--model", "hm-mbt2018-s", "--bytes", size + 4, "--out", tmp_path)
+        assert tool("encode", pictures / "b.jpg", *own, "--overwrite")[0] == 0
+        assert f"quality {quality}" in tool("info", tmp_path / "b.hmc")[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--step", 17), "step must lie from 0.125 to 16, got 17"),
+        (("--step", "nan"), "got nan"),
+        (("--bytes", 40), "does not fit into 40 bytes: .* it has"),
+        (("--bytes", 0), "--bytes 0: give more than 0"),
+        (("--bpp", -1), "--bpp -1.0: give more than 0"),
+        (("--bpp", 1, "--bytes", 9), "not allowed with"),
+    ],
+)
+def test_a_step_or_size_that_cannot_be_is_told(tool, pictures, options, named):
+    code, _, err = tool("encode", pictures / "a.png", "--checkpoint", DEMO, *options)
+    assert code == 2 and re.search(named, err)
+    assert not (pictures / "a.hmc").exists()

@@ -57,7 +57,7 @@ def test_the_first_that_is_seen_is_the_tools_own():
     assert done.stdout.startswith("usage: ")
 
 
-@pytest.mark.parametrize("name", [t for t in TOOLS if t != "codec"])
+@pytest.mark.parametrize("name", TOOLS)
 def test_every_tool_can_show_the_trace(name, in_process):
     code, out, err = in_process(name, "--help")
     assert not code and not err

@@ -3,6 +3,7 @@
 from .families import Family, Group, family_of
 from .latent_coder import Coded, LatentCoder
 from .rans import BitstreamError
+from .steps import Steps
 
 __all__ = [
     "BitstreamError",
@@ -10,5 +11,6 @@ __all__ = [
     "Family",
     "Group",
     "LatentCoder",
+    "Steps",
     "family_of",
 ]

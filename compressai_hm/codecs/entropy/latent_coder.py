@@ -9,7 +9,9 @@
 
 Coding, decoding and the forward of evaluation walk the same steps (see ``order.py``) on
 the same integers (see ``fixed_point.py``); they differ only in where a step's symbols
-come from. So all three find the same y_hat, and bits that agree.
+come from. So all three find the same y_hat, and bits that agree. With a step of
+quantisation other than 1 (see ``steps.py``) y_hat = q D + mean, of which every term is
+an integer: abs(q D) <= 2**15 2**18, far below 2**53.
 """
 
 import hashlib
@@ -33,12 +35,17 @@ from .fixed_point import (
     literal_list,
     to_fixed,
 )
-from .rans import LOWEST, Decoder, Encoder, Tables, numpy
+from .rans import LOWEST, Decoder, Encoder, Tables, flat_int64
+from .steps import Steps, batch_widths
 
 _Z_BAND = 1024
 """h_s goes in bands of rows of at most about this many positions of z."""
 
-Exchange = Callable[[Tensor, "_FixedGroup", Tensor, Tensor], Tensor]
+Step = Tensor | None
+"""D over 2**FRACTION at some positions, ``(N, n, 1)``; None where it is 1."""
+
+Exchange = Callable[[Tensor, "_FixedGroup", Tensor, Tensor, Step], Tensor]
+"""Positions, group, index of the scale's table, mean and step to symbols."""
 
 
 class _FixedGroup:
@@ -150,12 +157,13 @@ class LatentCoder:
         return digest.digest()
 
     @torch.no_grad()
-    def encode(self, y: Tensor, z: Tensor) -> "Coded":
+    def encode(self, y: Tensor, z: Tensor, steps: list[Steps] | None = None) -> "Coded":
         """Codes latents of pictures of one size.
 
         Args:
             y: ``(N, M, h, w)``, real numbers.
             z: ``(N, C, h', w')``.
+            steps: Of each picture; 1 everywhere if left out.
 
         Returns:
             Their streams and symbols.
@@ -163,33 +171,38 @@ class LatentCoder:
         q_z = self._symbols_of_z(z)
         z_index = self._z_index(q_z)
         z_encoders = [Encoder(self.z_tables) for _ in q_z]
-        symbols = [[numpy(q).astype("<i2")] for q in q_z]
+        symbols = [[flat_int64(q).astype("<i2")] for q in q_z]
         for encoder, q in zip(z_encoders, q_z, strict=True):
-            encoder.push(numpy(q), z_index)
+            encoder.push(flat_int64(q), z_index)
 
         target = self._target(y)
         y_encoders = [Encoder(self.groups[0].tables) for _ in q_z]
 
         def exchange(
-            at: Tensor, group: _FixedGroup, index: Tensor, mean: Tensor
+            at: Tensor, group: _FixedGroup, index: Tensor, mean: Tensor, step: Step
         ) -> Tensor:
-            q = _nearest(target[:, at, group.channels], mean)
+            q = _nearest(target[:, at, group.channels], mean, step)
             for i, encoder in enumerate(y_encoders):
-                values = numpy(q[i])
+                values = flat_int64(q[i])
                 encoder.tables = group.tables
-                encoder.push(values, numpy(index[i]))
+                encoder.push(values, flat_int64(index[i]))
                 symbols[i].append(values.astype("<i2"))
             return q
 
-        self._walk(q_z, y.shape[-2:], exchange)
+        self._walk(q_z, y.shape[-2:], exchange, steps)
         return Coded(
             [[e.finish() for e in y_encoders], [e.finish() for e in z_encoders]],
             [np.concatenate(s) for s in symbols],
+            steps or [Steps()] * len(symbols),
         )
 
     @torch.no_grad()
     def decode(
-        self, y_strings: list[bytes], z_strings: list[bytes], z_shape: tuple[int, int]
+        self,
+        y_strings: list[bytes],
+        z_strings: list[bytes],
+        z_shape: tuple[int, int],
+        steps: list[Steps] | None = None,
     ) -> tuple[Tensor, list[np.ndarray]]:
         """The reverse of :meth:`encode`.
 
@@ -197,6 +210,7 @@ class LatentCoder:
             y_strings: Of each picture.
             z_strings: Of each picture.
             z_shape: (h', w') of z.
+            steps: With which they were coded.
 
         Returns:
             y_hat, ``(N, M, h, w)`` float64, and the symbols.
@@ -226,28 +240,31 @@ class LatentCoder:
         ]
 
         def exchange(
-            at: Tensor, group: _FixedGroup, index: Tensor, mean: Tensor
+            at: Tensor, group: _FixedGroup, index: Tensor, mean: Tensor, step: Step
         ) -> Tensor:
             q = np.empty(index.shape)
             for i, decoder in enumerate(decoders):
                 decoder.tables = group.tables
-                values = decoder.pull(numpy(index[i]))
+                values = decoder.pull(flat_int64(index[i]))
                 symbols[i].append(values.astype("<i2"))
                 q[i] = values.reshape(q[i].shape)
             return torch.from_numpy(q).to(self.device)
 
-        y_hat = self._walk(torch.stack(q_z).to(self.device), size, exchange)
+        y_hat = self._walk(torch.stack(q_z).to(self.device), size, exchange, steps)
         for decoder in decoders:
             decoder.finish()
         return y_hat, [np.concatenate(s) for s in symbols]
 
     @torch.no_grad()
-    def measure(self, y: Tensor, z: Tensor) -> dict[str, Any]:
+    def measure(
+        self, y: Tensor, z: Tensor, steps: list[Steps] | None = None
+    ) -> dict[str, Any]:
         """What coding would give, without streams.
 
         Args:
             y: ``(N, M, h, w)``, real numbers.
             z: ``(N, C, h', w')``.
+            steps: Of each picture; 1 everywhere if left out.
 
         Returns:
             ``y_hat``, like y, and ``likelihoods`` ``{"y", "z"}``, float32: the
@@ -255,19 +272,19 @@ class LatentCoder:
         """
         q_z = self._symbols_of_z(z)
         z_index = np.tile(self._z_index(q_z), len(q_z))
-        p_z = torch.from_numpy(_likelihood(self.z_tables, numpy(q_z), z_index))
+        p_z = torch.from_numpy(_likelihood(self.z_tables, flat_int64(q_z), z_index))
         target = self._target(y)
         p_y = torch.empty(target.shape, dtype=torch.float64)
 
         def exchange(
-            at: Tensor, group: _FixedGroup, index: Tensor, mean: Tensor
+            at: Tensor, group: _FixedGroup, index: Tensor, mean: Tensor, step: Step
         ) -> Tensor:
-            q = _nearest(target[:, at, group.channels], mean)
-            p = _likelihood(group.tables, numpy(q), numpy(index))
+            q = _nearest(target[:, at, group.channels], mean, step)
+            p = _likelihood(group.tables, flat_int64(q), flat_int64(index))
             p_y[:, at.cpu(), group.channels] = torch.from_numpy(p).view(q.shape)
             return q
 
-        y_hat = self._walk(q_z, y.shape[-2:], exchange)
+        y_hat = self._walk(q_z, y.shape[-2:], exchange, steps)
         likelihoods = {
             "y": p_y.transpose(1, 2).reshape(y.shape).float().to(y.device),
             "z": p_z.view(q_z.shape).permute(0, 3, 1, 2).float().to(y.device),
@@ -288,17 +305,26 @@ class LatentCoder:
         _, height, width, channels = q_z.shape
         return np.tile(np.arange(channels), height * width)
 
-    def _walk(self, q_z: Tensor, size: tuple[int, int], exchange: Exchange) -> Tensor:
-        """Walks the steps; ``exchange`` turns a step's index and mean into symbols.
+    def _walk(
+        self,
+        q_z: Tensor,
+        size: tuple[int, int],
+        exchange: Exchange,
+        steps: list[Steps] | None,
+    ) -> Tensor:
+        """Walks the order; ``exchange`` turns scale index and mean into symbols.
 
         Args:
             q_z: ``(N, h', w', C)``.
             size: (h, w) of y.
+            exchange: See ``Exchange``.
+            steps: Of each picture.
 
         Returns:
             y_hat, ``(N, M, h, w)`` float64.
         """
         (n, *_), (height, width) = q_z.shape, size
+        widths = batch_widths(steps, size, self.device)
         z_hat = q_z.double().mul_(2**FRACTION).add_(self.medians).clamp_(-LIMIT, LIMIT)
         hyper = _Rows(self.h_s, z_hat, max(1, _Z_BAND // z_hat.shape[2]))
         # Two positions of border, for the contexts at the edge.
@@ -328,9 +354,13 @@ class LatentCoder:
                         )
                 params = group.parameters(torch.cat(parts, -1))
                 scale, mean = _scale_and_mean(params, group.means_first)
+                step = None if widths is None else widths[:, at, None]
+                if step is not None:
+                    scale = _over_step(scale, step)
                 index = torch.searchsorted(group.thresholds, scale.contiguous())
-                q = exchange(at, group, index, mean)
-                values = q.mul(2**FRACTION).add_(mean).clamp_(-LIMIT, LIMIT)
+                q = exchange(at, group, index, mean, step)
+                values = q * (2**FRACTION if step is None else step)
+                values = values.add_(mean).clamp_(-LIMIT, LIMIT)
                 y_hat[:, flat, group.channels] = values
         return picture.permute(0, 3, 1, 2) * 2.0**-FRACTION
 
@@ -342,10 +372,12 @@ class Coded:
     Args:
         strings: ``[[y's bytes per picture], [z's bytes per picture]]``.
         symbols: Per picture, int16.
+        steps: Per picture.
     """
 
     strings: list[list[bytes]]
     symbols: list[np.ndarray]
+    steps: list[Steps]
 
 
 class _Rows:
@@ -404,10 +436,20 @@ def _scale_and_mean(params: Tensor, means_first: bool | None) -> tuple[Tensor, T
     return (second, first) if means_first else (first, second)
 
 
-def _nearest(target: Tensor, mean: Tensor) -> Tensor:
-    """round(target - mean) as real symbols, within the coder's clamp."""
-    q = (target - mean).mul_(2.0**-FRACTION).round_()
-    return q.clamp_(LOWEST, -LOWEST - 1)
+def _nearest(target: Tensor, mean: Tensor, step: Step = None) -> Tensor:
+    """round((target - mean) / D) as real symbols, within the coder's clamp."""
+    q = target - mean
+    q = q.mul_(2.0**-FRACTION) if step is None else q.div_(step)
+    return q.round_().clamp_(LOWEST, -LOWEST - 1)
+
+
+def _over_step(scale: Tensor, step: Tensor) -> Tensor:
+    """ceil(scale / D): above the same integer thresholds as scale / D is.
+
+    Exact: scale 2**FRACTION <= 2**41 and D <= 2**18, so that a quotient which is no
+    integer is farther from one than float64 rounds.
+    """
+    return scale.mul(2**FRACTION).div_(step).ceil_()
 
 
 def _likelihood(tables: Tables, values: np.ndarray, index: np.ndarray) -> np.ndarray:

@@ -200,6 +200,6 @@ class Decoder:
             )
 
 
-def numpy(x: Tensor) -> np.ndarray:
+def flat_int64(x: Tensor) -> np.ndarray:
     """A flat int64 array."""
     return x.reshape(-1).to("cpu").long().numpy()

@@ -1,10 +1,11 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mmdet.evaluation import CocoMetric
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -27,7 +28,7 @@ class CheckDataHook(Hook):
     def __init__(self):
         self.classes: tuple[str, ...] | None = None
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if _codec_alone(runner):
             return
         if hasattr(_model(runner), "codec"):  # trained on pictures of any classes
@@ -35,46 +36,57 @@ class CheckDataHook(Hook):
         else:
             self.classes = classes_of(checkpoint.get("meta") or {})
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if self.classes and hasattr(_model(runner), "codec"):
             checkpoint["meta"]["detector_classes"] = tuple(self.classes)
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         check_batches(runner.train_dataloader)
-        if not _codec_alone(runner):
-            self._check_training(runner, _model(runner))
+        self._check_training(runner, _model(runner))
         if runner.val_loop is not None:
             self._check_evaluation(runner, "val_dataloader", runner.val_loop)
 
-    def before_val(self, runner) -> None:
+    def before_val(self, runner: Runner) -> None:
         if runner.iter == 0:  # else training has begun, and before_train looked
             self._check_evaluation(runner, "val_dataloader", runner.val_loop)
 
-    def before_test(self, runner) -> None:
+    def before_test(self, runner: Runner) -> None:
         self._check_evaluation(runner, "test_dataloader", runner.test_loop)
 
-    def _check_training(self, runner, model) -> None:
-        detector, labels, boxes, frozen = model, True, True, False
+    def _check_training(self, runner: Runner, model: nn.Module) -> None:
+        annotated, labelled, trains = True, {"the detector": model}, True
+        trained_for = {}
         if hasattr(model, "codec"):
-            detector = model.detector
-            labels = model._uses("labels")
-            boxes = labels or model._uses("objects")
-            frozen = "detector" not in model.trainable
-        self.classes = getattr(model, "detector_classes", None) if frozen else None
+            losses = model.machine_losses.losses if model._uses_machine_loss else []
+            annotated = any(loss.annotations for loss in losses)
+            labelled = {}
+            for loss in losses:
+                if loss.annotations != "labels":
+                    continue
+                if loss.own is None:
+                    labelled["the detector"] = model.detector
+                else:
+                    name = f"model.machine_losses' {loss.own.name}"
+                    labelled[name] = loss.own.module
+                    trained_for[name] = loss.own.classes
+            trains = "detector" in model.trainable
+        self.classes = None if trains else model.detector_classes
         for dataset in _parts(runner.train_dataloader.dataset):
             what = f"train_dataloader's {type(dataset).__name__}"
-            if boxes and not _classes(dataset, what):
+            classes = _classes(dataset, what)
+            if annotated and not classes:
                 raise ValueError(
                     f"{what} has no classes, and model.machine_losses needs annotated "
                     "pictures: take another data set, or dict(features=1.0)"
                 )
-            if labels:
-                self._check_classes(dataset, what, detector)
+            for name, detector in labelled.items():
+                names = trained_for.get(name, self.classes)
+                _check_classes(dataset, what, detector, name, names)
                 _check_masks(dataset, what, detector)
-            if labels and not frozen:
-                self.classes = _classes(dataset, what)
+            if trains and "the detector" in labelled:
+                self.classes = classes
 
-    def _check_evaluation(self, runner, name: str, loop) -> None:
+    def _check_evaluation(self, runner: Runner, name: str, loop: BaseLoop) -> None:
         model = _model(runner)
         if not _codec_alone(runner):
             own = getattr(model, "detector_classes", None)
@@ -93,7 +105,8 @@ class CheckDataHook(Hook):
                     f"{what}: CocoMetric needs a detector, and model.detector is None; "
                     "leave it out of the evaluator"
                 )
-            self._check_classes(dataset, what, getattr(model, "detector", model))
+            detector = getattr(model, "detector", model)
+            _check_classes(dataset, what, detector, "the detector", self.classes)
             objects = list(_objects(dataset))
             if not objects:
                 raise ValueError(
@@ -107,24 +120,6 @@ class CheckDataHook(Hook):
                     'segmentation, which CocoMetric(metric="segm") compares: set '
                     'metric="bbox"'
                 )
-
-    def _check_classes(self, dataset: Dataset, what: str, detector: nn.Module) -> None:
-        classes = _classes(dataset, what)
-        if not classes:
-            return
-        for name, head in _heads(detector):
-            if head.num_classes != len(classes):
-                raise ValueError(
-                    f"{what} has {len(classes)} classes {_some(classes)}, and the "
-                    f"detector's {name} {head.num_classes}: give dataset.metainfo="
-                    "dict(classes=...) as the detector was trained, or another detector"
-                )
-        if self.classes and tuple(self.classes) != tuple(classes):
-            raise ValueError(
-                f"{what} has the classes {_some(classes)}, and the detector was "
-                f"trained for {_some(self.classes)}, in this order: its labels would "
-                "mean something else"
-            )
 
 
 def check_batches(loader: DataLoader) -> None:
@@ -145,11 +140,11 @@ def check_batches(loader: DataLoader) -> None:
     )
 
 
-def _model(runner) -> nn.Module:
+def _model(runner: Runner) -> nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def _codec_alone(runner) -> bool:
+def _codec_alone(runner: Runner) -> bool:
     model = _model(runner)
     return hasattr(model, "codec") and model.detector is None
 
@@ -185,6 +180,31 @@ def _heads(detector: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
+def _check_classes(
+    dataset: Dataset,
+    what: str,
+    detector: nn.Module,
+    called: str,
+    trained_for: tuple[str, ...] | None,
+) -> None:
+    classes = _classes(dataset, what)
+    if not classes:
+        return
+    for name, head in _heads(detector):
+        if head.num_classes != len(classes):
+            raise ValueError(
+                f"{what} has {len(classes)} classes {_some(classes)}, and {called}'s "
+                f"{name} {head.num_classes}: give dataset.metainfo="
+                "dict(classes=...) as the detector was trained, or another detector"
+            )
+    if trained_for and tuple(trained_for) != tuple(classes):
+        raise ValueError(
+            f"{what} has the classes {_some(classes)}, and {called} was trained "
+            f"for {_some(trained_for)}, in this order: its labels would "
+            "mean something else"
+        )
+
+
 def _check_masks(dataset: Dataset, what: str, detector: nn.Module) -> None:
     names = (name.split(".")[-1] for name, _ in detector.named_modules())
     if "mask_head" in names and loads_masks(dataset) is False:
@@ -194,6 +214,6 @@ def _check_masks(dataset: Dataset, what: str, detector: nn.Module) -> None:
         )
 
 
-def _some(classes) -> str:
+def _some(classes: Sequence[str]) -> str:
     shown = ", ".join(map(str, classes[:5]))
     return f"({shown}, ...)" if len(classes) > 5 else f"({shown})"

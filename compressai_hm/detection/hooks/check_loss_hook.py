@@ -2,6 +2,7 @@ import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 _LOST = 20
 
@@ -23,7 +24,11 @@ class CheckLossHook(Hook):
         self.lost = 0
 
     def after_train_iter(
-        self, runner, batch_idx, data_batch=None, outputs=None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
     ) -> None:
         losses = {
             key: torch.as_tensor(value).detach().float().mean()

@@ -1,12 +1,22 @@
+from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib.axes
 import matplotlib.figure
 import matplotlib.patches
 import numpy as np
 import torch
+from mmdet.structures import DetDataSample, SampleList
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from ...codecs import HumanMachineMixin
+from ...codecs.distortion import psnr
+from ..detector import HumanMachineDetector
 
 
 @HOOKS.register_module()
@@ -28,15 +38,34 @@ class DrawViewsHook(Hook):
         self.score_thr = score_thr
         self.out_dir = out_dir
 
-    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: SampleList | None = None,
+    ) -> None:
         # In a loop by iterations the epoch stays 0.
         when = f"epoch_{runner.epoch}" if runner.epoch else f"iter_{runner.iter}"
         self._draw(runner, batch_idx, data_batch, outputs, f"{when}_")
 
-    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: SampleList | None = None,
+    ) -> None:
         self._draw(runner, batch_idx, data_batch, outputs, "")
 
-    def _draw(self, runner, batch_idx, data_batch, outputs, prefix) -> None:
+    def _draw(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict,
+        outputs: SampleList,
+        prefix: str,
+    ) -> None:
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
@@ -56,7 +85,13 @@ class DrawViewsHook(Hook):
             figure.savefig(target, dpi=110, bbox_inches="tight")
 
 
-def draw_views(model, picture, sample, classes=None, score_thr: float = 0.3):
+def draw_views(
+    model: HumanMachineDetector,
+    picture: Tensor,
+    sample: DetDataSample,
+    classes: Sequence[str] | None = None,
+    score_thr: float = 0.3,
+) -> matplotlib.figure.Figure:
     """A figure of one evaluated picture.
 
     Args:
@@ -69,10 +104,9 @@ def draw_views(model, picture, sample, classes=None, score_thr: float = 0.3):
     Returns:
         A matplotlib figure.
     """
-    x = picture.flip(0).permute(1, 2, 0).cpu().numpy()
-    x_hat, x_bar = (
-        sample.get(name).permute(1, 2, 0).cpu().numpy() for name in ("x_hat", "x_bar")
-    )
+    views = picture.flip(0), sample.x_hat, sample.x_bar
+    decibels = [psnr(view.cpu(), views[0].cpu(), 255) for view in views[1:]]
+    x, x_hat, x_bar = (view.permute(1, 2, 0).cpu().numpy() for view in views)
     bits = _bits(model.codec, picture)
 
     figure = matplotlib.figure.Figure(figsize=(15, 15 * x.shape[0] / x.shape[1] / 1.4))
@@ -80,8 +114,8 @@ def draw_views(model, picture, sample, classes=None, score_thr: float = 0.3):
     bpp = sample.metainfo["bits"] / (x.shape[0] * x.shape[1])
     panels = (
         ("x", x),
-        (f"x_hat, {bpp:.3f} bpp, {_psnr(x, x_hat):.2f} dB", x_hat),
-        (f"x_bar, {_psnr(x, x_bar):.2f} dB", x_bar),
+        (f"x_hat, {bpp:.3f} bpp, {decibels[0]:.2f} dB", x_hat),
+        (f"x_bar, {decibels[1]:.2f} dB", x_bar),
         ("x_bar - x_hat, times 4", _difference(x_bar, x_hat)),
         ("bits of y_hat, by place", bits),
         (
@@ -98,7 +132,12 @@ def draw_views(model, picture, sample, classes=None, score_thr: float = 0.3):
     return figure
 
 
-def draw_boxes(ax, instances, classes=None, score_thr: float = 0.3) -> None:
+def draw_boxes(
+    ax: matplotlib.axes.Axes,
+    instances: InstanceData,
+    classes: Sequence[str] | None = None,
+    score_thr: float = 0.3,
+) -> None:
     """Draws the boxes of ``pred_instances`` from a score up onto matplotlib axes."""
     colors = matplotlib.colormaps["tab10"]
     for box, score, label in zip(
@@ -122,12 +161,7 @@ def draw_boxes(ax, instances, classes=None, score_thr: float = 0.3) -> None:
         )
 
 
-def _psnr(a: np.ndarray, b: np.ndarray) -> float:
-    mse = np.square(a.astype(float) - b).mean()
-    return float("inf") if mse == 0 else 10 * np.log10(255**2 / mse)
-
-
-def _bits(codec, picture: torch.Tensor) -> np.ndarray:
+def _bits(codec: HumanMachineMixin, picture: Tensor) -> np.ndarray:
     """Bits of y_hat by place; a classical codec does not tell where its bits go."""
     if not codec.learned:
         return np.zeros((1, 1))

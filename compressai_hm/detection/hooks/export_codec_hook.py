@@ -7,10 +7,12 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
-from ...codecs import checkpoint_of
+from ...codecs import HumanMachineMixin, checkpoint_of
 from ...codecs.readers import SUFFIX, StreamReader, stream_of
 from ..checkpoint import AtomicLocalBackend
+from ..detector import HumanMachineDetector
 
 
 @HOOKS.register_module()
@@ -28,7 +30,7 @@ class ExportCodecHook(Hook):
     priority = "LOWEST"  # after EMAHook has put its weights into the checkpoint
 
     @master_only
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
@@ -50,7 +52,13 @@ class ExportCodecHook(Hook):
         if model.reader is not None:
             self._write_reader(runner, model, net, checkpoint["state_dict"])
 
-    def _write_reader(self, runner, model, codec, weights: dict) -> None:
+    def _write_reader(
+        self,
+        runner: Runner,
+        model: HumanMachineDetector,
+        codec: HumanMachineMixin,
+        weights: dict,
+    ) -> None:
         net, reads = codec.g_t, "x_hat"
         if model.task_view == "y_hat":
             net, reads = copy.deepcopy(model.detector.backbone).cpu(), "y_hat"

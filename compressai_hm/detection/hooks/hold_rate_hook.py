@@ -5,6 +5,7 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 from ...codecs import picture_bits
 from .lambda_schedule_hook import LambdaScheduleHook
@@ -35,7 +36,7 @@ class HoldRateHook(Hook):
             raise ValueError(f"bpp must be positive, got {bpp}")
         self.bpp = bpp
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         self.model = runner.model
         if is_model_wrapper(self.model):
             self.model = self.model.module
@@ -48,7 +49,9 @@ class HoldRateHook(Hook):
         if any(isinstance(hook, LambdaScheduleHook) for hook in runner.hooks):
             raise ValueError("HoldRateHook and LambdaScheduleHook both set λ: take one")
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
         scale = _get(runner, "scale", 1.0)
         human, machine = self.lambdas
         self.model.lambda_human = scale * human
@@ -56,7 +59,11 @@ class HoldRateHook(Hook):
         runner.message_hub.update_scalar("train/lambda_scale", scale)
 
     def after_train_iter(
-        self, runner, batch_idx, data_batch=None, outputs=None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
     ) -> None:
         estimate = torch.as_tensor(outputs["loss_rate"]).detach().clone()
         all_reduce(estimate, "mean")
@@ -84,23 +91,23 @@ class HoldRateHook(Hook):
         bits = picture_bits(latent["likelihoods"], sizes)
         return (bits / bits.new_tensor([h * w for h, w in sizes])).mean()
 
-    def after_train(self, runner) -> None:
+    def after_train(self, runner: Runner) -> None:
         self.model.lambda_human, self.model.lambda_machine = self.lambdas
 
 
 # MMEngine's checkpoints hold the message hub, so that a run resumes with these.
 
 
-def _get(runner, name: str, default: float) -> float:
+def _get(runner: Runner, name: str, default: float) -> float:
     return runner.message_hub.runtime_info.get(f"hold_rate/{name}", default)
 
 
-def _set(runner, name: str, value: float) -> float:
+def _set(runner: Runner, name: str, value: float) -> float:
     runner.message_hub.update_info(f"hold_rate/{name}", value)
     return value
 
 
-def _follow(runner, name: str, value: float, share: float) -> float:
+def _follow(runner: Runner, name: str, value: float, share: float) -> float:
     """A running mean."""
     before = _get(runner, name, value)
     return _set(runner, name, (1 - share) * before + share * value)

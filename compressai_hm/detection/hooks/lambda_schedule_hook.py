@@ -1,6 +1,7 @@
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 
 @HOOKS.register_module()
@@ -32,16 +33,18 @@ class LambdaScheduleHook(Hook):
         self.start_factor = start_factor
         self.epochs = epochs
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         self.model = runner.model
         if is_model_wrapper(self.model):
             self.model = self.model.module
         self.value = getattr(self.model, self.name)
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
         done = min(1.0, runner.iter / (self.epochs * len(runner.train_dataloader)))
         factor = self.start_factor + (1 - self.start_factor) * done
         setattr(self.model, self.name, factor * self.value)
 
-    def after_train(self, runner) -> None:
+    def after_train(self, runner: Runner) -> None:
         setattr(self.model, self.name, self.value)

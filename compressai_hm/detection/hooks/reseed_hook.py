@@ -5,7 +5,7 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 
 @HOOKS.register_module()
@@ -28,7 +28,7 @@ class ReseedHook(Hook):
 
     priority = "VERY_HIGH"
 
-    def before_train_epoch(self, runner) -> None:
+    def before_train_epoch(self, runner: Runner) -> None:
         loader = runner.train_dataloader
         if _by_iteration(runner):
             _seed((runner.seed, runner.iter, get_rank()))
@@ -42,18 +42,24 @@ class ReseedHook(Hook):
         _seed(key)
         loader.worker_init_fn = _WorkerSeed(key)
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
         if _by_iteration(runner):
             _seed((runner.seed, runner.iter, get_rank(), 1))
 
     def after_train_iter(
-        self, runner, batch_idx, data_batch=None, outputs=None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
     ) -> None:
         if _by_iteration(runner):  # for the next batch, which is read before its hooks
             _seed((runner.seed, runner.iter + 1, get_rank()))
 
 
-def _by_iteration(runner) -> bool:
+def _by_iteration(runner: Runner) -> bool:
     return isinstance(runner.train_loop, IterBasedTrainLoop)
 
 

@@ -1,6 +1,7 @@
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
 
 @HOOKS.register_module(name=["SaveTablesHook", "RefreshTablesHook"])
@@ -13,7 +14,7 @@ class SaveTablesHook(Hook):
 
     priority = "VERY_LOW"
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         frozen = "entropy" not in model.trainable
         if frozen and model.codec.learned:

@@ -4,9 +4,35 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
+
+from .base import MachineLoss, Reading
+
+
+@MODELS.register_module()
+class FeatureLoss(MachineLoss):
+    """The error of the features after the neck, everywhere; needs no labels."""
+
+    def forward(self, reading: Reading) -> dict[str, Tensor]:
+        """``loss_features``."""
+        return {"loss_features": relative_error(reading.features, reading.reference)}
+
+
+@MODELS.register_module()
+class ObjectFeatureLoss(MachineLoss):
+    """The same, inside the annotated boxes: bits go to what is to be found."""
+
+    annotations = "boxes"
+
+    def forward(self, reading: Reading) -> dict[str, Tensor]:
+        """``loss_objects``."""
+        own, reference = reading.features, reading.reference
+        inside = inside_boxes(reading.annotations, reading.inputs.shape[-2:])
+        inside = inside.to(reading.inputs)
+        return {"loss_objects": relative_error(own, reference, inside)}
 
 
 def inside_boxes(samples: SampleList, size: tuple[int, int]) -> Tensor:
@@ -19,7 +45,7 @@ def inside_boxes(samples: SampleList, size: tuple[int, int]) -> Tensor:
     for mask, sample in zip(masks, samples, strict=True):
         if "bboxes" not in sample.get("gt_instances", {}):
             raise ValueError(
-                "model.machine_losses.objects needs annotated pictures; these have no "
+                "model.machine_losses: objects needs annotated pictures; these have no "
                 "boxes: use features, or LoadAnnotations"
             )
         boxes = get_box_tensor(sample.gt_instances.bboxes)
