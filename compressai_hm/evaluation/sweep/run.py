@@ -25,10 +25,10 @@ from mmengine.config import Config
 from torch import Tensor
 from tqdm import tqdm
 
+from ...codecs.distortion import ms_ssim, psnr
 from ...codecs.files import write_whole
 from .coders import Coder
 from .detectors import build_detector
-from .distortion import ms_ssim, psnr
 from .picture_set import read_picture
 from .sweep import Point, Sweep
 
