@@ -24,7 +24,7 @@ _COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
     "#56b4e9", "#8c564b", "#444444", "#7f3fbf", "#b8a900",
 )  # fmt: skip
-_MARKERS = "os^DvPX<>"  # their number shares no factor with the colours'
+_MARKERS = "os^DvPX<>*dhp"  # their number shares no factor with the colours'
 _PUBLISHED_MARKERS = "x+1234|_"
 _SVG = "http://www.w3.org/2000/svg"
 ElementTree.register_namespace("", _SVG)
