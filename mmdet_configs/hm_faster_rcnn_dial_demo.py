@@ -4,6 +4,6 @@
 #   tools/train.py mmdet_configs/hm_faster_rcnn_dial_demo.py \
 #       --cfg-options model.lambda_machine=$M --work-dir work_dirs/dial_$M
 # and then the family's PSNR against mAP:
-#   tools/rate_accuracy.py mmdet_configs/rate_accuracy/dial.py
+#   tools/rate_accuracy.py results/sweeps/dial.py
 _base_ = "hm_faster_rcnn_demo.py"
 custom_hooks = [*_base_.custom_hooks, dict(type="HoldRateHook", bpp=0.18)]

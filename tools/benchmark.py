@@ -423,7 +423,7 @@ def sweep(args: argparse.Namespace) -> None:
     from mmengine.config import Config
 
     import compressai_hm.detection  # noqa: F401
-    from compressai_hm.evaluation.sweep import Sweep
+    from compressai_hm.evaluation.sweep import Sweep, run
 
     torch.set_num_threads(1)
     cfg = Config.fromfile(args.config)
@@ -434,7 +434,7 @@ def sweep(args: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             ours = Sweep(cfg, folder)
             started = time.perf_counter()
-            ours.run(jobs)
+            run(ours, jobs)
             return time.perf_counter() - started
 
     few = args.count // 10
@@ -503,7 +503,7 @@ def main() -> None:
     command.add_argument("--repeats", type=int, default=5)
     command.set_defaults(run=latent)
     command = commands.add_parser("sweep", help=sweep.__doc__.splitlines()[0])
-    command.add_argument("--config", default="mmdet_configs/rate_accuracy/demo.py")
+    command.add_argument("--config", default="results/sweeps/demo.py")
     command.add_argument("--count", type=int, default=100, help="pictures of each set")
     command.set_defaults(run=sweep)
     args = parser.parse_args()

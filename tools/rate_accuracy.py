@@ -1,6 +1,6 @@
-"""Measures codecs as bits against accuracy: real files, any detector, BD figures.
+"""Measures codecs as bits against accuracy: real files, any detector, BD-rates.
 
-    python tools/rate_accuracy.py mmdet_configs/rate_accuracy/demo.py
+    python tools/rate_accuracy.py results/sweeps/demo.py
 
 Unfinished points are run, finished ones are kept.
 """
@@ -11,8 +11,12 @@ from pathlib import Path
 import _command
 
 from compressai_hm.detection import launch
-from compressai_hm.evaluation import report, results
-from compressai_hm.evaluation.sweep import Sweep
+from compressai_hm.evaluation import export, report, tables
+from compressai_hm.evaluation.statistics.comparisons import compare, differences
+from compressai_hm.evaluation.statistics.curves import RESAMPLINGS, measure
+from compressai_hm.evaluation.sweep import Sweep, run
+
+SWEEPS = Path("results/sweeps")
 
 
 def main() -> None:
@@ -23,38 +27,50 @@ def main() -> None:
     parser.add_argument(
         "--resamplings",
         type=int,
-        default=results.RESAMPLINGS,
-        help="bootstrap draws over the pictures for intervals [%(default)s]",
+        default=RESAMPLINGS,
+        help="how often pictures are resampled for intervals [%(default)s]",
     )
     launch.add_cfg_options(parser)
     args = parser.parse_args()
-    cfg = launch.read_config(args.config)
+    cfg = launch.read_config(find_sweep(args.config))
     launch.merge_options(cfg, args.cfg_options)
     work_dir = args.work_dir or f"work_dirs/{Path(args.config).stem}"
     sweep = Sweep(cfg, work_dir)
-    sweep.run(args.jobs)
-    curves, reference = results.measure(sweep, args.resamplings)
-    rows = results.compare(curves, cfg.anchor)
-    differing = results.differences(curves, cfg.get("differences", ()))
-    folder = results.write(sweep, curves, rows, reference, differing)
+    run(sweep, args.jobs)
+    curves, reference = measure(sweep, args.resamplings)
+    comparisons = compare(curves, cfg.anchor)
+    differing = differences(curves, cfg.get("differences", ()))
+    folder = export.write(sweep, curves, comparisons, reference, differing)
     for name, metrics in reference.items():
         for metric, value in metrics.items():
             print(f"{name}, uncompressed: {metric} {value:.4f}")
     if all(len(c.bpp) == 1 for c in curves):
-        print(results.points(curves))
+        print(tables.points(curves))
     else:
         print(f"Against {cfg.anchor} by pchip [95 % over resampled pictures]")
-        print(results.table(rows))
+        print(tables.bd_values(comparisons))
     for row in differing:
-        low, high = row["interval"]
-        print(
-            f"{row['set']}, {results.title(row['metric'])}: {row['of']} less "
-            f"{row['against']} {row['value']:+.3f} [{low:+.3f}, {high:+.3f}]"
-        )
-    for line in results.transfer(sweep, rows):
+        print(tables.difference(row))
+    for line in tables.transfer(sweep, comparisons):
         print(" | ".join(line))
-    page = report.write(sweep, curves, rows, reference, command=sys.argv)
-    print(f"figures in {folder}, report in {page}")
+    page = report.write(sweep, curves, comparisons, reference, command=sys.argv)
+    print(f"results in {folder}, report in {page}")
+
+
+def find_sweep(path: str) -> Path:
+    """A sweep's config, also by its path of before, which is told.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    found = Path(path)
+    *_, above, folder, name = ("", "", *found.absolute().parts)
+    if not found.is_file() and (above, folder) == ("mmdet_configs", "rate_accuracy"):
+        found = found.absolute().parents[2] / SWEEPS / name
+        print(f"{path} has moved to {SWEEPS / name}", file=sys.stderr)
+    if not found.is_file():
+        raise FileNotFoundError(f"{path} does not exist; sweeps are in {SWEEPS}/")
+    return found
 
 
 if __name__ == "__main__":

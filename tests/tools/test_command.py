@@ -69,7 +69,7 @@ def test_every_tool_can_show_the_trace(name, in_process):
     [
         ("train", ["none.py"], "none.py does not exist"),
         ("train", ["README.md"], "config README.md: "),
-        ("train", ["mmdet_configs/rate_accuracy/demo.py"], "'model' is missing"),
+        ("train", ["results/sweeps/demo.py"], "'model' is missing"),
         ("train", [DEMO, "--cfg-options", "model.codec.N=32"], "starting weights"),
         ("train", [DEMO, "--cfg-options", "default_hooks.a=None"], "hook is not None"),
         ("train", [DEMO, "--resume", f"{WEIGHTS}/demo_codec.pth"], "nothing to go on"),
@@ -86,7 +86,7 @@ def test_every_tool_can_show_the_trace(name, in_process):
         ("test", [DEMO, f"{WEIGHTS}/demo_detector.pth"], "of another model"),
         ("test", [DEMO, "README.md"], "README.md"),
         ("rate_accuracy", ["none.py"], "none.py does not exist"),
-        ("rate_accuracy", ["mmdet_configs/rate_accuracy/coco.py"], "val2017.json"),
+        ("rate_accuracy", ["results/sweeps/coco.py"], "val2017.json"),
         ("coco_subsets", ["none", "out"], "none/annotations"),
     ],
 )
@@ -172,3 +172,22 @@ def test_threads_wait_politely_unless_told_otherwise():
             [sys.executable, "-c", code], capture_output=True, text=True, env=env
         )
         assert done.stdout.strip() == found
+
+
+def test_a_sweeps_path_of_before_is_mapped(tmp_path, monkeypatch, capsys):
+    find = runpy.run_path(str(ROOT / "tools/rate_accuracy.py"))["find_sweep"]
+    monkeypatch.chdir(ROOT)
+    for name in ("demo", "small"):
+        old = f"mmdet_configs/rate_accuracy/{name}.py"
+        assert find(old).samefile(f"results/sweeps/{name}.py")
+        told = f"{old} has moved to results/sweeps/{name}.py"
+        assert capsys.readouterr().err.strip() == told
+    monkeypatch.chdir(ROOT / "mmdet_configs")
+    assert find("rate_accuracy/dial.py").is_file()
+    own = tmp_path / "mmdet_configs/rate_accuracy/own.py"
+    own.parent.mkdir(parents=True)
+    own.write_text("a = 1")
+    capsys.readouterr()
+    assert find(str(own)) == own and not capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match=r"sweeps are in results/sweeps/"):
+        find("mmdet_configs/rate_accuracy/none.py")

@@ -1,7 +1,7 @@
-# The small models of ../small: adapted (as they ship), control and ablations, beside
-# the classical codecs of coco.py. Adapted to Faster R-CNN; YOLOX-Nano and RTMDet-nano
-# read unseen.
-_base_ = ["coco.py", "../_base_/models/person_detector.py"]
+# The small models of mmdet_configs/small: adapted (as they ship), control and
+# ablations, beside the classical codecs of coco.py. Adapted to Faster R-CNN; YOLOX-Nano
+# and RTMDet-nano read unseen.
+_base_ = ["coco.py", "../../mmdet_configs/_base_/models/person_detector.py"]
 runs = "work_dirs/small_{}/codec.pth"
 classical = {  # around the learned codecs' rates
     "JPEG": [5, 10, 20, 30, 50],

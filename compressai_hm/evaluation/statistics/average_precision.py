@@ -1,7 +1,7 @@
 """COCO's mean average precision, for any weighting of the pictures.
 
-The figure is pycocotools' own (101 recalls, IoU 0.5 to 0.95, 100 detections a picture).
-Weights make a bootstrap over pictures cheap: a picture drawn k times counts k times.
+The value is pycocotools' own (101 recalls, IoU 0.5 to 0.95, 100 detections a picture).
+Weights make a bootstrap over pictures cheap: a picture sampled k times counts k times.
 """
 
 import contextlib
@@ -94,7 +94,9 @@ class _Category:
         num_thresholds: IoU thresholds.
     """
 
-    def __init__(self, relevant, found, num_thresholds: int):
+    def __init__(
+        self, relevant: np.ndarray, found: list[tuple[int, dict]], num_thresholds: int
+    ):
         self.relevant = relevant
         if not found:
             self.picture = np.zeros(0, dtype=int)
@@ -109,6 +111,7 @@ class _Category:
         self.hit, self.miss = matched & ~ignored, ~matched & ~ignored
 
     def average_precision(self, weights: np.ndarray, recalls: np.ndarray) -> np.ndarray:
+        """AP under each weighting that has objects of it, ``(R,)``."""
         if not len(self.picture):
             return np.zeros(len(weights))
         w = weights[:, self.picture]

@@ -1,4 +1,4 @@
-"""Bjøntegaard figures that say on how much they rest.
+"""Bjøntegaard differences that say on how much they rest.
 
 BD-rate is the mean difference in rate at equal quality, BD-quality the mean difference
 in quality at equal rate, both by piecewise cubic (pchip) curves through the measured
@@ -8,14 +8,14 @@ points, by the package ``bjontegaard`` [Bjontegaard2001]_.
    RD-curves", VCEG-M33, 2001.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import bjontegaard
 import numpy as np
 
 MIN_OVERLAP = 0.2
-"""A figure needs the curves to overlap in this share of the anchor's range."""
+"""A value needs the curves to overlap in this share of the anchor's range."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A BD figure, or the reason why there is none.
+class BDResult:
+    """A BD-rate or BD-quality, or the reason why there is none.
 
     Args:
         value: Per cent for BD-rate, else in units of the quality; None if refused.
@@ -65,35 +65,47 @@ class Figure:
     interval: tuple[float, float] | None = None
 
 
-def bd_rate(anchor: Curve, test: Curve, min_overlap: float = MIN_OVERLAP) -> Figure:
+def bd_rate(anchor: Curve, test: Curve, min_overlap: float = MIN_OVERLAP) -> BDResult:
     """Rate of ``test`` over that of ``anchor`` at equal quality, in per cent.
 
     Args:
         anchor: What is compared with.
         test: What is compared.
         min_overlap: Refuses below this share of the anchor's range of quality.
+
+    Returns:
+        The value, or why there is none.
     """
-    return _figure(anchor, test, min_overlap, bjontegaard.bd_rate, "quality")
+    return _compare(anchor, test, min_overlap, bjontegaard.bd_rate, "quality")
 
 
-def bd_quality(anchor: Curve, test: Curve, min_overlap: float = MIN_OVERLAP) -> Figure:
+def bd_quality(
+    anchor: Curve, test: Curve, min_overlap: float = MIN_OVERLAP
+) -> BDResult:
     """Quality of ``test`` less that of ``anchor`` at equal rate.
 
     Args:
         anchor: What is compared with.
         test: What is compared.
         min_overlap: Refuses below this share of the anchor's range of log rate.
+
+    Returns:
+        The value, or why there is none.
     """
-    return _figure(anchor, test, min_overlap, bjontegaard.bd_psnr, "rate")
+    return _compare(anchor, test, min_overlap, bjontegaard.bd_psnr, "rate")
 
 
-def _figure(anchor, test, min_overlap, compute, axis) -> Figure:
+def _compare(
+    anchor: Curve, test: Curve, min_overlap: float, compute: Callable, axis: str
+) -> BDResult:
     curves, notes = [], []
     for name, curve in (("anchor", anchor), ("test", test)):
         if not np.isfinite([*curve.rate, *curve.quality]).all():
-            return Figure(None, None, 0, [f"the {name} curve has points without value"])
+            return BDResult(
+                None, None, 0, [f"the {name} curve has points without value"]
+            )
         if len(curve.rate) == 0 or min(curve.rate) <= 0:
-            return Figure(None, None, 0, [f"the {name} curve has no positive rates"])
+            return BDResult(None, None, 0, [f"the {name} curve has no positive rates"])
         envelope, dropped = curve.monotone()
         if dropped:
             notes.append(
@@ -102,7 +114,7 @@ def _figure(anchor, test, min_overlap, compute, axis) -> Figure:
             )
         if len(envelope.rate) < 2:
             notes.append(f"the {name} curve has fewer than two points")
-            return Figure(None, None, 0, notes)
+            return BDResult(None, None, 0, notes)
         curves.append(envelope)
     scale = np.log if axis == "rate" else np.asarray
     (a_low, a_high), (t_low, t_high) = (
@@ -114,34 +126,34 @@ def _figure(anchor, test, min_overlap, compute, axis) -> Figure:
             f"the curves do not overlap in {axis}: {a_low:.4g} to {a_high:.4g} and "
             f"{t_low:.4g} to {t_high:.4g}"
         )
-        return Figure(None, None, 0, notes)
+        return BDResult(None, None, 0, notes)
     share = float((scale(high) - scale(low)) / (scale(a_high) - scale(a_low)))
     if share < min_overlap:
         notes.append(
             f"the curves overlap in only {100 * share:.0f} % of the anchor's range "
             f"({low:.4g} to {high:.4g} in {axis})"
         )
-        return Figure(None, (low, high), share, notes)
+        return BDResult(None, (low, high), share, notes)
     value = compute(
         curves[0].rate, curves[0].quality, curves[1].rate, curves[1].quality,
         method="pchip", require_matching_points=False, min_overlap=0,
     )  # fmt: skip
-    return Figure(float(value), (low, high), share, notes)
+    return BDResult(float(value), (low, high), share, notes)
 
 
-def with_interval(figure: Figure, replicates: Sequence[Figure]) -> Figure:
-    """The figure with a 95 % percentile interval from figures of resampled pictures."""
-    if figure.value is None or not replicates:
-        return figure
-    values = [f.value for f in replicates if f.value is not None]
-    notes, total = list(figure.notes), len(replicates)
+def with_interval(result: BDResult, resampled: Sequence[BDResult]) -> BDResult:
+    """The result with a 95 % percentile interval from those of resampled pictures."""
+    if result.value is None or not resampled:
+        return result
+    values = [r.value for r in resampled if r.value is not None]
+    notes, total = list(result.notes), len(resampled)
     if len(values) < total:
-        notes.append(f"{total - len(values)} of {total} resamplings gave no figure")
-    bent = sum(any("not monotone" in note for note in f.notes) for f in replicates)
+        notes.append(f"{total - len(values)} of {total} resamplings gave no value")
+    bent = sum(any("not monotone" in note for note in r.notes) for r in resampled)
     if bent:
         notes.append(f"the envelope was used in {bent} of {total} resamplings")
     if len(values) < 0.9 * total:
         notes.append("too many for an interval")
-        return replace(figure, notes=notes)
+        return replace(result, notes=notes)
     low, high = np.percentile(values, [2.5, 97.5])
-    return replace(figure, notes=notes, interval=(float(low), float(high)))
+    return replace(result, notes=notes, interval=(float(low), float(high)))

@@ -2,7 +2,7 @@
 # folder of COCO, COCO_PERSON that of person_val.json, KODAK that of the Kodak pictures,
 # DETECTORS that of the detectors' weights.
 _base_ = [
-    "../_base_/datasets/coco_detection.py",
+    "../../mmdet_configs/_base_/datasets/coco_detection.py",
 ]
 detectors = "{{$DETECTORS:checkpoints}}"
 person = "{{$COCO_PERSON:data/coco_person}}"

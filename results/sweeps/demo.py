@@ -1,5 +1,8 @@
 # A sweep that runs anywhere: the drawn set, the demo's detector and codec, JPEG, WebP.
-_base_ = ["../_base_/datasets/embedded.py", "../_base_/models/demo_detector.py"]
+_base_ = [
+    "../../mmdet_configs/_base_/datasets/embedded.py",
+    "../../mmdet_configs/_base_/models/demo_detector.py",
+]
 custom_imports = dict(imports=["compressai_hm.detection"])
 
 anchor = "JPEG"

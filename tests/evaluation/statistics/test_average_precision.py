@@ -7,7 +7,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from pycocotools.mask import encode
 
-from compressai_hm.evaluation.average_precision import Matches
+from compressai_hm.evaluation.statistics.average_precision import Matches
 
 PICTURES = [7, 3, 12, 5, 20]
 

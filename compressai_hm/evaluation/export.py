@@ -1,0 +1,93 @@
+"""What was measured, as files for programs, and Table 1 in Markdown."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ..codecs.files import write_whole
+from .statistics.comparisons import Comparison
+from .statistics.curves import MeasuredCurve
+from .sweep import UNCOMPRESSED, Sweep
+from .tables import table1
+
+
+def write(
+    sweep: Sweep,
+    curves: list[MeasuredCurve],
+    comparisons: list[Comparison],
+    reference: dict[str, dict[str, float]],
+    differing: Sequence[dict] = (),
+) -> Path:
+    """Writes JSON in CompressAI's schema, CSV, and the BD values.
+
+    Args:
+        sweep: The sweep.
+        curves: Of ``statistics.measure``.
+        comparisons: Of ``statistics.compare``.
+        reference: Of ``statistics.measure``.
+        differing: Of ``statistics.differences``.
+
+    Returns:
+        The folder: ``<set>/<codec>.json``, ``points.csv``, ``bd.json`` and, where the
+        config asks for it, ``table1.md``.
+    """
+    folder = sweep.work_dir / "results"
+    for curve in curves:
+        path = folder / curve.set / f"{curve.label.replace(' ', '_')}.json"
+        write_whole(_json(_in_compressais_schema(curve)), path)
+    write_whole(_csv(curves, reference), folder / "points.csv")
+    bd = {
+        "anchor": sweep.cfg.anchor,
+        "uncompressed": reference,
+        "figures": [asdict(comparison) for comparison in comparisons],
+        "differences": list(differing),
+    }
+    write_whole(_json(bd), folder / "bd.json")
+    if "table1" in sweep.cfg:
+        text = table1(curves, **sweep.cfg.table1)
+        write_whole(text.encode(), folder / "table1.md")
+    return folder
+
+
+def _in_compressais_schema(curve: MeasuredCurve) -> dict:
+    names = {"psnr": "psnr-rgb", "ms_ssim": "ms-ssim-rgb"}
+    return {
+        "name": curve.label,
+        "description": f"{curve.set}: real bytes over original pixels, mean "
+        "over the pictures"
+        + "".join(
+            f"; {metric} without {count} that a codec gave back unchanged, or that "
+            "are too small for it"
+            for metric, count in curve.left_out.items()
+        ),
+        "results": {
+            "bpp": curve.bpp,
+            "quality": curve.qualities,
+            **{names.get(k, k): v for k, v in curve.metrics.items()},
+        },
+    }
+
+
+def _csv(curves: list[MeasuredCurve], reference: dict[str, dict[str, float]]) -> bytes:
+    with io.StringIO() as f:
+        out = csv.writer(f)
+        columns = "set,codec,view,quality,bpp,container_bytes,metric,value"
+        out.writerow(columns.split(","))
+        for c in curves:
+            for metric, values in c.metrics.items():
+                for point in zip(
+                    c.qualities, c.bpp, c.container_bytes, values, strict=True
+                ):
+                    *knobs, value = point
+                    out.writerow([c.set, c.codec, c.view, *knobs, metric, value])
+        for name, metrics in reference.items():
+            for metric, value in metrics.items():
+                out.writerow([name, UNCOMPRESSED, "", "", "", "", metric, value])
+        return f.getvalue().encode()
+
+
+def _json(value: dict) -> bytes:
+    return json.dumps(value, indent=1).encode()

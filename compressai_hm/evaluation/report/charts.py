@@ -1,0 +1,223 @@
+"""Rate-quality charts by matplotlib: files for papers, and SVG for the page.
+
+They can be read in black and white: codecs differ by marker, x_hat and x_bar by dash
+and by filled and hollow markers. Text stays text: it can be searched and read aloud.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib
+import matplotlib.figure
+import numpy as np
+
+from ...codecs.files import write_whole
+from ..published import published_points
+from ..statistics.curves import MeasuredCurve
+from ..statistics.metrics import in_units, is_accuracy, title
+from ..sweep import UNCOMPRESSED, Sweep
+
+_COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
+    "#56b4e9", "#8c564b", "#444444", "#7f3fbf", "#b8a900",
+)  # fmt: skip
+_MARKERS = "os^DvPX<>*dhp"  # their number shares no factor with the colours'
+_PUBLISHED_MARKERS = "x+1234|_"
+_SVG = "http://www.w3.org/2000/svg"
+ElementTree.register_namespace("", _SVG)
+ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+
+
+@dataclass
+class _Line:
+    """Points of one legend entry.
+
+    Args:
+        label: The entry.
+        x: Of the points.
+        y: Of the points.
+        tips: What each point says when it is pointed at.
+        style: Of matplotlib's ``plot``.
+        notes: Written beside each point.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    tips: list[str]
+    style: dict
+    notes: Sequence[str] = ()
+
+
+def draw_charts(
+    sweep: Sweep, curves: list[MeasuredCurve], reference: dict[str, dict[str, float]]
+) -> list[str]:
+    """Writes ``plots/*.png`` and ``plots/*.svg``.
+
+    Args:
+        sweep: The sweep.
+        curves: Of ``statistics.measure``; repetitions are left out.
+        reference: mAP on uncompressed pictures.
+
+    Returns:
+        SVG elements for a page; their points carry what they say as ``aria-label``.
+    """
+    folder = sweep.work_dir / "plots"
+    styles = {
+        codec.name: dict(
+            color=_COLOURS[i % len(_COLOURS)], marker=_MARKERS[i % len(_MARKERS)]
+        )
+        for i, codec in enumerate(sweep.cfg.codecs)
+    }
+    curves = [c for c in curves if c.is_curve]
+    ablated = sweep.cfg.get("ablation", ())
+    out = []
+    for name, metric in dict.fromkeys((c.set, m) for c in curves for m in c.metrics):
+        own = [c for c in curves if c.set == name and metric in c.metrics]
+        level = in_units(metric, [reference.get(name, {}).get(metric, np.nan)])[0]
+        published = published_points(sweep.cfg.get("published", {}).get(name), metric)
+        chosen = {name: (own, published)}
+        if ablated:
+            some = [c for c in own if c.codec in ablated]
+            pair = {k: v for k, v in published.items() if k.startswith("method")}
+            chosen[f"{name} ablation"] = (some, pair)
+        for heading, (some, paper) in chosen.items():
+            lines = [_measured(c, metric, styles[c.codec]) for c in some]
+            if lines:
+                chart = _chart(
+                    f"{heading}: {title(metric)}",
+                    ("bits per original pixel", title(metric)),
+                    lines + _published(paper),
+                    level,
+                )
+                out.append(chart.save(folder, f"{heading} {metric}"))
+    if sweep.cfg.get("dial"):
+        out += _dials(folder, curves, styles)
+    return out
+
+
+def _dials(folder: Path, curves: list[MeasuredCurve], styles: dict) -> list[str]:
+    """PSNR of x_hat against mAP, a point for each codec's quality; bpp beside it."""
+    out = []
+    psnr = {
+        (c.set, c.codec): c.metrics.get("psnr") for c in curves if c.view == "x_hat"
+    }
+    for name, metric in dict.fromkeys(
+        (c.set, m) for c in curves for m in c.metrics if is_accuracy(m)
+    ):
+        lines = []
+        for c in curves:
+            x = psnr[c.set, c.codec]
+            if c.set == name and metric in c.metrics and x:
+                y = in_units(metric, c.metrics[metric])
+                tips = [
+                    f"{c.label}: {a:.2f} dB, {b:.4g}, {bpp:.4f} bpp"
+                    for a, b, bpp in zip(x, y, c.bpp, strict=True)
+                ]
+                style = {**_style(c, styles[c.codec]), "linestyle": ""}
+                notes = [f"{bpp:.3f} bpp" for bpp in c.bpp]
+                lines.append(_Line(c.label, x, y, tips, style, notes))
+        axes = "PSNR of x_hat (dB)", title(metric)
+        chart = _chart(f"{name}: people against machines", axes, lines)
+        out.append(chart.save(folder, f"{name} dial {metric}"))
+    return out
+
+
+def _style(curve: MeasuredCurve, of_codec: dict) -> dict:
+    if curve.view == "x_hat":
+        return {**of_codec, "linestyle": "-"}
+    hollow = dict(markerfacecolor="white", markersize=8.5, zorder=1.9)
+    return {**of_codec, "linestyle": (0, (4, 2)), **hollow}  # a ring if x_hat is there
+
+
+def _measured(curve: MeasuredCurve, metric: str, of_codec: dict) -> _Line:
+    values = curve.curve(metric).quality
+    tips = [
+        f"{curve.label}: {x:.4f} bpp, {y:.4g} (quality {quality})"
+        for x, y, quality in zip(curve.bpp, values, curve.qualities, strict=True)
+    ]
+    return _Line(curve.label, curve.bpp, values, tips, _style(curve, of_codec))
+
+
+def _published(curves: dict[str, list[list[float]]]) -> list[_Line]:
+    lines = []
+    for marker, (codec, points) in zip(
+        _PUBLISHED_MARKERS, curves.items(), strict=False
+    ):
+        x, y = zip(*points, strict=True)
+        name = f"{codec} (published)"
+        tips = [f"{name}: {a:.4f} bpp, {b:.4g}" for a, b in points]
+        style = dict(color="#777777", linestyle=":", linewidth=1, marker=marker)
+        lines.append(_Line(name, x, y, tips, style))
+    return lines
+
+
+@dataclass
+class _Chart:
+    """A chart that can be saved.
+
+    Args:
+        figure: matplotlib's.
+        heading: Its title.
+        tips: By the ``id`` of a line's group in the SVG.
+    """
+
+    figure: matplotlib.figure.Figure
+    heading: str
+    tips: dict[str, list[str]]
+
+    def save(self, folder: Path, name: str) -> str:
+        """Writes PNG and SVG, and gives the latter as an element of a page."""
+        stem = name.replace(" ", "_").replace("/", "_")
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": stem}):
+            for suffix in ("png", "svg"):
+                with io.BytesIO() as f:
+                    metadata = {"Date": None} if suffix == "svg" else None
+                    self.figure.savefig(f, format=suffix, dpi=150, metadata=metadata)
+                    data = f.getvalue()
+                write_whole(data, folder / f"{stem}.{suffix}")
+        return self._element(data)
+
+    def _element(self, svg: bytes) -> str:
+        root = ElementTree.fromstring(svg)
+        root.remove(root.find(f"{{{_SVG}}}metadata"))
+        for size in ("width", "height"):  # the page's matter
+            del root.attrib[size]
+        root.attrib.update({"role": "group", "aria-label": self.heading})
+        for group in root.iter(f"{{{_SVG}}}g"):
+            tips = self.tips.get(group.attrib.pop("id", ""), ())  # not the page's only
+            markers = list(group.iter(f"{{{_SVG}}}use")) if tips else ()
+            for marker, tip in zip(markers, tips, strict=True):
+                marker.attrib.update({"role": "img", "aria-label": tip})
+        return ElementTree.tostring(root, "unicode")
+
+
+def _chart(
+    heading: str, axes: tuple[str, str], lines: list[_Line], level: float = np.nan
+) -> _Chart:
+    """Lines on axes from 0 bpp, with the level of uncompressed pictures."""
+    entries = len(lines) + bool(np.isfinite(level))
+    columns = 2 if max(len(line.label) for line in lines) < 32 else 1
+    height = 3.8 + 0.19 * -(-entries // columns)
+    figure = matplotlib.figure.Figure(figsize=(5.6, height), layout="constrained")
+    ax = figure.subplots()
+    tips = {}
+    for i, line in enumerate(lines):
+        known = np.isfinite(line.y)
+        x, y = np.asarray(line.x)[known], np.asarray(line.y)[known]
+        tips[f"points-{i}"] = [t for t, k in zip(line.tips, known, strict=True) if k]
+        style = {"markersize": 5, "linewidth": 1.5, **line.style}
+        ax.plot(x, y, gid=f"points-{i}", label=line.label, **style)
+        for place, note in zip(zip(x, y, strict=True), line.notes, strict=False):
+            ax.annotate(note, place, (5, 5), textcoords="offset points", fontsize=8)
+    if np.isfinite(level):
+        ax.axhline(level, color="black", linewidth=1, label=UNCOMPRESSED)
+    if not any(line.notes for line in lines):
+        ax.set_xlim(left=0)
+    ax.set(xlabel=axes[0], ylabel=axes[1], title=heading)
+    ax.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+    return _Chart(figure, heading, tips)

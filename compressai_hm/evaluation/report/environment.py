@@ -1,0 +1,58 @@
+"""How a sweep was made: command, versions, weights, seconds."""
+
+import importlib.metadata
+import json
+import platform
+import shlex
+
+import numpy as np
+import torch
+
+from ..sweep import Sweep
+from ..sweep.digests import file_digest
+
+_PACKAGES = (
+    "compressai-hm", "torch", "torchvision", "compressai", "bjontegaard", "Pillow",
+    "imageio-ffmpeg", "onedl-mmdetection", "mmdet", "pycocotools", "numpy",
+)  # fmt: skip
+
+
+def environment(sweep: Sweep, command: list[str]) -> list[tuple[str, str]]:
+    """What a repetition needs to know, as (what, value).
+
+    Args:
+        sweep: The sweep.
+        command: What was typed.
+    """
+    lines = [
+        ("command", shlex.join(["python", *command])),
+        ("machine", f"{platform.platform()}, Python {platform.python_version()}"),
+        ("CUDA", str(torch.cuda.is_available())),
+    ]
+    for package in _PACKAGES:
+        try:
+            lines.append((package, importlib.metadata.version(package)))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    for seconds in ("encode", "decode"):
+        lines.append((f"{seconds}, seconds a picture", _times(sweep, seconds)))
+    weights = [p for c in sweep.cfg.codecs for p in c.get("checkpoints", ())]
+    weights += [d["checkpoint"] for own in sweep.sets for d in own.detectors]
+    for path in dict.fromkeys(weights):
+        lines.append((path, f"sha256 {file_digest(path)}"))
+    lines.append(("resampling of pictures", "seed 0"))
+    lines.append(("config", sweep.cfg.pretty_text))
+    return lines
+
+
+def _times(sweep: Sweep, which: str) -> str:
+    """Of each codec, the median over its points' means."""
+    found: dict[str, list[float]] = {}
+    for point, _ in sweep.finished():
+        file = sweep.result_file(point, "times")
+        seconds = (
+            json.loads(file.read_text(encoding="utf-8"))[which] if file.exists() else []
+        )
+        if point.codec >= 0 and seconds:
+            found.setdefault(sweep.name(point), []).append(float(np.mean(seconds)))
+    return ", ".join(f"{name} {np.median(v):.3f}" for name, v in found.items())

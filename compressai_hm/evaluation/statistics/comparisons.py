@@ -1,0 +1,108 @@
+"""Curves against an anchor, and codecs against each other point by point."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .bd import BDResult, bd_quality, bd_rate, with_interval
+from .curves import MeasuredCurve, label
+from .metrics import in_units
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A curve against the anchor's.
+
+    Args:
+        set: The set's name.
+        codec: Name of the codec that is compared.
+        view: "x_hat" or "x_bar".
+        metric: What quality is.
+        bd_rate: Bits at equal quality.
+        bd_quality: Quality at equal bits.
+    """
+
+    set: str
+    codec: str
+    view: str
+    metric: str
+    bd_rate: BDResult
+    bd_quality: BDResult
+
+    @property
+    def label(self) -> str:
+        """Of the codec and the view."""
+        return label(self.codec, self.view)
+
+
+def compare(curves: list[MeasuredCurve], anchor: str) -> list[Comparison]:
+    """BD values of every curve against the anchor's.
+
+    Args:
+        curves: Of :func:`measure`.
+        anchor: Name of the codec to compare with.
+
+    Returns:
+        One of each curve and metric that the anchor's curve has as well.
+    """
+    out = []
+    for test in filter(lambda c: c.is_curve, curves):
+        against = next(
+            (c for c in curves if (c.set, c.codec) == (test.set, anchor)), None
+        )
+        for metric in test.metrics if against else ():
+            if metric not in against.metrics:
+                continue
+            results = [
+                with_interval(
+                    bd(against.curve(metric), test.curve(metric)),
+                    [
+                        bd(against.curve(metric, i), test.curve(metric, i))
+                        for i in range(len(test.resampled[metric][0]))
+                    ],
+                )
+                for bd in (bd_rate, bd_quality)
+            ]
+            out.append(Comparison(test.set, test.codec, test.view, metric, *results))
+    return out
+
+
+def differences(curves: list[MeasuredCurve], pairs: list[dict]) -> list[dict]:
+    """Means over one codec's points less those over another's, by x_bar.
+
+    For codecs with the same points but one thing, such as a part that was left out; the
+    points may be rates and seeds.
+
+    Args:
+        curves: Of :func:`measure`.
+        pairs: Dicts of ``of`` and ``against``, names of codecs.
+
+    Returns:
+        Rows of ``set``, ``of``, ``against``, ``metric`` ("bpp" too), ``value`` and
+        ``interval`` (95 %, the same resampled pictures for both), in :func:`in_units`.
+    """
+    by_name = {(c.set, c.codec): c for c in curves if c.view == "x_bar"}
+    rows = []
+    for pair in pairs:
+        for of_set in dict.fromkeys(c.set for c in curves):
+            of, against = (by_name[of_set, pair[key]] for key in ("of", "against"))
+            for metric in ("bpp", *of.metrics):
+                mean = [
+                    np.mean(in_units(metric, c.metrics.get(metric, c.bpp)))
+                    for c in (of, against)
+                ]
+                resampled = [
+                    np.mean([in_units(metric, r) for r in c.resampled[metric]], axis=0)
+                    for c in (of, against)
+                ]
+                interval = np.nanpercentile(resampled[0] - resampled[1], [2.5, 97.5])
+                rows.append(
+                    {
+                        "set": of_set,
+                        **pair,
+                        "metric": metric,
+                        "value": float(mean[0] - mean[1]),
+                        "interval": [float(bound) for bound in interval],
+                    }
+                )
+    return rows

@@ -1,0 +1,190 @@
+"""Curves of a sweep's finished points, of the set and of resampled pictures."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from tqdm import tqdm
+
+from ..sweep import PictureSet, Point, Sweep
+from .average_precision import Matches
+from .bd import Curve
+from .metrics import in_units, is_accuracy
+
+RESAMPLINGS = 200
+
+
+@dataclass
+class MeasuredCurve:
+    """One codec's points on one set, by one view.
+
+    Args:
+        codec: Its name.
+        set: The set's name.
+        view: "x_hat" or "x_bar".
+        qualities: The codec's knob at each point.
+        bpp: At each point.
+        container_bytes: Of a file, at each point.
+        metrics: Name to value at each point: "psnr", "ms_ssim", "mAP <detector>",
+            "mask mAP <detector>".
+        resampled: "bpp" and each metric, ``(points, R)``.
+        left_out: Pictures that are in no mean of a metric, as a point lacks it.
+        is_curve: Whether the points are a curve; else repetitions.
+    """
+
+    codec: str
+    set: str
+    view: str
+    qualities: list[int] = field(default_factory=list)
+    bpp: list[float] = field(default_factory=list)
+    container_bytes: list[float] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    resampled: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    is_curve: bool = True
+
+    @property
+    def label(self) -> str:
+        """Of the codec and the view."""
+        return label(self.codec, self.view)
+
+    def curve(self, metric: str, resampling: int | None = None) -> Curve:
+        """Its rate-quality curve, of the set or of one resampling."""
+        if resampling is None:
+            return Curve(self.bpp, in_units(metric, self.metrics[metric]))
+        rate = [r[resampling] for r in self.resampled["bpp"]]
+        quality = [q[resampling] for q in self.resampled[metric]]
+        return Curve(rate, in_units(metric, quality))
+
+    def sort(self) -> None:
+        """Puts the points in the order of their bpp."""
+        order = np.argsort(self.bpp)
+        for values in (
+            self.qualities,
+            self.bpp,
+            self.container_bytes,
+            *self.metrics.values(),
+            *self.resampled.values(),
+        ):
+            values[:] = [values[i] for i in order]
+
+
+def label(codec: str, view: str) -> str:
+    """What a codec's curve by a view is called."""
+    return codec if view == "x_hat" else f"{codec} {view}"
+
+
+def measure(
+    sweep: Sweep, resamplings: int = RESAMPLINGS, seed: int = 0
+) -> tuple[list[MeasuredCurve], dict[str, dict[str, float]]]:
+    """Curves of all finished points.
+
+    Args:
+        sweep: The sweep.
+        resamplings: How often the pictures of each set are resampled.
+        seed: Of the resampling.
+
+    Returns:
+        The curves, and per set each mAP on uncompressed pictures.
+    """
+    curves: dict[tuple, MeasuredCurve] = {}
+    reference: dict[str, dict[str, float]] = {}
+    points = list(sweep.finished())
+    comparable = [_comparable(s, points) for s in range(len(sweep.sets))]
+    for point, result in tqdm(points, unit="point", desc="mAP, resampled", leave=False):
+        name, own = sweep.cfg.sets[point.set].name, sweep.sets[point.set]
+        weights = _resample(len(own.pictures), resamplings, seed)
+        of_set = comparable[point.set]
+        for view, metrics, resampled in _views(own, result, weights, of_set):
+            if point.codec < 0:
+                reference[name] = {k: v for k, v in metrics.items() if is_accuracy(k)}
+                continue
+            codec = sweep.cfg.codecs[point.codec]
+            curve = curves.setdefault(
+                (name, codec.name, view),
+                MeasuredCurve(
+                    codec.name, name, view, is_curve=codec.get("curve", True)
+                ),
+            )
+            for metric, known in of_set.known.items():
+                if not known.all():
+                    curve.left_out[metric] = int((~known).sum())
+            curve.qualities.append(point.quality)
+            curve.bpp.append(metrics.pop("bpp"))
+            curve.container_bytes.append(metrics.pop("container_bytes"))
+            for metric, value in metrics.items():
+                curve.metrics.setdefault(metric, []).append(value)
+            for metric, values in resampled.items():
+                curve.resampled.setdefault(metric, []).append(values)
+    for curve in curves.values():
+        curve.sort()
+    return list(curves.values()), reference
+
+
+@dataclass
+class _Comparable:
+    """What all points of a set have: the same pictures enter every mean.
+
+    Args:
+        known: Per distortion, which pictures have it at every point. (There is no PSNR
+            where a codec happened to be lossless.)
+        masks: Detectors that give masks.
+    """
+
+    known: dict[str, np.ndarray]
+    masks: set[str]
+
+
+def _comparable(of_set: int, points: list[tuple[Point, dict]]) -> _Comparable:
+    out = _Comparable({}, set())
+    for point, result in points:
+        if point.set != of_set:
+            continue
+        for detector, views in result["detections"].items():
+            if any("segmentation" in d for found in views.values() for d in found):
+                out.masks.add(detector)
+        for name in ("psnr", "ms_ssim") if point.codec >= 0 else ():
+            for key in result["pictures"][0]:
+                if key.startswith(f"{name}_x"):
+                    known = [row[key] is not None for row in result["pictures"]]
+                    before = out.known.get(name, np.ones(len(known), bool))
+                    out.known[name] = before & known
+    return out
+
+
+def _resample(count: int, resamplings: int, seed: int) -> np.ndarray:
+    """How often each picture counts in each resampling, ``(R, N)``."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(count, np.full(count, 1 / count), resamplings).astype(float)
+
+
+def _views(
+    own: PictureSet, result: dict, weights: np.ndarray, comparable: _Comparable
+) -> Iterator[tuple[str, dict, dict]]:
+    """Per view the values of a point, and the same for each weighting."""
+    rows = result["pictures"]
+    bpp = np.array([8 * r["bytes"] / (r["size"][0] * r["size"][1]) for r in rows])
+    for view in [key[5:] for key in rows[0] if key.startswith("psnr_")]:
+        metrics = {
+            "bpp": float(bpp.mean()),
+            "container_bytes": float(np.mean([r["container_bytes"] for r in rows])),
+        }
+        resampled = {"bpp": weights @ bpp / weights.sum(1)}
+        for name, known in comparable.known.items():
+            if known.any() and f"{name}_{view}" in rows[0]:
+                values = np.array([row[f"{name}_{view}"] or 0.0 for row in rows])
+                metrics[name] = float(values[known].mean())
+                with np.errstate(invalid="ignore"):
+                    resampled[name] = weights @ (values * known) / (weights @ known)
+        for detector, found in result["detections"].items():
+            kinds = {"mAP": "bbox"}
+            if detector in comparable.masks:
+                kinds["mask mAP"] = "segm"
+            for name, kind in kinds.items():
+                ids = [row["id"] for row in rows]
+                matches = Matches(
+                    own.truth, found.get(view, []), ids, own.categories, kind
+                )
+                metrics[f"{name} {detector}"] = float(matches.average_precision()[0])
+                resampled[f"{name} {detector}"] = matches.average_precision(weights)
+        yield view, metrics, resampled

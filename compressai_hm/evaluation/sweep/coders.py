@@ -1,0 +1,174 @@
+"""What codes a sweep's pictures: the codecs of its config."""
+
+import importlib.metadata
+import inspect
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from torch import Tensor
+
+from ... import __version__
+from ...codecs import CLASSICAL, PictureCodec, container
+from ...codecs.classical import find_classical
+from ...detection.build import build_model
+from ...zoo import cfgs, is_hm, load_checkpoint, load_model
+from ...zoo.released import RELEASED
+from .checks import check_keys
+from .digests import file_digest, value_digest
+
+
+class Uncompressed:
+    """A picture codec that codes nothing: its file is the samples."""
+
+    learned = False
+
+    def encode(self, x: Tensor) -> bytes:
+        """The samples in 8 bits."""
+        return (x[0] * 255).round().byte().numpy().tobytes()
+
+    def decode(
+        self, data: bytes, size: tuple[int, int], views: tuple[str, ...] = ()
+    ) -> dict[str, Tensor]:
+        """The picture, whatever views are asked for."""
+        flat = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return {"x_hat": flat.view(1, 3, *size).float() / 255}
+
+    def overhead(self, data: bytes) -> int:
+        """None."""
+        return 0
+
+
+class Coder:
+    """A codec that turns 8-bit pictures into files and back.
+
+    Args:
+        codec: Any picture codec.
+        refine: Gradient steps on each picture's latent.
+        config: The training config whose loss they lower.
+        **options: Of the codec's ``encode``, such as the ``quality`` of its zoo entry.
+    """
+
+    def __init__(
+        self,
+        codec: PictureCodec,
+        refine: int = 0,
+        config: str | None = None,
+        **options,
+    ):
+        self.codec, self.refine, self.options = codec, refine, options
+        self.model = build_model(config) if refine else None
+
+    def encode(self, x: Tensor) -> bytes:
+        """The file of a picture, uint8 RGB, ``(1, 3, H, W)``."""
+        x, options = x.float() / 255, self.options
+        if self.refine:
+            options = {**options, "y": self.model.refine(x, self.refine, self.codec)}
+        return self.codec.encode(x, **options)
+
+    def decode(self, data: bytes, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Its different views, uint8; of a codec that has one, ``x_hat``."""
+        views = ("human", "machine") if self.codec.learned else ("human",)
+        decoded = self.codec.decode(data, size, views)
+        return {name: (v * 255).round().byte().cpu() for name, v in decoded.items()}
+
+    def overhead(self, data: bytes) -> int:
+        """Bytes of the file that are container."""
+        return self.codec.overhead(data)
+
+
+_OF_THE_SWEEP = {"name", "qualities", "checkpoints", "trained_for", "curve"}
+"""Keys of a config's codec that change none of its files."""
+_CODEC_KEYS = _OF_THE_SWEEP | {"type", "metric", "pretrained", "refine", "config"}
+
+
+def codec_digest(entry: dict, quality: int) -> str:
+    """Differs where other files would be coded."""
+    rest = {k: v for k, v in entry.items() if k not in _OF_THE_SWEEP}
+    if entry.get("checkpoints"):
+        rest["weights"] = file_digest(entry["checkpoints"][quality])
+    elif entry.get("type") in RELEASED:
+        rest["weights"] = file_digest(f"compressai_hm://{entry['type']}-{quality}.pth")
+    if find_classical(entry.get("type")):
+        versions = ("pillow", "imageio-ffmpeg")
+        rest["versions"] = [importlib.metadata.version(v) for v in versions]
+    else:
+        rest["versions"] = [__version__, container.VERSION]
+        if entry.get("refine"):
+            model = Config.fromfile(entry["config"]).model
+            rest["config"] = {k: v for k, v in model.items() if k != "codec"}
+            if model.get("detector_checkpoint"):
+                rest["detector"] = file_digest(model.detector_checkpoint)
+    return value_digest(rest)
+
+
+def build_coder(entry: dict, quality: int) -> Coder:
+    """The coder of a config's codec at one of its qualities.
+
+    Raises:
+        ValueError: If there is no such codec or quality.
+    """
+    return _built_coder(json.dumps(entry), quality)
+
+
+@lru_cache(maxsize=2)
+def _built_coder(entry: str, quality: int) -> Coder:
+    entry = json.loads(entry)
+    kind = entry.get("type")
+    refinement = entry.get("refine", 0), entry.get("config")
+    if entry.get("checkpoints"):
+        net = load_checkpoint(entry["checkpoints"][quality], kind)
+        return Coder(net.eval(), *refinement)
+    if classical := find_classical(kind):
+        rest = {k: v for k, v in entry.items() if k not in _CODEC_KEYS}
+        return Coder(classical(quality=quality, **rest))
+    metric, pretrained = entry.get("metric", "mse"), entry.get("pretrained", True)
+    net = load_model(kind, quality, metric, pretrained=pretrained)
+    return Coder(net.eval(), *refinement, quality=quality)
+
+
+def check_codec(entry: dict) -> list[int]:
+    """The qualities of a config's codec.
+
+    Raises:
+        ValueError: If it names something that does not exist.
+    """
+    name, kind = entry["name"], entry.get("type")
+    classical = find_classical(kind)
+    checkpoints = entry.get("checkpoints", ())
+    if checkpoints and kind is not None and not is_hm(kind):
+        raise ValueError(
+            f"codec {name!r}: checkpoints are of HM codecs; type {kind!r} is none"
+        )
+    if not checkpoints and not classical and kind not in cfgs:
+        raise ValueError(
+            f"codec {name!r}: type {kind!r} is unknown; there are "
+            f"{sorted({*CLASSICAL, *cfgs})}, or give checkpoints"
+        )
+    own = inspect.signature(classical).parameters if classical else ()
+    check_keys(f"codec {name!r}", entry, _CODEC_KEYS | (set(own) - {"quality"}))
+    steps, config = entry.get("refine"), entry.get("config")
+    if steps is not None or config is not None:
+        whole = isinstance(steps, int) and steps > 0 and Path(str(config)).is_file()
+        if not whole or classical:
+            raise ValueError(
+                f"codec {name!r}: refine={steps!r}, config={config!r}; for an HM codec "
+                "give a number of steps and a training config"
+            )
+    for path in checkpoints:
+        if not Path(path).is_file():
+            raise ValueError(f"codec {name!r}: {path} does not exist")
+    qualities = list(range(len(checkpoints)) or entry.get("qualities", ()))
+    if not qualities or len(set(qualities)) != len(qualities):
+        raise ValueError(f"codec {name!r} names no qualities, or one twice")
+    for quality in qualities:
+        try:
+            if classical:
+                build_coder(entry, quality)
+            elif not checkpoints and quality not in cfgs[kind]:
+                raise ValueError(f"there is no quality {quality}")
+        except (TypeError, ValueError) as e:
+            raise ValueError(f"codec {name!r}: {e}") from e
+    return qualities

@@ -1,0 +1,88 @@
+"""Detectors that are given decoded pictures, as a sweep's sets name them."""
+
+import json
+from functools import lru_cache
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import encode_mask_results
+from mmengine.registry import init_default_scope
+from torch import Tensor
+
+from ...detection import DetectorView
+from ...detection.build import detector_config, load_detector
+
+
+class SweepDetector:
+    """A detector with its own test pipeline after the decoder.
+
+    Args:
+        config: MMDetection's: a file, a name such as "mmdet::yolox/...", or a dict
+            with ``model`` and ``test_pipeline``.
+        checkpoint: Its weights.
+    """
+
+    def __init__(self, config: str | dict, checkpoint: str):
+        init_default_scope("mmdet")
+        cfg, resize = detector_config(config, None)
+        self.model = MODELS.build(cfg).eval()
+        self.classes = load_detector(self.model, checkpoint)
+        self.view = DetectorView(**resize)
+
+    @torch.no_grad()
+    def detect(
+        self, picture: Tensor, number: int, categories: list[int | None]
+    ) -> list[dict]:
+        """COCO results on an 8-bit picture.
+
+        Args:
+            picture: RGB, ``(1, 3, H, W)``.
+            number: Its id.
+            categories: COCO's category of each label; None drops it.
+
+        Raises:
+            ValueError: If the detector has more labels than that.
+        """
+        sample = DetDataSample(metainfo={"img_id": number})
+        data = self.view.for_testing(picture[0].float() / 255, sample)
+        data = self.model.data_preprocessor({k: [v] for k, v in data.items()}, False)
+        (found,) = self.model.predict(data["inputs"], data["data_samples"])
+        found = found.pred_instances.cpu()
+        out = []
+        for i in range(len(found)):
+            label = int(found.labels[i])
+            if label >= len(categories):
+                raise ValueError(
+                    f"the detector found label {label}, but its classes are "
+                    f"{len(categories)}: say classes=... (names, or 'coco') beside its "
+                    "config"
+                )
+            if categories[label] is None:
+                continue
+            left, top, right, bottom = found.bboxes[i].tolist()
+            record = {
+                "image_id": number,
+                "category_id": categories[label],
+                "bbox": [left, top, right - left, bottom - top],
+                "score": float(found.scores[i]),
+            }
+            if "masks" in found:
+                (mask,) = encode_mask_results([found.masks[i].numpy()])
+                record["segmentation"] = {**mask, "counts": mask["counts"].decode()}
+            out.append(record)
+        return out
+
+
+def build_detector(entry: dict) -> SweepDetector:
+    """The detector of a set's entry, made once in a process.
+
+    Args:
+        entry: With ``config`` and ``checkpoint``.
+    """
+    return _built_detector(json.dumps(entry["config"]), entry["checkpoint"])
+
+
+@lru_cache
+def _built_detector(config: str, checkpoint: str) -> SweepDetector:
+    return SweepDetector(json.loads(config), checkpoint)

@@ -1,0 +1,28 @@
+"""Digests of content: what is measured again is decided by them.
+
+They enter the file names and the files of every work folder: another way to compute one
+would have finished points measured again.
+"""
+
+import hashlib
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+from ...detection.checkpoint import WEIGHTS
+
+
+def file_digest(path: str) -> str:
+    """Of a file's content, also of one in the package; of a URL, the URL."""
+    if path.startswith("compressai_hm://"):
+        path = str(WEIGHTS / path.removeprefix("compressai_hm://"))
+    if not Path(path).is_file():
+        return path
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def value_digest(value: Any) -> str:
+    """8 characters that tell values from each other."""
+    text = json.dumps(value, default=str, sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x}"

@@ -1,0 +1,130 @@
+"""The pictures of a set, and the objects in them."""
+
+import contextlib
+import io
+import zlib
+from pathlib import Path
+
+from ... import detection  # noqa: F401, before mmdet: offers mmcv's ops
+
+# isort: split
+import mmcv
+import numpy as np
+import torch
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
+from mmengine.registry import init_default_scope
+from pycocotools.coco import COCO
+from torch import Tensor
+
+from ...codecs.pictures import OPENCV, find_pictures
+from ...detection.build import detector_config
+from .checks import check_keys
+from .digests import file_digest, value_digest
+
+
+class PictureSet:
+    """The pictures of a set, in a fixed order, and what is to be found in them.
+
+    Args:
+        entry: ``name``, and ``pictures`` (a folder) or ``dataset`` (an MMDetection
+            data set config in COCO's format).
+
+    Raises:
+        ValueError: If there are none.
+    """
+
+    def __init__(self, entry: dict):
+        name = entry["name"]
+        check_keys(
+            f"set {name!r}",
+            entry,
+            {"name", "pictures", "dataset", "detectors", "count"},
+        )
+        if ("pictures" in entry) == ("dataset" in entry):
+            raise ValueError(f"set {name!r} needs pictures or dataset, and not both")
+        self.truth, self.classes, self.categories = None, (), []
+        if "dataset" in entry:
+            init_default_scope("mmdet")
+            with contextlib.redirect_stdout(io.StringIO()):
+                dataset = DATASETS.build({**entry["dataset"], "test_mode": True})
+                self.truth = COCO(dataset.ann_file)
+            self.classes, self.categories = dataset.metainfo["classes"], dataset.cat_ids
+            data = (dataset.get_data_info(i) for i in range(len(dataset)))
+            found = sorted((d["img_id"], Path(d["img_path"])) for d in data)
+        else:
+            folder = Path(entry["pictures"])
+            if not folder.is_dir():
+                raise ValueError(f"set {name!r}: {folder} is no folder")
+            if entry.get("detectors"):
+                raise ValueError(f"set {name!r}: detectors need a dataset")
+            paths = find_pictures(folder, OPENCV, deep=False)
+            found = list(enumerate(paths))
+        self.pictures: list[tuple[int, Path]] = found[: entry.get("count")]
+        if not self.pictures:
+            raise ValueError(f"set {name!r} holds no pictures")
+        self.digests = {p: zlib.crc32(p.read_bytes()) for _, p in self.pictures}
+        self.detectors = list(entry.get("detectors", ()))
+        for detector in self.detectors:
+            check_keys(
+                f"a detector of set {name!r}",
+                detector,
+                {"name", "config", "checkpoint", "classes"},
+            )
+
+    def digest(self) -> str:
+        """Differs where other pictures, objects or detectors are measured."""
+        truth = self.truth.dataset if self.truth else None
+        detectors = [
+            [
+                d["name"],
+                detector_config(d["config"], None),
+                file_digest(d["checkpoint"]),
+            ]
+            for d in self.detectors
+        ]
+        pictures = [(n, p.name, self.digests[p]) for n, p in self.pictures]
+        return value_digest([pictures, truth, self.categories, detectors])
+
+    def category_of(
+        self, detector: dict, trained_for: tuple[str, ...] | None = None
+    ) -> list[int | None]:
+        """COCO's category of each of a detector's labels; None is not in this set.
+
+        Args:
+            detector: The set's entry; its ``classes`` come first.
+            trained_for: What its checkpoint names. Defaults to the set's classes.
+
+        Raises:
+            ValueError: If the set has none of them.
+        """
+        names = detector.get("classes", trained_for or self.classes)
+        if names == "coco":
+            names = CocoDataset.METAINFO["classes"]
+        found = self.truth.loadCats(self.categories)
+        own = {category["name"]: category["id"] for category in found}
+        if not own.keys() & set(names):
+            raise ValueError(
+                f"detector {detector['name']!r} knows {list(names)}, and the set only "
+                f"{list(own)}: give it classes=... (names, or 'coco')"
+            )
+        return [own.get(name) for name in names]
+
+
+def read_picture(path: Path) -> Tensor:
+    """A picture as MMDetection reads it.
+
+    Args:
+        path: In one of OpenCV's formats.
+
+    Returns:
+        RGB, uint8, ``(1, 3, H, W)``.
+
+    Raises:
+        ValueError: If it is no such picture.
+    """
+    picture = mmcv.imread(path, flag="color")
+    if picture is None:
+        raise ValueError(f"{path} is not a readable picture")
+    picture = np.ascontiguousarray(picture[..., ::-1])
+    return torch.from_numpy(picture).permute(2, 0, 1)[None]

@@ -1,0 +1,188 @@
+"""Runs the points of a sweep.
+
+A point codes every picture of a set into a file of its own, decodes that file, measures
+the decoded picture, and gives it to every detector. It is kept as one JSON file, so an
+interrupted sweep goes on where it stopped; what was measured under other settings is
+measured again. Sets that share pictures share the coded files.
+"""
+
+import contextlib
+import fcntl
+import json
+import math
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import Tensor
+from tqdm import tqdm
+
+from ...codecs.distortion import ms_ssim, psnr
+from ...codecs.files import write_whole
+from .coders import Coder
+from .detectors import build_detector
+from .picture_set import read_picture
+from .sweep import Point, Sweep
+
+
+def run(sweep: Sweep, jobs: int = 1) -> None:
+    """Runs the points that are not finished.
+
+    Args:
+        sweep: The sweep.
+        jobs: Processes. Each takes one thread if there are several.
+
+    Raises:
+        RuntimeError: If another sweep runs in the same folder, or a picture fails.
+    """
+    sweep.work_dir.mkdir(parents=True, exist_ok=True)
+    with open(sweep.work_dir / ".lock", "wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RuntimeError(
+                f"another sweep is running in {sweep.work_dir}"
+            ) from None
+        done = {point for point, _ in sweep.finished()}
+        todo = [p for p in sweep.points() if p not in done]
+        stale = sum(sweep.result_file(p).exists() for p in todo)
+        if done:
+            print(f"{len(done)} of {len(sweep.points())} points are finished")
+        if stale:
+            print(f"{stale} were measured under other settings: measured again")
+        total = sum(len(sweep.sets[p.set].pictures) for p in todo)
+        with tqdm(total=total, unit="picture", smoothing=0.05) as bar:
+            if jobs == 1:
+                for point in todo:
+                    _run_point(sweep, point, bar.update)
+            else:
+                _run_parallel(sweep, todo, jobs, bar)
+
+
+@torch.no_grad()
+def _run_point(sweep: Sweep, point: Point, tick: Callable[[int], Any]) -> None:
+    """Codes, decodes, measures and detects; then writes the point's file."""
+    own, coder = sweep.sets[point.set], sweep.coder(point)
+    detectors = {}
+    for entry in own.detectors:
+        detector = build_detector(entry)
+        categories = own.category_of(entry, detector.classes)
+        detectors[entry["name"]] = detector, categories
+    rows: list[dict] = []
+    detections: dict[str, dict[str, list]] = {name: {} for name in detectors}
+    seconds: dict[str, list[float]] = {"encode": [], "decode": []}
+    for number, path in own.pictures:
+        try:
+            x = read_picture(path)
+            row, views = _code(sweep, point, coder, path, x, seconds)
+            before = None
+            for view, picture in views.items():
+                if before is None or not torch.equal(picture, before):
+                    measured = _distortion(x, picture, with_ms_ssim=not detectors)
+                    found = {
+                        name: detector.detect(picture, number, categories)
+                        for name, (detector, categories) in detectors.items()
+                    }
+                before = picture  # without g_t the views are one
+                row.update({f"{k}_{view}": v for k, v in measured.items()})
+                for name in detectors:
+                    detections[name].setdefault(view, []).extend(found[name])
+        except (ValueError, RuntimeError, OSError) as e:
+            raise RuntimeError(
+                f"{sweep.name(point)} at {point.quality}, {path}: {e}"
+            ) from e
+        rows.append({"id": number, **row})
+        tick(1)
+    # "identity": the digest's name in the files of before.
+    result = {"identity": sweep.digest(point), "pictures": rows}
+    write_whole(_json(seconds), sweep.result_file(point, "times"))
+    write_whole(_json({**result, "detections": detections}), sweep.result_file(point))
+
+
+def _code(
+    sweep: Sweep, point: Point, coder: Coder, path: Path, x: Tensor, seconds: dict
+) -> tuple[dict, dict[str, Tensor]]:
+    """What the picture's file says of itself, and its decoded views."""
+    if point.codec < 0:
+        data = coder.encode(x)
+    else:
+        stream = sweep.stream_file(point, path)
+        if not stream.exists():
+            started = time.perf_counter()
+            write_whole(coder.encode(x), stream)
+            seconds["encode"].append(time.perf_counter() - started)
+        data = stream.read_bytes()
+    started = time.perf_counter()
+    views = coder.decode(data, tuple(x.shape[-2:]))
+    seconds["decode"].append(time.perf_counter() - started)
+    row: dict[str, Any] = {
+        "name": path.name,
+        "size": list(x.shape[-2:]),
+        "bytes": len(data),
+        "container_bytes": coder.overhead(data),
+    }
+    return row, views
+
+
+def _distortion(
+    x: Tensor, picture: Tensor, with_ms_ssim: bool
+) -> dict[str, float | None]:
+    """Of 8-bit pictures; None where there is none."""
+    in_db = psnr(x, picture, peak=255)
+    out: dict[str, float | None] = {"psnr": in_db if math.isfinite(in_db) else None}
+    if with_ms_ssim:
+        out["ms_ssim"] = ms_ssim(x, picture, peak=255)
+    return out
+
+
+def _json(value: dict) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _run_parallel(sweep: Sweep, todo: list[Point], jobs: int, bar: tqdm) -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        ticks = manager.Queue()
+        start = (sweep.cfg, sweep.work_dir, os.getpid())
+        with ProcessPoolExecutor(jobs, context, _start_worker, start) as pool:
+            futures = [pool.submit(_work, p, ticks) for p in todo]
+            try:
+                while not all(f.done() for f in futures):
+                    for future in futures:
+                        if future.done():
+                            future.result()
+                    while not ticks.empty():
+                        bar.update(ticks.get())
+                    time.sleep(0.2)
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+
+_WORKER: dict[str, Sweep] = {}
+
+
+def _start_worker(cfg: Config, work_dir: Path, parent: int) -> None:
+    def leave_with_parent():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    _WORKER["sweep"] = Sweep(cfg, work_dir)
+
+
+def _work(point: Point, ticks: Queue) -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        _run_point(_WORKER["sweep"], point, ticks.put)

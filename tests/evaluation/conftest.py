@@ -1,0 +1,53 @@
+"""A sweep that runs in seconds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from compressai_hm.detection import synthetic
+from compressai_hm.evaluation import export
+from compressai_hm.evaluation.statistics.comparisons import compare
+from compressai_hm.evaluation.statistics.curves import measure
+from compressai_hm.evaluation.sweep import Sweep, run
+
+from ..detection.conftest import embedded as drawn  # noqa: F401
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "results/sweeps/demo.py"
+
+
+@pytest.fixture
+def cfg(drawn, tmp_path):  # noqa: F811
+    """The demo's sweep on four pictures, and two of odd size for people."""
+    folder = tmp_path / "people"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, size in (("odd.png", (171, 165)), ("small.png", (31, 17))):
+        smooth = rng.integers(0, 255, (5, 5, 3), dtype=np.uint8)
+        Image.fromarray(smooth).resize(size, Image.BICUBIC).save(folder / name)
+    cfg = Config.fromfile(DEMO)
+    dataset = cfg.sets[0].dataset
+    classes = tuple(synthetic.CATEGORIES.values())
+    dataset.update(
+        type="CheckedCocoDataset",
+        data_root=str(drawn),
+        metainfo=dict(classes=classes),
+    )
+    cfg.codecs[0].qualities = [10, 30, 60]
+    cfg.codecs[1].qualities = [5, 50]
+    cfg.codecs[2].checkpoints = [str(ROOT / cfg.codecs[2].checkpoints[0])]
+    cfg.sets = [*cfg.sets, dict(name="people", pictures=str(folder))]
+    return cfg
+
+
+def finish(cfg, work_dir, **kwargs):
+    """A sweep's way through all rooms but the report."""
+    one = Sweep(cfg, work_dir)
+    run(one, **kwargs)
+    curves, reference = measure(one, 20)
+    comparisons = compare(curves, cfg.anchor)
+    export.write(one, curves, comparisons, reference)
+    return one, curves, comparisons, reference

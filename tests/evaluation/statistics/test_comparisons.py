@@ -1,0 +1,77 @@
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+from compressai_hm.evaluation.statistics.comparisons import compare, differences
+from compressai_hm.evaluation.statistics.curves import MeasuredCurve
+from compressai_hm.evaluation.sweep import Sweep
+from compressai_hm.zoo import load_checkpoint
+
+from ..conftest import ROOT, finish
+
+
+def test_differences_are_of_means_over_points(cfg, tmp_path):
+    (weights,) = cfg.codecs[2].checkpoints
+    state = torch.load(weights, weights_only=True)
+    state = {k: v for k, v in state["state_dict"].items() if "g_t." not in k}
+    torch.save(state, tmp_path / "plain.pth")
+    net = load_checkpoint(weights)
+    list(net.g_t.parameters())[-1].data += 0.1  # the last bias
+    torch.save(net.state_dict(), tmp_path / "other.pth")
+    cfg.codecs = [
+        cfg.codecs[0],
+        dict(name="g_t", checkpoints=[weights, str(tmp_path / "other.pth")]),
+        dict(name="plain", checkpoints=[str(tmp_path / "plain.pth")]),
+    ]
+    cfg.differences = [dict(of="g_t", against="plain")]
+    _, curves, *_ = finish(cfg, tmp_path / "w")
+    rows = differences(curves, cfg.differences)
+    found = {(r["set"], r["metric"]): r for r in rows}
+    assert found["people", "bpp"]["value"] == 0  # g_t changes no byte
+    psnr = {c.codec: c.metrics["psnr"] for c in curves if c.view == "x_bar"}
+    expected = np.mean(psnr["g_t"]) - np.mean(psnr["plain"])
+    low, high = found["people", "psnr"]["interval"]
+    assert low <= expected <= high < 0
+    assert found["people", "psnr"]["value"] == pytest.approx(expected)
+    assert ("drawn", "mAP Faster R-CNN R18") in found
+    cfg.differences = [dict(of="g_t", against="JPEG")]
+    with pytest.raises(ValueError, match="'JPEG', which is no HM codec"):
+        Sweep(cfg, tmp_path / "w")
+
+
+def test_the_recorded_bd_values_follow_from_the_recorded_points():
+    """results/bd.json from results/<set>/*.json: all of it but the intervals."""
+    recorded = json.loads((ROOT / "results/bd.json").read_text(encoding="utf-8"))
+    names = {"psnr-rgb": "psnr", "ms-ssim-rgb": "ms_ssim"}
+    curves = []
+    for path in (ROOT / "results").glob("*/*.json"):
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        points = stored["results"]
+        bpp, qualities = points.pop("bpp"), points.pop("quality")
+        codec, view = stored["name"].removesuffix(" x_bar"), "x_hat"
+        if codec != stored["name"]:
+            view = "x_bar"
+        metrics = {names.get(k, k): v for k, v in points.items()}
+        resampled = {k: [np.zeros(0)] for k in metrics}
+        curve = MeasuredCurve(codec, path.parent.name, view, qualities, bpp)
+        curve.metrics, curve.resampled = metrics, resampled
+        curve.is_curve = codec not in ("with g_t", "without g_t")  # seeds
+        curves.append(curve)
+    found = {
+        (c.set, c.codec, c.view, c.metric): c
+        for c in compare(curves, recorded["anchor"])
+    }
+    assert len(found) == len(recorded["figures"]) > 50
+    for row in recorded["figures"]:
+        own = found[row["set"], row["codec"], row["view"], row["metric"]]
+        for name in ("bd_rate", "bd_quality"):
+            ours, theirs = asdict(getattr(own, name)), row[name]
+            assert ours["share"] == pytest.approx(theirs["share"])
+            for key in ("value", "overlap"):
+                if theirs[key] is None:
+                    assert ours[key] is None
+                else:
+                    assert ours[key] == pytest.approx(theirs[key], rel=1e-9, abs=1e-9)

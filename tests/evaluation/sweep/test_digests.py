@@ -1,0 +1,76 @@
+"""What was measured stays measured: these literals are those of finished sweeps."""
+
+import json
+
+from mmengine.config import Config
+
+from compressai_hm.evaluation.sweep import Point, Sweep, coders
+
+
+def test_points_and_streams_of_before_still_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(coders, "__version__", "0")
+    monkeypatch.setattr(coders.container, "VERSION", 1)
+    monkeypatch.setattr(coders.importlib.metadata, "version", lambda name: "1")
+    picture = tmp_path / "x.ppm"
+    picture.write_bytes(b"P6 2 1 255\n" + bytes(range(6)))
+    (tmp_path / "codec.pth").write_bytes(b"weights")
+    (tmp_path / "detector.pth").write_bytes(b"detector")
+    box = dict(id=1, image_id=7, category_id=3, bbox=[0, 0, 1, 1], area=1, iscrowd=0)
+    truth = dict(
+        images=[dict(id=7, file_name=picture.name, width=2, height=1)],
+        annotations=[box],
+        categories=[dict(id=3, name="person")],
+    )
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    resize = dict(type="Resize", scale=(8, 8), keep_ratio=True)
+    detector = dict(
+        name="D",
+        config=dict(model=dict(type="FasterRCNN"), test_pipeline=[resize]),
+        checkpoint=str(tmp_path / "detector.pth"),
+    )
+    dataset = dict(
+        type="CocoDataset",
+        metainfo=dict(classes=("person",)),
+        ann_file=str(tmp_path / "truth.json"),
+        data_prefix=dict(img=str(tmp_path)),
+    )
+    weights = [str(tmp_path / "codec.pth")]
+    cfg = dict(
+        anchor="JPEG",
+        codecs=[
+            dict(name="JPEG", type="jpeg", qualities=[30]),
+            dict(name="HM", checkpoints=weights, trained_for="x"),
+            dict(name="zoo", type="hm-mbt2018", qualities=[2]),
+        ],
+        sets=[
+            dict(name="folder", pictures=str(tmp_path)),
+            dict(name="coco", dataset=dataset, detectors=[detector]),
+        ],
+    )
+    sweep = Sweep(Config(cfg), tmp_path / "w")
+    assert {(p.codec, p.set): sweep.digest(p) for p in sweep.points()} == {
+        (-1, 1): "9ea3a234",
+        (0, 0): "3b36fffe",
+        (1, 0): "21e56131",
+        (2, 0): "0e6bee6b",
+        (0, 1): "aec0ad7d",
+        (1, 1): "b41333b2",
+        (2, 1): "9b9dbce8",
+    }
+    streams = sweep.work_dir / "streams"
+    for codec, quality, name in ((0, 30, "JPEG/30-5afe9f9b"), (1, 0, "HM/0-164f91fb")):
+        file = sweep.stream_file(Point(codec, quality, 0), picture)
+        assert file == streams / name / "x.ppm-b9b69adb"
+
+
+def test_a_file_of_before_is_found_by_its_key(cfg, tmp_path):
+    cfg.sets, cfg.codecs = cfg.sets[1:], cfg.codecs[:1]
+    sweep = Sweep(cfg, tmp_path / "w")
+    point = sweep.points()[0]
+    file = sweep.result_file(point)
+    assert file == tmp_path / "w/points/JPEG/10/people.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"identity": sweep.digest(point), "pictures": []}))
+    assert [p for p, _ in sweep.finished()] == [point]
+    file.write_text(json.dumps({"identity": "00000000", "pictures": []}))
+    assert not list(sweep.finished())

@@ -1,0 +1,151 @@
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from compressai.registry import MODELS
+from PIL import Image
+
+from compressai_hm.codecs import checkpoint_of
+from compressai_hm.codecs.pictures import read_picture
+from compressai_hm.evaluation.sweep import Point, Sweep, run
+
+from ..conftest import ROOT, finish
+
+
+def test_points_are_measured_from_files(cfg, tmp_path):
+    one, curves, comparisons, reference = finish(cfg, tmp_path / "w")
+    assert 0.3 < reference["drawn"]["mAP Faster R-CNN R18"] <= 1
+    found = {(c.set, c.label): c for c in curves}
+    assert set(found) == {
+        (name, label)
+        for name in ("drawn", "people")
+        for label in ("JPEG", "WebP", "demo codec", "demo codec x_bar")
+    }
+    jpeg = found["people", "JPEG"]
+    assert jpeg.qualities == [10, 30, 60]
+    assert jpeg.bpp == sorted(jpeg.bpp)
+    streams = tmp_path / "w/streams/JPEG"
+    files = [next(streams.glob(f"30-*/{n}-*")) for n in ("odd.png", "small.png")]
+    sizes = [f.stat().st_size for f in files]
+    assert jpeg.bpp[1] == np.mean(
+        [8 * sizes[0] / (165 * 171), 8 * sizes[1] / (17 * 31)]
+    )
+    decoded = torch.from_numpy(np.array(Image.open(files[0]))).permute(2, 0, 1) / 255
+    x = read_picture(Path(cfg.sets[1].pictures) / "odd.png")[0]
+    point = json.loads(one.result_file(Point(0, 30, 1)).read_text())
+    mse = (decoded - x).square().mean()
+    assert point["pictures"][0]["psnr_x_hat"] == pytest.approx(
+        float(-10 * mse.log10()), abs=1e-3
+    )
+    assert point["pictures"][1]["ms_ssim_x_hat"] is None  # too small for it
+    assert point["pictures"][0]["container_bytes"] == 18
+
+    bd = {(c.set, c.codec, c.metric): c.bd_rate for c in comparisons}
+    assert bd["people", "JPEG", "psnr"].value == pytest.approx(0, abs=1e-9)
+    assert bd["people", "JPEG", "psnr"].interval == pytest.approx((0, 0))
+    assert bd["people", "demo codec", "psnr"].value is None  # one point only
+
+
+def test_a_killed_sweep_goes_on_and_ends_the_same(cfg, tmp_path):
+    finish(cfg, tmp_path / "whole")
+    cfg.dump(tmp_path / "sweep.py")
+    tool = [sys.executable, ROOT / "tools/rate_accuracy.py", tmp_path / "sweep.py"]
+    process = subprocess.Popen(
+        [*tool, "--work-dir", tmp_path / "killed"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
+    points = tmp_path / "killed/points"
+    deadline = time.monotonic() + 120
+    while len(list(points.rglob("*.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    first = {p: p.stat().st_mtime_ns for p in points.rglob("*.json")}
+    assert 3 <= len(first) < len(Sweep(cfg, tmp_path / "whole").points())
+
+    finish(cfg, tmp_path / "killed")
+    assert all(p.stat().st_mtime_ns == t for p, t in first.items())
+    for path in (tmp_path / "whole").rglob("*.json"):
+        if "times" not in path.parts:
+            name = path.relative_to(tmp_path / "whole")
+            assert path.read_bytes() == (tmp_path / "killed" / name).read_bytes()
+
+
+def test_two_processes_find_the_same(cfg, tmp_path):
+    cfg.sets = cfg.sets[1:]
+    finish(cfg, tmp_path / "one")
+    finish(cfg, tmp_path / "two", jobs=2)
+    for path in (tmp_path / "one/points").rglob("*.json"):
+        name = path.relative_to(tmp_path / "one")
+        assert path.read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+OWN_CODEC = """
+from compressai.models import MeanScaleHyperprior
+from compressai.registry import register_model
+from compressai_hm.codecs import HumanMachineMixin
+
+@register_model("hm-of-ones-own")
+class HMOfOnesOwn(HumanMachineMixin, MeanScaleHyperprior):
+    pass
+"""
+
+
+def test_a_registered_codec_of_ones_own_is_measured(cfg, tmp_path, monkeypatch):
+    """Also in processes of their own, and by a file that says what it is of."""
+    (tmp_path / "codec_of_ones_own.py").write_text(OWN_CODEC)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    cfg.custom_imports = dict(imports=["codec_of_ones_own"])
+    own = importlib.import_module("codec_of_ones_own").HMOfOnesOwn
+    net = own(8, 12, g_t_width=4)
+    torch.save(checkpoint_of(net), tmp_path / "ours.pth")
+    torch.save(net.state_dict(), tmp_path / "bare.pth")
+    del MODELS["hm-of-ones-own"], sys.modules["codec_of_ones_own"]
+    ours, bare = (str(tmp_path / name) for name in ("ours.pth", "bare.pth"))
+    cfg.codecs = [
+        cfg.codecs[0],
+        dict(name="ours", checkpoints=[ours]),
+        dict(name="bare", checkpoints=[bare], type="hm-of-ones-own"),
+    ]
+    cfg.sets = cfg.sets[-1:]
+    finish(cfg, tmp_path / "sweep", jobs=2)
+    points = [tmp_path / f"sweep/points/{n}/0/people.json" for n in ("ours", "bare")]
+    rows = [json.loads(point.read_text())["pictures"] for point in points]
+    assert rows[0] == rows[1] and rows[0][0]["bytes"] > 0
+    del MODELS["hm-of-ones-own"]
+    cfg.codecs[2]["type"] = "jpeg"
+    with pytest.raises(ValueError, match="type 'jpeg' is none"):
+        Sweep(cfg, tmp_path / "sweep")
+
+
+def test_a_worker_leaves_with_its_parent(cfg, tmp_path):
+    cfg.codecs = [dict(name="VVC", type="vvc", qualities=[20, 25, 30, 35])]
+    cfg.anchor = "VVC"
+    cfg.dump(tmp_path / "sweep.py")
+    tool = [sys.executable, ROOT / "tools/rate_accuracy.py", tmp_path / "sweep.py"]
+    process = subprocess.Popen(
+        [*tool, "--work-dir", tmp_path / "w", "--jobs", "2"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "w/streams").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with pytest.raises(RuntimeError, match="another sweep is running"):
+        run(Sweep(cfg, tmp_path / "w"))
+    process.kill()
+    process.wait()
+    time.sleep(4)
+    files = len(list((tmp_path / "w/streams").rglob("*-*")))
+    time.sleep(3)
+    assert len(list((tmp_path / "w/streams").rglob("*-*"))) == files
