@@ -1,8 +1,8 @@
-# A compact codec adapted to a small Faster R-CNN on the embedded set.
+# A compact codec adapted to a small Faster R-CNN on the drawn set.
 _base_ = [
     "_base_/default_runtime.py",
     "_base_/models/human_machine.py",
-    "_base_/datasets/embedded.py",
+    "_base_/datasets/drawn.py",
     "_base_/models/demo_codec.py",
     "_base_/models/demo_detector.py",
     "_base_/schedules/demo.py",

@@ -9,7 +9,7 @@ model = dict(
     trainable=("latent_backbone", "detector"),
     reader="latent_demo",
 )
-train_dataloader = dict(dataset=dict(num_train=2000, data_root="data/embedded_2000/"))
+train_dataloader = dict(dataset=dict(num_train=2000, data_root="data/drawn_2000/"))
 train_cfg = dict(max_epochs=6, val_interval=6)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.01),

@@ -446,7 +446,7 @@ def sweep(args: argparse.Namespace) -> None:
 
 
 def _drawn(count: int) -> Iterator[torch.Tensor]:
-    from compressai_hm.detection.synthetic import draw
+    from compressai_hm.detection.drawn import draw
 
     for seed in range(count):
         picture, *_ = draw(np.random.default_rng(seed), ellipses=bool(seed % 2))

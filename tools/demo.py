@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 
 import _command
+import _launch
 import matplotlib.figure
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tqdm import tqdm
 
-from compressai_hm.detection import EmbeddedCocoDataset, launch
+from compressai_hm.detection import DrawnCocoDataset
 from compressai_hm.detection.hooks.draw_views_hook import draw_boxes
 
 CONFIGS = Path(__file__).resolve().parents[1] / "mmdet_configs"
@@ -98,14 +99,14 @@ def adapt(name: str, title: str, root: Path, seed: int, **model) -> Config:
     cfg.randomness = dict(seed=seed)
     cfg.train_cfg.val_interval = 10**6  # it is tested afterwards
     cfg.custom_hooks = [h for h in cfg.custom_hooks if h["type"] != "DrawViewsHook"]
-    last = launch.latest_checkpoint(cfg.work_dir)
+    last = _launch.latest_checkpoint(cfg.work_dir)
     if last and Path(last).stem == f"epoch_{cfg.train_cfg.max_epochs}":
         print(f"{title}: already trained; remove {cfg.work_dir} to train it anew")
     else:
         training = cfg.copy()
         training.resume, training.load_from = bool(last), last
         run(training, f"{title}: train", train=True)
-        last = launch.latest_checkpoint(cfg.work_dir)
+        last = _launch.latest_checkpoint(cfg.work_dir)
     cfg.load_from = last
     return cfg
 
@@ -129,7 +130,7 @@ def draw(path: Path, original: list, control: dict, adapted: dict) -> None:
         "x_hat, adapted": (adapted["x_hat"], "x_hat"),
         "x_bar, adapted": (adapted["x_bar"], "x_bar"),
     }
-    classes = EmbeddedCocoDataset.METAINFO["classes"]
+    classes = DrawnCocoDataset.METAINFO["classes"]
     figure = matplotlib.figure.Figure(figsize=(16, 3 * len(original)))
     axes = figure.subplots(len(original), len(columns), squeeze=False)
     for j, (title, (kept, view)) in enumerate(columns.items()):

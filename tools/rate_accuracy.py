@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import _command
+import _launch
 
-from compressai_hm.detection import launch
 from compressai_hm.evaluation import export, report, tables
 from compressai_hm.evaluation.statistics.comparisons import compare, differences
 from compressai_hm.evaluation.statistics.curves import RESAMPLINGS, measure
@@ -30,10 +30,10 @@ def main() -> None:
         default=RESAMPLINGS,
         help="how often pictures are resampled for intervals [%(default)s]",
     )
-    launch.add_cfg_options(parser)
+    _launch.add_cfg_options(parser)
     args = parser.parse_args()
-    cfg = launch.read_config(find_sweep(args.config))
-    launch.merge_options(cfg, args.cfg_options)
+    cfg = _launch.read_config(find_sweep(args.config))
+    _launch.merge_options(cfg, args.cfg_options)
     work_dir = args.work_dir or f"work_dirs/{Path(args.config).stem}"
     sweep = Sweep(cfg, work_dir)
     run(sweep, args.jobs)

@@ -1,13 +1,12 @@
 """Evaluates a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
 
 import _command
+import _launch
 from mmengine.model import is_model_wrapper
-
-from compressai_hm.detection import launch
 
 
 def main() -> None:
-    parser = launch.parser(__doc__)
+    parser = _launch.parser(__doc__)
     _command.add_debug(parser)
     parser.add_argument(
         "checkpoint",
@@ -20,7 +19,7 @@ def main() -> None:
         help="folder for pictures of every x, x_hat and x_bar, the bits and the boxes",
     )
     args = parser.parse_args()
-    cfg = launch.load_config(args)
+    cfg = _launch.load_config(args)
     cfg.load_from = args.checkpoint
     hooks = [h for h in cfg.get("custom_hooks", ()) if h["type"] != "DrawViewsHook"]
     if args.show_dir:
@@ -33,7 +32,7 @@ def main() -> None:
         evaluators = cfg.test_evaluator
         evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
         cfg.test_evaluator = [*evaluators, dump]
-    runner = launch.build_runner(cfg)
+    runner = _launch.build_runner(cfg)
     if not args.checkpoint:
         model = runner.model
         (model.module if is_model_wrapper(model) else model).init_weights()

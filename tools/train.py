@@ -1,13 +1,12 @@
 """Trains what a config says: python tools/train.py mmdet_configs/hm_faster_rcnn.py"""
 
 import _command
+import _launch
 import torch
-
-from compressai_hm.detection import launch
 
 
 def main() -> None:
-    parser = launch.parser(__doc__)
+    parser = _launch.parser(__doc__)
     _command.add_debug(parser)
     parser.add_argument(
         "--resume",
@@ -29,7 +28,7 @@ def main() -> None:
         "config)",
     )
     args = parser.parse_args()
-    cfg = launch.load_config(args, demo_if_absent=True)
+    cfg = _launch.load_config(args, demo_if_absent=True)
     if args.amp:
         if torch.cuda.is_available():
             cfg.optim_wrapper.type = "AmpOptimWrapper"
@@ -46,11 +45,11 @@ def main() -> None:
     if cfg.get("resume") and not cfg.get("load_from"):
         resume = resume or "auto"  # else MMEngine looks, which a kill can mislead
     if resume:
-        checkpoint = launch.checkpoint_to_resume(cfg, resume)
+        checkpoint = _launch.checkpoint_to_resume(cfg, resume)
         print(f"resuming from {checkpoint or 'nothing: starting anew'}", flush=True)
         cfg.resume = bool(checkpoint)
         cfg.load_from = checkpoint or cfg.get("load_from")
-    runner = launch.build_runner(cfg)
+    runner = _launch.build_runner(cfg)
     runner.train()
 
 

@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 import _command
+import _launch
 import torch
 from mmengine.config import Config
 
 from compressai_hm.codecs import HM_MODELS
-from compressai_hm.detection import launch
 from compressai_hm.zoo import load_checkpoint, released
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +34,7 @@ def demo() -> None:
     for part in ("detector", "codec"):
         config = f"mmdet_configs/demo/{part}.py"
         train(config)
-        checkpoint = launch.latest_checkpoint(Config.fromfile(ROOT / config).work_dir)
+        checkpoint = _launch.latest_checkpoint(Config.fromfile(ROOT / config).work_dir)
         weights = torch.load(checkpoint, weights_only=True)["state_dict"]
         if part == "codec":
             weights = {k.removeprefix("codec."): v for k, v in weights.items()}

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytorch_msssim
 from torch import Tensor
 
@@ -27,7 +28,8 @@ def psnr(a: Tensor, b: Tensor, peak: float) -> float:
         b: The other one.
         peak: The largest value of a sample: 1 or 255.
     """
-    return float(psnr_of((a.double() - b.double()).square().mean(), peak))
+    mse = float((a.double() - b.double()).square().mean())
+    return 10 * float(np.log10(peak**2 / mse)) if mse else math.inf
 
 
 def ms_ssim(a: Tensor, b: Tensor, peak: float) -> float | None:

@@ -16,7 +16,7 @@ from . import hooks  # noqa: E402
 from .checkpoint import AtomicLocalBackend, load_codec_weights  # noqa: E402
 from .datasets import (  # noqa: E402
     CheckedCocoDataset,
-    EmbeddedCocoDataset,
+    DrawnCocoDataset,
     PictureFolder,
 )
 from .detector import HumanMachineDetector  # noqa: E402
@@ -40,7 +40,7 @@ __all__ = [
     "CheckedCocoDataset",
     "DetectorLoss",
     "DetectorView",
-    "EmbeddedCocoDataset",
+    "DrawnCocoDataset",
     "FeatureLoss",
     "HumanMachineDataPreprocessor",
     "HumanMachineDetector",

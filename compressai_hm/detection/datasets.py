@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..codecs.pictures import OPENCV, find_pictures
-from . import synthetic
+from . import drawn
 
 _MAX_OPENED = 2000
 
@@ -146,9 +146,11 @@ class PictureFolder(BaseDetDataset):
         return self.data_list
 
 
-@DATASETS.register_module()
-class EmbeddedCocoDataset(CheckedCocoDataset):
-    """The embedded default: a drawn data set, made under ``data_root`` if absent.
+@DATASETS.register_module(name=["DrawnCocoDataset", "EmbeddedCocoDataset"])
+class DrawnCocoDataset(CheckedCocoDataset):
+    """The default: a drawn data set, made under ``data_root`` if absent.
+
+    (``EmbeddedCocoDataset`` is its old name.)
 
     Args:
         num_train: Training pictures. Defaults to 400.
@@ -158,7 +160,7 @@ class EmbeddedCocoDataset(CheckedCocoDataset):
     """
 
     METAINFO = {
-        "classes": tuple(synthetic.CATEGORIES.values()),
+        "classes": tuple(drawn.CATEGORIES.values()),
         "palette": [
             (220, 20, 60),
             (0, 82, 0),
@@ -182,5 +184,5 @@ class EmbeddedCocoDataset(CheckedCocoDataset):
         **kwargs: Any,
     ):
         if not lazy_init:
-            synthetic.make_coco(data_root, num_train, num_val, seed)
+            drawn.make_coco(data_root, num_train, num_val, seed)
         super().__init__(*args, data_root=data_root, lazy_init=lazy_init, **kwargs)

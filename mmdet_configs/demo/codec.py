@@ -2,12 +2,12 @@
 _base_ = [
     "../_base_/default_runtime.py",
     "../_base_/models/human_machine.py",
-    "../_base_/datasets/embedded.py",
+    "../_base_/datasets/drawn.py",
     "../_base_/models/demo_codec.py",
 ]
 work_dir = "work_dirs/demo_codec"
 model = dict(codec=_base_.codec, detector=None, lambda_human=0.0035)
-train_dataloader = dict(dataset=dict(num_train=2000, data_root="data/embedded_2000/"))
+train_dataloader = dict(dataset=dict(num_train=2000, data_root="data/drawn_2000/"))
 val_evaluator = [_base_.val_evaluator[1]]
 test_evaluator = val_evaluator
 

@@ -1,14 +1,14 @@
 # The demo's detector, trained on uncompressed pictures by plain MMDetection.
 _base_ = [
     "../_base_/default_runtime.py",
-    "../_base_/datasets/embedded.py",
+    "../_base_/datasets/drawn.py",
     "../_base_/models/demo_detector.py",
 ]
 work_dir = "work_dirs/demo_detector"
 model = _base_.detector
 custom_hooks = [dict(type="ReseedHook")]
 train_dataloader = dict(
-    batch_size=8, dataset=dict(num_train=2000, data_root="data/embedded_2000/")
+    batch_size=8, dataset=dict(num_train=2000, data_root="data/drawn_2000/")
 )
 test_pipeline = [
     dict(type="LoadImageFromFile"),

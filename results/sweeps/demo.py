@@ -1,6 +1,6 @@
 # A sweep that runs anywhere: the drawn set, the demo's detector and codec, JPEG, WebP.
 _base_ = [
-    "../../mmdet_configs/_base_/datasets/embedded.py",
+    "../../mmdet_configs/_base_/datasets/drawn.py",
     "../../mmdet_configs/_base_/models/demo_detector.py",
 ]
 custom_imports = dict(imports=["compressai_hm.detection"])

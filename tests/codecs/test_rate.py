@@ -7,7 +7,7 @@ import torch
 from compressai_hm.codecs import Bitstream, decode, encode
 from compressai_hm.codecs.entropy import Steps
 from compressai_hm.codecs.rate import TOLERANCE, encode_to_size
-from compressai_hm.detection.synthetic import draw
+from compressai_hm.detection.drawn import draw
 from compressai_hm.zoo import image_models
 
 

@@ -3,15 +3,16 @@
 import json
 import shutil
 
+import _launch
 import pytest
 import torch
 from mmengine.hooks import Hook
 
-from compressai_hm.detection import launch, synthetic
+from compressai_hm.detection import drawn
 
 from . import tiny
 
-NAMES = tuple(synthetic.CATEGORIES.values())
+NAMES = tuple(drawn.CATEGORIES.values())
 
 
 class NoWork(Hook):
@@ -24,7 +25,7 @@ class NoWork(Hook):
 def run(cfg, what="train"):
     cfg.custom_hooks = []
     cfg.default_hooks.pop("checkpoint")
-    runner = launch.build_runner(cfg)
+    runner = _launch.build_runner(cfg)
     runner.register_hook(NoWork())
     getattr(runner, what)()
 
@@ -35,8 +36,8 @@ def assert_works(cfg, what="train"):
 
 
 @pytest.fixture
-def cfg(tmp_path, embedded):
-    cfg = tiny.config(tmp_path / "run", embedded)
+def cfg(tmp_path, drawn_set):
+    cfg = tiny.config(tmp_path / "run", drawn_set)
     cfg.experiment_name = tmp_path.name
     return cfg
 
@@ -143,11 +144,11 @@ def test_a_codec_alone_has_no_boxes_to_compare(cfg):
         run(cfg)
 
 
-def test_pictures_without_labels_have_no_boxes(cfg, embedded):
+def test_pictures_without_labels_have_no_boxes(cfg, drawn_set):
     cfg.train_dataloader.batch_sampler = None
     cfg.train_dataloader.dataset = dict(
         type="PictureFolder",
-        folders=[f"{embedded}/train2017"],
+        folders=[f"{drawn_set}/train2017"],
         pipeline=[dict(type="LoadImageFromFile"), dict(type="PackDetInputs")],
     )
     for losses in (dict(labels=1.0), dict(objects=1.0)):
@@ -199,9 +200,9 @@ def test_fewer_pictures_than_a_batch(cfg, change):
 
 
 @pytest.fixture
-def changed(cfg, tmp_path, embedded):
+def changed(cfg, tmp_path, drawn_set):
     """Changes an annotation file of a copy of the set."""
-    root = shutil.copytree(embedded, tmp_path / "set")
+    root = shutil.copytree(drawn_set, tmp_path / "set")
 
     def change(split, edit):
         path = root / f"annotations/instances_{split}2017.json"

@@ -32,8 +32,8 @@ def assert_whole(work_dir):
         assert all(v.isfinite().all() for v in before["state_dict"].values())
 
 
-def test_the_term_is_named_and_the_checkpoint_before_is_whole(tmp_path, embedded):
-    runner = Runner.from_cfg(poisoned(tmp_path, embedded))
+def test_the_term_is_named_and_the_checkpoint_before_is_whole(tmp_path, drawn_set):
+    runner = Runner.from_cfg(poisoned(tmp_path, drawn_set))
     with pytest.raises(RuntimeError, match="loss_human is nan.*in iteration 6.") as e:
         runner.train()
     assert "loss_rate is" not in str(e.value) and "loss is" not in str(e.value)
@@ -44,8 +44,8 @@ class Scaled:
     loss_scaler = torch.amp.GradScaler("cpu")
 
 
-def test_a_skipped_step_does_not_stop(tmp_path, embedded):
-    runner = Runner.from_cfg(poisoned(tmp_path, embedded))
+def test_a_skipped_step_does_not_stop(tmp_path, drawn_set):
+    runner = Runner.from_cfg(poisoned(tmp_path, drawn_set))
     runner.optim_wrapper = Scaled()
     hook = CheckLossHook()
 
@@ -60,8 +60,8 @@ def test_a_skipped_step_does_not_stop(tmp_path, embedded):
             step(float("inf"))
 
 
-def test_all_processes_stop(tmp_path, embedded):
-    cfg = poisoned(tmp_path, embedded, rank=1)
+def test_all_processes_stop(tmp_path, drawn_set):
+    cfg = poisoned(tmp_path, drawn_set, rank=1)
     cfg.custom_imports.imports.append("tests.detection.poison")
     cfg.dump(tmp_path / "cfg.py")
     done = subprocess.run(

@@ -67,7 +67,7 @@ def shrink(cfg) -> None:
             cfg[key] = min(cfg[key], value)
 
 
-def small(path, embedded, work_dir) -> Config:
+def small(path, drawn_set, work_dir) -> Config:
     """A shipped config on the drawn set, which runs in seconds without downloads."""
     cfg = Config.fromfile(tiny.CONFIGS / path)
     cfg.work_dir = str(work_dir)
@@ -98,11 +98,11 @@ def small(path, embedded, work_dir) -> Config:
             share = len(indices) // len(datasets)
             dataset.indices = indices[i * share : (i + 1) * share]
             if dataset.type == "PictureFolder":
-                dataset.folders = [str(embedded / f"{split}2017")]
+                dataset.folders = [str(drawn_set / f"{split}2017")]
                 continue
             dataset.update(
-                type="EmbeddedCocoDataset",
-                data_root=str(embedded),
+                type="DrawnCocoDataset",
+                data_root=str(drawn_set),
                 num_train=8,
                 num_val=4,
                 filter_cfg=datasets[0].get("filter_cfg"),  # the indices are of these
@@ -121,7 +121,7 @@ def small(path, embedded, work_dir) -> Config:
             cfg.val_evaluator = [cfg.val_evaluator]
         for metric in cfg.val_evaluator:
             if metric.type == "CocoMetric":
-                metric.ann_file = str(embedded / "annotations/instances_val2017.json")
+                metric.ann_file = str(drawn_set / "annotations/instances_val2017.json")
         cfg.test_evaluator = cfg.val_evaluator
     cfg.default_hooks.checkpoint.save_optimizer = False
     if not model.get("reader"):
@@ -138,9 +138,9 @@ class KeepLosses(Hook):
 
 
 @shipped
-def test_it_trains_and_is_tested(path, embedded, tmp_path, monkeypatch):
+def test_it_trains_and_is_tested(path, drawn_set, tmp_path, monkeypatch):
     monkeypatch.setattr(Config, "pretty_text", "")  # takes seconds
-    cfg = small(path, embedded, tmp_path)
+    cfg = small(path, drawn_set, tmp_path)
     runner = Runner.from_cfg(cfg)
     losses = KeepLosses()
     runner.register_hook(losses)
@@ -161,8 +161,8 @@ def test_it_trains_and_is_tested(path, embedded, tmp_path, monkeypatch):
         assert "coco/segm_mAP" in figures
 
 
-def test_masks_and_boxes_reach_the_detector_together(embedded, tmp_path, monkeypatch):
-    cfg = small("hm_mask_rcnn.py", embedded, tmp_path)
+def test_masks_and_boxes_reach_the_detector_together(drawn_set, tmp_path, monkeypatch):
+    cfg = small("hm_mask_rcnn.py", drawn_set, tmp_path)
     cfg.model.detector = tiny.mask_rcnn()
     cfg.model.resize.scale = (120, 75)
     init_default_scope("mmdet")

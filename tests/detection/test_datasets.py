@@ -9,7 +9,7 @@ from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from compressai_hm.detection import RandomDownscale, synthetic
+from compressai_hm.detection import RandomDownscale, drawn
 
 
 def build(root, split="train", **kwargs):
@@ -20,29 +20,29 @@ def build(root, split="train", **kwargs):
             data_root=str(root),
             ann_file=f"annotations/instances_{split}2017.json",
             data_prefix=dict(img=f"{split}2017/"),
-            metainfo=dict(classes=tuple(synthetic.CATEGORIES.values())),
+            metainfo=dict(classes=tuple(drawn.CATEGORIES.values())),
             pipeline=[],
             **kwargs,
         )
     )
 
 
-def test_the_same_seed_draws_the_same_set(tmp_path, embedded):
-    synthetic.make_coco(tmp_path / "again", num_train=8, num_val=4, seed=0)
-    synthetic.make_coco(tmp_path / "other", num_train=8, num_val=4, seed=1)
-    for path in embedded.rglob("*.*"):
-        name = path.relative_to(embedded)
+def test_the_same_seed_draws_the_same_set(tmp_path, drawn_set):
+    drawn.make_coco(tmp_path / "again", num_train=8, num_val=4, seed=0)
+    drawn.make_coco(tmp_path / "other", num_train=8, num_val=4, seed=1)
+    for path in drawn_set.rglob("*.*"):
+        name = path.relative_to(drawn_set)
         assert (tmp_path / "again" / name).read_bytes() == path.read_bytes()
         if path.suffix == ".png":
             assert (tmp_path / "other" / name).read_bytes() != path.read_bytes()
 
 
-def test_it_is_a_coco_set(embedded):
+def test_it_is_a_coco_set(drawn_set):
     for split, count in (("train", 8), ("val", 4)):
-        dataset = build(embedded, split)
+        dataset = build(drawn_set, split)
         assert len(dataset) == count
-        assert dataset.cat_ids == list(synthetic.CATEGORIES)
-    with open(embedded / "annotations/instances_train2017.json") as f:
+        assert dataset.cat_ids == list(drawn.CATEGORIES)
+    with open(drawn_set / "annotations/instances_train2017.json") as f:
         coco = json.load(f)
     for a in coco["annotations"]:
         image = coco["images"][a["image_id"] - 1]
@@ -53,30 +53,30 @@ def test_it_is_a_coco_set(embedded):
 
 def test_objects_do_not_overlap_and_are_where_their_mask_says():
     rng = np.random.default_rng(3)
-    picture, objects = synthetic.draw(rng, ellipses=True)
+    picture, objects = drawn.draw(rng, ellipses=True)
     assert len(objects) >= 2
     assert sum(mask for _, mask in objects).max() == 1
     assert all(mask.shape == picture.shape[:2] for _, mask in objects)
 
 
-def test_another_set_is_not_taken_for_this_one(tmp_path, embedded):
+def test_another_set_is_not_taken_for_this_one(tmp_path, drawn_set):
     with pytest.raises(ValueError, match="num_train': 8.*num_train': 9"):
-        synthetic.make_coco(embedded, 9, 4, seed=0)
+        drawn.make_coco(drawn_set, 9, 4, seed=0)
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="other data"):
-        synthetic.make_coco(tmp_path, 8, 4, seed=0)
+        drawn.make_coco(tmp_path, 8, 4, seed=0)
 
 
 def test_nothing_half_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(cv2, "imwrite", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        synthetic.make_coco(tmp_path / "set", 2, 2, seed=0)
+        drawn.make_coco(tmp_path / "set", 2, 2, seed=0)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
-def broken(tmp_path, embedded):
-    return shutil.copytree(embedded, tmp_path / "broken")
+def broken(tmp_path, drawn_set):
+    return shutil.copytree(drawn_set, tmp_path / "broken")
 
 
 def test_a_missing_picture_is_named(broken):

@@ -13,14 +13,14 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from compressai_hm.detection import MachineLoss, synthetic
+from compressai_hm.detection import MachineLoss, drawn
 from compressai_hm.detection.losses import Decoded, base
 
 from . import tiny
 from .test_detector import losses, opened, parts_with_gradient, total
 from .test_training import StopInSecondEpoch, assert_same, checkpoint, tool
 
-NAMES = tuple(synthetic.CATEGORIES.values())
+NAMES = tuple(drawn.CATEGORIES.values())
 
 
 # CosineFeatureLoss, as the documentation has it.
@@ -378,8 +378,8 @@ def test_heads_on_the_latent_have_their_own_losses_only(other):
     assert "loss_cls" in losses(build([dict(type="DetectorLoss")], **kwargs))
 
 
-def of_own(work_dir, embedded, other, **changes):
-    cfg = tiny.config(work_dir, embedded, **changes)
+def of_own(work_dir, drawn_set, other, **changes):
+    cfg = tiny.config(work_dir, drawn_set, **changes)
     cfg.model.machine_losses = [
         dict(type="DetectorLoss"),
         dict(type="DetectorLoss", weight=0.3, **other),
@@ -389,14 +389,16 @@ def of_own(work_dir, embedded, other, **changes):
     return cfg
 
 
-def test_a_resumed_run_reads_them_again_and_is_bit_identical(tmp_path, embedded, other):
-    straight = of_own(tmp_path / "straight", embedded, other)
+def test_a_resumed_run_reads_them_again_and_is_bit_identical(
+    tmp_path, drawn_set, other
+):
+    straight = of_own(tmp_path / "straight", drawn_set, other)
     Runner.from_cfg(straight).train()
-    stopped = Runner.from_cfg(of_own(tmp_path / "resumed", embedded, other))
+    stopped = Runner.from_cfg(of_own(tmp_path / "resumed", drawn_set, other))
     stopped.register_hook(StopInSecondEpoch(), "LOWEST")
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
-    Runner.from_cfg(of_own(tmp_path / "resumed", embedded, other, resume=True)).train()
+    Runner.from_cfg(of_own(tmp_path / "resumed", drawn_set, other, resume=True)).train()
     a, b = (checkpoint(tmp_path / d) for d in ("straight", "resumed"))
     assert_same(a["state_dict"], b["state_dict"])
     assert {k.split(".")[0] for k in a["state_dict"]} == {"codec", "detector"}
@@ -410,9 +412,9 @@ class Poison(Hook):
 
 
 def test_the_term_that_is_no_number_is_named_with_its_detector(
-    tmp_path, embedded, other
+    tmp_path, drawn_set, other
 ):
-    cfg = of_own(tmp_path, embedded, other)
+    cfg = of_own(tmp_path, drawn_set, other)
     cfg.model.machine_losses.pop(1)
     cfg.custom_hooks = []
     runner = Runner.from_cfg(cfg)
@@ -421,8 +423,8 @@ def test_the_term_that_is_no_number_is_named_with_its_detector(
         runner.train()
 
 
-def test_two_processes_wait_for_no_unused_parameter(tmp_path, embedded, other):
-    cfg = of_own(tmp_path, embedded, other)
+def test_two_processes_wait_for_no_unused_parameter(tmp_path, drawn_set, other):
+    cfg = of_own(tmp_path, drawn_set, other)
     cfg.model.trainable = ("g_t",)
     cfg.train_cfg.max_epochs = 1
     cfg.dump(tmp_path / "cfg.py")

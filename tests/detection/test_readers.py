@@ -41,8 +41,8 @@ def checkpoint(tmp_path_factory):
     return path
 
 
-def config(work_dir, embedded, checkpoint, name):
-    cfg = tiny.config(work_dir, embedded)
+def config(work_dir, drawn_set, checkpoint, name):
+    cfg = tiny.config(work_dir, drawn_set)
     cfg.model.update(copy.deepcopy(READERS[name]), reader=name)
     cfg.model.codec = dict(tiny.CODEC, checkpoint=str(checkpoint))
     cfg.model.lambda_human = 0
@@ -51,9 +51,9 @@ def config(work_dir, embedded, checkpoint, name):
 
 
 @pytest.fixture(scope="module", params=READERS)
-def trained(request, tmp_path_factory, embedded, checkpoint):
+def trained(request, tmp_path_factory, drawn_set, checkpoint):
     name, work_dir = request.param, tmp_path_factory.mktemp(request.param)
-    cfg = config(work_dir, embedded, checkpoint, name)
+    cfg = config(work_dir, drawn_set, checkpoint, name)
     cfg.dump(work_dir / "reader.py")
     Runner.from_cfg(cfg).train()
     return name, work_dir
@@ -153,18 +153,18 @@ def test_contradictions_are_refused(changes, named):
         tiny.model(detector=tiny.faster_rcnn(), **changes)
 
 
-def test_a_folder_of_pictures_trains_without_labels(tmp_path, embedded):
+def test_a_folder_of_pictures_trains_without_labels(tmp_path, drawn_set):
     losses = {}
 
     class Seen(Hook):
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
             losses.update(outputs)
 
-    cfg = tiny.config(tmp_path, embedded)
+    cfg = tiny.config(tmp_path, drawn_set)
     cfg.model.machine_losses = dict(features=1.0)
     cfg.train_dataloader.dataset = dict(
         type="PictureFolder",
-        folders=f"{embedded}/train2017",
+        folders=f"{drawn_set}/train2017",
         pipeline=[
             dict(type="LoadImageFromFile"),
             dict(type="RandomDownscale", low=0.5),

@@ -4,7 +4,7 @@ import torch
 from mmengine.config import Config
 
 from compressai_hm.codecs import decode, encode, refine
-from compressai_hm.detection import synthetic
+from compressai_hm.detection import drawn
 from compressai_hm.detection.build import build_model
 
 from . import tiny
@@ -17,8 +17,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def picture():
-    drawn, *_ = synthetic.draw(np.random.default_rng(11), ellipses=True)
-    return torch.from_numpy(drawn).permute(2, 0, 1)[None].float() / 255
+    picture, *_ = drawn.draw(np.random.default_rng(11), ellipses=True)
+    return torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
 
 
 def test_it_lowers_the_coded_loss_and_leaves_the_decoder_alone(model, picture):

@@ -1,11 +1,10 @@
 """Training goes on from the newest checkpoint, whatever its name and its loop."""
 
+import _launch
 import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-
-from compressai_hm.detection import launch
 
 from . import tiny
 from .test_training import assert_same, checkpoint
@@ -18,27 +17,27 @@ def save(path, iterations, **state):
 
 
 def test_the_longest_training_is_newest_whatever_its_name(tmp_path):
-    assert launch.latest_checkpoint(tmp_path / "none") is None
-    assert launch.latest_checkpoint(tmp_path) is None
+    assert _launch.latest_checkpoint(tmp_path / "none") is None
+    assert _launch.latest_checkpoint(tmp_path) is None
     for name, iterations in (("epoch_2", 20), ("iter_9", 9), ("x-10", 30), ("x-9", 27)):
         save(tmp_path / f"{name}.pth", iterations, optimizer={})
     save(tmp_path / "best_coco_bbox_mAP_iter_40.pth", 40)  # no optimizer in it
     torch.save({"g_a.0.weight": torch.zeros(1)}, tmp_path / "codec.pth")
     (tmp_path / ".epoch_9.pth.part").write_bytes(b"PK")
     (tmp_path / "last_checkpoint").write_text("")
-    assert launch.latest_checkpoint(tmp_path) == str(tmp_path / "x-10.pth")
+    assert _launch.latest_checkpoint(tmp_path) == str(tmp_path / "x-10.pth")
 
 
-def test_the_hooks_own_names_and_folder_are_looked_at(tmp_path, embedded):
-    cfg = tiny.config(tmp_path / "run", embedded)
+def test_the_hooks_own_names_and_folder_are_looked_at(tmp_path, drawn_set):
+    cfg = tiny.config(tmp_path / "run", drawn_set)
     cfg.default_hooks.checkpoint.update(filename_tmpl="step-{}.tar", out_dir="out")
-    assert launch.checkpoint_to_resume(cfg) is None
+    assert _launch.checkpoint_to_resume(cfg) is None
     cfg.default_hooks.checkpoint.out_dir = str(tmp_path / "out")
     save(tmp_path / "out/run/step-7.tar", 7)
-    assert launch.checkpoint_to_resume(cfg) == str(tmp_path / "out/run/step-7.tar")
+    assert _launch.checkpoint_to_resume(cfg) == str(tmp_path / "out/run/step-7.tar")
     cfg.default_hooks.checkpoint.out_dir = "s3://bucket"
     with pytest.raises(ValueError, match="s3://bucket cannot be searched"):
-        launch.checkpoint_to_resume(cfg)
+        _launch.checkpoint_to_resume(cfg)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"rubbish"])
@@ -46,16 +45,16 @@ def test_a_broken_checkpoint_stops(tmp_path, content):
     save(tmp_path / "epoch_1.pth", 4, optimizer={})
     (tmp_path / "epoch_2.pth").write_bytes(content)
     with pytest.raises(ValueError, match=r"epoch_2.pth is broken.*--resume CHECKPOINT"):
-        launch.latest_checkpoint(tmp_path)
+        _launch.latest_checkpoint(tmp_path)
 
 
-def test_weights_alone_stop(tmp_path, embedded):
+def test_weights_alone_stop(tmp_path, drawn_set):
     torch.save({"state_dict": {}}, tmp_path / "mine.pth")
     with pytest.raises(ValueError, match="mine.pth.*or take another --work-dir"):
-        launch.latest_checkpoint(tmp_path)
-    cfg = tiny.config(tmp_path, embedded)
+        _launch.latest_checkpoint(tmp_path)
+    cfg = tiny.config(tmp_path, drawn_set)
     with pytest.raises(ValueError, match="nothing to go on from.*load_from="):
-        launch.checkpoint_to_resume(cfg, str(tmp_path / "mine.pth"))
+        _launch.checkpoint_to_resume(cfg, str(tmp_path / "mine.pth"))
 
 
 class StopAfter(Hook):
@@ -85,18 +84,18 @@ def by_iteration(work_dir, data_root):
     return cfg
 
 
-def test_a_loop_by_iterations_goes_on(tmp_path, embedded):
-    straight = by_iteration(tmp_path / "straight", embedded)
+def test_a_loop_by_iterations_goes_on(tmp_path, drawn_set):
+    straight = by_iteration(tmp_path / "straight", drawn_set)
     Runner.from_cfg(straight).train()
     views = {p.name[:6] for p in (tmp_path / "straight/views").iterdir()}
     assert views == {"iter_2", "iter_4", "iter_6"}
 
-    cfg = by_iteration(tmp_path / "resumed", embedded)
+    cfg = by_iteration(tmp_path / "resumed", drawn_set)
     stopped = Runner.from_cfg(cfg)
     stopped.register_hook(StopAfter(5), "LOWEST")
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
-    cfg.load_from = launch.checkpoint_to_resume(cfg)
+    cfg.load_from = _launch.checkpoint_to_resume(cfg)
     assert cfg.load_from.endswith("step-4.pth")
     cfg.resume = True
     resumed = Runner.from_cfg(cfg)
@@ -110,11 +109,11 @@ def test_a_loop_by_iterations_goes_on(tmp_path, embedded):
         assert_same(state, b["optimizer"]["state"][i])
 
 
-def test_a_loop_by_iterations_without_checkpoints_is_told(tmp_path, embedded):
-    cfg = by_iteration(tmp_path, embedded)
+def test_a_loop_by_iterations_without_checkpoints_is_told(tmp_path, drawn_set):
+    cfg = by_iteration(tmp_path, drawn_set)
     cfg.custom_hooks = []
     cfg.default_hooks.checkpoint.by_epoch = True
-    runner = launch.build_runner(cfg)
+    runner = _launch.build_runner(cfg)
     runner.register_hook(StopAfter(1))
     with pytest.raises(KeyboardInterrupt):
         runner.train()

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import _launch
 import mmdet
 import pytest
 import torch
@@ -15,7 +16,6 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from compressai_hm.codecs import HMMeanScaleHyperprior
-from compressai_hm.detection import launch
 
 from . import tiny
 
@@ -58,17 +58,17 @@ def metric(log, name) -> float:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, embedded):
+def trained(tmp_path_factory, drawn_set):
     """Two epochs in one go: the config's file, and its work folder."""
     work_dir = tmp_path_factory.mktemp("trained")
-    cfg = tiny.config(work_dir, embedded)
+    cfg = tiny.config(work_dir, drawn_set)
     cfg.custom_hooks.append(dict(type="EMAHook", momentum=0.5))
     cfg.dump(work_dir / "tiny.py")
     train(cfg)
     return work_dir
 
 
-def test_a_run_leaves_what_it_should(trained, embedded):
+def test_a_run_leaves_what_it_should(trained, drawn_set):
     names = {p.name for p in trained.iterdir()}
     assert {"epoch_1.pth", "epoch_2.pth", "codec.pth.tar", "views"} <= names
     assert not [n for n in names if n.startswith(".")]
@@ -91,13 +91,13 @@ def test_the_exported_codec_is_the_averaged_one(trained):
     assert net.compress(torch.rand(1, 3, 64, 64))["strings"][0][0]
 
 
-def test_resumed_training_is_bit_identical(tmp_path, embedded):
-    train(tiny.config(tmp_path / "straight", embedded))
-    stopped = Runner.from_cfg(tiny.config(tmp_path / "resumed", embedded))
+def test_resumed_training_is_bit_identical(tmp_path, drawn_set):
+    train(tiny.config(tmp_path / "straight", drawn_set))
+    stopped = Runner.from_cfg(tiny.config(tmp_path / "resumed", drawn_set))
     stopped.register_hook(StopInSecondEpoch(), "LOWEST")
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
-    train(tiny.config(tmp_path / "resumed", embedded, resume=True))
+    train(tiny.config(tmp_path / "resumed", drawn_set, resume=True))
     a, b = (checkpoint(tmp_path / d) for d in ("straight", "resumed"))
     assert_same(a["state_dict"], b["state_dict"])
     for i, state in a["optimizer"]["state"].items():
@@ -110,8 +110,8 @@ class StopInSecondEpoch(Hook):
             raise KeyboardInterrupt
 
 
-def test_a_kill_loses_at_most_the_current_epoch(tmp_path, embedded):
-    cfg = tiny.config(tmp_path, embedded)
+def test_a_kill_loses_at_most_the_current_epoch(tmp_path, drawn_set):
+    cfg = tiny.config(tmp_path, drawn_set)
     cfg.train_cfg.max_epochs = 500
     cfg.dump(tmp_path / "cfg.py")
     process = subprocess.Popen(
@@ -120,7 +120,7 @@ def test_a_kill_loses_at_most_the_current_epoch(tmp_path, embedded):
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 280
-    while launch.latest_checkpoint(tmp_path) in (None, str(tmp_path / "epoch_1.pth")):
+    while _launch.latest_checkpoint(tmp_path) in (None, str(tmp_path / "epoch_1.pth")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -163,10 +163,10 @@ def test_two_processes_on_a_cpu_wait_for_no_unused_parameter(monkeypatch):
     for name in ("RANK", "LOCAL_RANK"):
         monkeypatch.setenv(name, "0")
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
-    args = launch.parser("").parse_args(
+    args = _launch.parser("").parse_args(
         [str(tiny.CONFIGS / "person/detector.py"), "--launcher", "pytorch"]
     )
-    assert launch.load_config(args).model_wrapper_cfg.find_unused_parameters
+    assert _launch.load_config(args).model_wrapper_cfg.find_unused_parameters
 
 
 def test_show_dir_and_out(trained, tmp_path):
@@ -177,11 +177,11 @@ def test_show_dir_and_out(trained, tmp_path):
     assert (tmp_path / "out.pkl").stat().st_size
 
 
-def test_inference_apis_work_on_a_checkpoint(trained, embedded):
+def test_inference_apis_work_on_a_checkpoint(trained, drawn_set):
     model = init_detector(
         str(trained / "tiny.py"), str(trained / "epoch_2.pth"), device="cpu"
     )
-    path = next((embedded / "val2017").iterdir())
+    path = next((drawn_set / "val2017").iterdir())
     result = inference_detector(model, str(path))
     assert result.bits > 0 and "pred_instances" in result
     assert result.x_bar.dtype == torch.uint8

@@ -7,20 +7,20 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from compressai_hm.detection import synthetic
+from compressai_hm.detection import drawn
 from compressai_hm.evaluation import export
 from compressai_hm.evaluation.statistics.comparisons import compare
 from compressai_hm.evaluation.statistics.curves import measure
 from compressai_hm.evaluation.sweep import Sweep, run
 
-from ..detection.conftest import embedded as drawn  # noqa: F401
+from ..detection.conftest import drawn_set  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "results/sweeps/demo.py"
 
 
 @pytest.fixture
-def cfg(drawn, tmp_path):  # noqa: F811
+def cfg(drawn_set, tmp_path):  # noqa: F811
     """The demo's sweep on four pictures, and two of odd size for people."""
     folder = tmp_path / "people"
     folder.mkdir()
@@ -30,10 +30,10 @@ def cfg(drawn, tmp_path):  # noqa: F811
         Image.fromarray(smooth).resize(size, Image.BICUBIC).save(folder / name)
     cfg = Config.fromfile(DEMO)
     dataset = cfg.sets[0].dataset
-    classes = tuple(synthetic.CATEGORIES.values())
+    classes = tuple(drawn.CATEGORIES.values())
     dataset.update(
         type="CheckedCocoDataset",
-        data_root=str(drawn),
+        data_root=str(drawn_set),
         metainfo=dict(classes=classes),
     )
     cfg.codecs[0].qualities = [10, 30, 60]

@@ -12,7 +12,7 @@ from compressai.zoo import image_models
 
 from compressai_hm.codecs import ENTRIES, Bitstream, decode, encode
 from compressai_hm.detection.build import build_codec
-from compressai_hm.detection.synthetic import draw
+from compressai_hm.detection.drawn import draw
 from compressai_hm.zoo import cfgs, released
 
 from ..codecs.families import busy

@@ -1,4 +1,4 @@
-# A small Faster R-CNN for the embedded set: R18 at 24 channels, FPN at 64.
+# A small Faster R-CNN for the drawn set: R18 at 24 channels, FPN at 64.
 detector = dict(
     type="FasterRCNN",
     data_preprocessor=dict(

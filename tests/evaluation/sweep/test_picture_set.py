@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
 
-from compressai_hm.detection import synthetic
+from compressai_hm.detection import drawn
 from compressai_hm.evaluation.sweep import PictureSet, Sweep, read_picture, run
 
 
@@ -15,7 +15,7 @@ def test_a_sweeps_pictures_are_searched_by_content(tmp_path):
 
 def test_labels_are_matched_by_name(cfg, tmp_path):
     own = PictureSet(cfg.sets[0])
-    names = {name: number for number, name in synthetic.CATEGORIES.items()}
+    names = {name: number for number, name in drawn.CATEGORIES.items()}
     detector = {**cfg.sets[0].detectors[0], "classes": ["person", "pizza", "kite"]}
     assert own.category_of(detector) == [None, names["pizza"], names["kite"]]
     del detector["classes"]

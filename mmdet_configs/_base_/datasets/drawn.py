@@ -1,16 +1,16 @@
-# The embedded default: drawn when it is first needed, under data_root.
+# The default: drawn when it is first needed, under data_root.
 _base_ = "coco_instance.py"
-data_root = "data/embedded/"
+data_root = "data/drawn/"
 
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,
     batch_sampler=dict(drop_last=True),
-    dataset=dict(type="EmbeddedCocoDataset", data_root=data_root),
+    dataset=dict(type="DrawnCocoDataset", data_root=data_root),
 )
 val_dataloader = dict(
     num_workers=0,
-    dataset=dict(type="EmbeddedCocoDataset", data_root=data_root),
+    dataset=dict(type="DrawnCocoDataset", data_root=data_root),
 )
 test_dataloader = val_dataloader
 val_evaluator = [

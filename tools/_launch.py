@@ -18,7 +18,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
-from .hooks.check_data_hook import check_batches
+from compressai_hm.detection.hooks.check_data_hook import check_batches
 
 _LAUNCHED = {
     "pytorch": ("RANK", "python -m torch.distributed.run --nproc_per_node=N"),
