@@ -91,6 +91,11 @@ def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
         raise ValueError(f"{name!r} is no HM model; there are {sorted(HM_MODELS)}")
     found = read_checkpoint(path)
     said = found.architecture
+    if said and not name and said not in MODELS:
+        raise ValueError(
+            f"{path}: it is of {said!r}, which is not registered here; import the "
+            "module that registers it first, or say what its weights are of"
+        )
     weights = found.part("codec.")
     weights = with_metadata(compressai.zoo.load_state_dict(weights), weights)
     reasons = {}
@@ -104,9 +109,6 @@ def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
     nearest = min(reasons, key=lambda own: _complaints(reasons[own]))
     near = "" if name or own else f"nearest is {nearest}, "
     what = name or own or "any of the HM models"
-    if said and not own and not name:
-        what += f", and the file is of {said!r}, which is not registered here"
-        near += "import the module that registers it first; "
     raise ValueError(
         f"{path}: not the weights of {what} ({near}{_sentence(reasons[nearest])})"
     ) from reasons[nearest]
