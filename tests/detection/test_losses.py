@@ -2,6 +2,7 @@
 
 import copy
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +25,13 @@ NAMES = tuple(drawn.CATEGORIES.values())
 
 
 # CosineFeatureLoss, as the documentation has it.
-exec(textwrap.dedent(base.__doc__.split("::\n")[1].split("\nand in the config")[0]))
+DOCUMENTED = textwrap.dedent(base.__doc__.split("::\n")[1].split("\nand in the")[0])
+exec(DOCUMENTED)
+
+
+def test_the_page_shows_the_same_loss():
+    page = Path(__file__).parents[2] / "docs/architecture.md"
+    assert DOCUMENTED.strip() in page.read_text(encoding="utf-8")
 
 
 @MODELS.register_module()
