@@ -34,13 +34,8 @@ from compressai_hm.zoo import load_checkpoint, load_model
 DEMO_CODEC = Path(compressai_hm.zoo.__file__).parent / "weights/demo_codec.pth"
 
 
-def train(args: argparse.Namespace) -> None:
-    """A full training step against the codec's and the detector's own steps.
-
-    The parts get the tensors of the full step: the codec its pictures, with the mean
-    of x_bar in place of the detector; the detector its normalised input, whose gradient
-    it computes as well. What lies between the two is in the full step alone.
-    """
+def _training(config: str) -> tuple:
+    """Model, optimizer and loader of a training config."""
     from mmdet.registry import MODELS
     from mmengine.config import Config
     from mmengine.optim import build_optim_wrapper
@@ -49,13 +44,24 @@ def train(args: argparse.Namespace) -> None:
 
     import compressai_hm.detection  # noqa: F401
 
-    cfg = Config.fromfile(args.config)
+    cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
     model.train()
-    optim = build_optim_wrapper(model, cfg.optim_wrapper)
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    return model, build_optim_wrapper(model, cfg.optim_wrapper), loader
+
+
+def train(args: argparse.Namespace) -> None:
+    """A full training step against the codec's and the detector's own steps.
+
+    The parts get the tensors of the full step: the codec its pictures, with the mean
+    of x_bar in place of the detector; the detector its normalised input, whose gradient
+    it computes as well. What lies between the two is in the full step alone.
+    """
+    model, optim, loader = _training(args.config)
     data = model.data_preprocessor(next(iter(loader)), training=True)
     x, samples = data["inputs"], data["data_samples"]
     sizes = [s.img_shape for s in samples]
@@ -105,22 +111,7 @@ def train(args: argparse.Namespace) -> None:
 
 def steps(args: argparse.Namespace) -> None:
     """Training steps a second, data and all; what ``polite`` starts."""
-    from mmdet.registry import MODELS
-    from mmengine.config import Config
-    from mmengine.optim import build_optim_wrapper
-    from mmengine.registry import init_default_scope
-    from mmengine.runner import Runner
-
-    import compressai_hm.detection  # noqa: F401
-
-    cfg = Config.fromfile(args.config)
-    init_default_scope(cfg.default_scope)
-    torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    model.train()
-    optim = build_optim_wrapper(model, cfg.optim_wrapper)
-    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    model, optim, loader = _training(args.config)
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     for _ in range(2):  # warm up
         model.train_step(next(batches), optim)
@@ -237,6 +228,20 @@ def _parameter_nets(net: nn.Module) -> list[nn.Module]:
     return [m for m in named if list(m.children())] or [net.h_s]
 
 
+def _medians(sides: list, repeats: int) -> list[tuple[float, float]]:
+    """Of each side the median seconds and the peak of memory in MiB."""
+    times, peaks = ([], []), [0.0, 0.0]
+    for i in range(repeats + 1):
+        for side, do in enumerate(sides):
+            _forget_peak()
+            started = time.perf_counter()
+            do()
+            if i or repeats == 1:  # the first warms up
+                times[side].append(time.perf_counter() - started)
+            peaks[side] = max(peaks[side], _peak_mib())
+    return [(statistics.median(t), p) for t, p in zip(times, peaks, strict=True)]
+
+
 @torch.no_grad()
 def _timed(ours, base, x, repeats: int) -> dict[str, list[tuple[float, float]]]:
     """Per row and side the median seconds and the peak of memory in MiB."""
@@ -291,21 +296,7 @@ def _timed(ours, base, x, repeats: int) -> dict[str, list[tuple[float, float]]]:
             lambda: base.g_s(y_hat),
         ],
     }
-    found = {}
-    for row, sides in rows.items():
-        times, peaks = ([], []), [0.0, 0.0]
-        for i in range(repeats + 1):
-            for side, do in enumerate(sides):
-                _forget_peak()
-                started = time.perf_counter()
-                do()
-                if i or repeats == 1:  # the first warms up
-                    times[side].append(time.perf_counter() - started)
-                peaks[side] = max(peaks[side], _peak_mib())
-        found[row] = [
-            (statistics.median(t), p) for t, p in zip(times, peaks, strict=True)
-        ]
-    return found
+    return {row: _medians(sides, repeats) for row, sides in rows.items()}
 
 
 def _forget_peak() -> None:

@@ -144,60 +144,9 @@ def parse() -> argparse.Namespace:
         sub.add_argument("inputs", nargs="+", type=Path, help="files or folders")
         if name == "info":
             continue
-        sub.add_argument("--out", type=Path, help="folder; default: beside the input")
-        sub.add_argument(
-            "--overwrite", action="store_true", help="replace files that are there"
-        )
-        sub.add_argument(
-            "--max-pixels",
-            type=int,
-            default=container.MAX_PIXELS,
-            help="refuse larger pictures; default: %(default)s",
-        )
-        sub.add_argument("--checkpoint", type=Path, help="weights of your own")
-        sub.add_argument(
-            "--import",
-            dest="imports",
-            action="append",
-            default=[],
-            metavar="MODULE",
-            help="module or .py file that registers a codec of your own; may be given "
-            "several times",
-        )
-        sub.add_argument(
-            "--model",
-            help="zoo entry, or the registered name of --checkpoint's model"
-            + ("; default: what the file says" if name == "decode" else ""),
-        )
-        sub.add_argument("--quality", type=int, help="of the zoo entry")
-        sub.add_argument("--metric", default="mse", choices=("mse", "ms-ssim"))
+        _add_files_and_weights(sub, name)
         if name == "encode":
-            rate = sub.add_mutually_exclusive_group()
-            rate.add_argument(
-                "--step",
-                type=float,
-                default=1.0,
-                help="of quantisation, 0.125 (more bits) to 16 (fewer); default: 1",
-            )
-            rate.add_argument(
-                "--bpp",
-                type=float,
-                help="the best file of at most that many bits a pixel",
-            )
-            rate.add_argument(
-                "--bytes", type=int, help="the best file of at most so many bytes"
-            )
-            sub.add_argument(
-                "--refine",
-                type=int,
-                default=0,
-                metavar="STEPS",
-                help="adapt each picture's latent by that many gradient steps: fewer "
-                "bits, many seconds",
-            )
-            sub.add_argument(
-                "--config", help="training config whose loss --refine lowers"
-            )
+            _add_rate(sub)
         if name == "decode":
             sub.add_argument(
                 "--reader", help="name or file; makes the machine's view instead"
@@ -212,8 +161,71 @@ def parse() -> argparse.Namespace:
         help="files or folders; default: work_dirs",
     )
     args = parser.parse_args()
+    check(parser, args)
+    return args
+
+
+def _add_files_and_weights(sub: argparse.ArgumentParser, name: str) -> None:
+    sub.add_argument("--out", type=Path, help="folder; default: beside the input")
+    sub.add_argument(
+        "--overwrite", action="store_true", help="replace files that are there"
+    )
+    sub.add_argument(
+        "--max-pixels",
+        type=int,
+        default=container.MAX_PIXELS,
+        help="refuse larger pictures; default: %(default)s",
+    )
+    sub.add_argument("--checkpoint", type=Path, help="weights of your own")
+    sub.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module or .py file that registers a codec of your own; may be given "
+        "several times",
+    )
+    sub.add_argument(
+        "--model",
+        help="zoo entry, or the registered name of --checkpoint's model"
+        + ("; default: what the file says" if name == "decode" else ""),
+    )
+    sub.add_argument("--quality", type=int, help="of the zoo entry")
+    sub.add_argument("--metric", default="mse", choices=("mse", "ms-ssim"))
+
+
+def _add_rate(sub: argparse.ArgumentParser) -> None:
+    rate = sub.add_mutually_exclusive_group()
+    rate.add_argument(
+        "--step",
+        type=float,
+        default=1.0,
+        help="of quantisation, 0.125 (more bits) to 16 (fewer); default: 1",
+    )
+    rate.add_argument(
+        "--bpp",
+        type=float,
+        help="the best file of at most that many bits a pixel",
+    )
+    rate.add_argument(
+        "--bytes", type=int, help="the best file of at most so many bytes"
+    )
+    sub.add_argument(
+        "--refine",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="adapt each picture's latent by that many gradient steps: fewer "
+        "bits, many seconds",
+    )
+    sub.add_argument("--config", help="training config whose loss --refine lowers")
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the program where options contradict each other."""
     if args.command in ("info", "readers"):
-        return args
+        return
     if args.checkpoint and args.quality is not None:
         parser.error("--quality belongs to a zoo entry; --checkpoint is another")
     if not args.checkpoint:
@@ -238,7 +250,6 @@ def parse() -> argparse.Namespace:
         parser.error(f"--max-pixels {args.max_pixels}: give 1 or more")
     if args.out and args.out.is_file():
         parser.error(f"--out {args.out} is a file; give a folder")
-    return args
 
 
 def find(args: argparse.Namespace) -> list[tuple[Path, Path]]:

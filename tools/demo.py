@@ -9,6 +9,7 @@ import contextlib
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import _command
 import _launch
@@ -32,32 +33,44 @@ class ProgressHook(Hook):
         self.keep = keep
         self.kept = []
 
-    def before_train(self, runner):
+    def before_train(self, runner: Runner) -> None:
         self.bar = tqdm(
             total=runner.max_iters, initial=runner.iter, desc=self.title, unit="step"
         )
 
-    def before_test(self, runner):
+    def before_test(self, runner: Runner) -> None:
         self.bar = tqdm(
             total=len(runner.test_dataloader), desc=self.title, unit="picture"
         )
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Any = None,
+    ) -> None:
         self.bar.update()
 
-    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Any = None,
+    ) -> None:
         self.bar.update()
         _, height, width = data_batch["inputs"][0].shape
         if width > height and len(self.kept) < self.keep:
             self.kept.append((data_batch["inputs"][0], outputs[0]))
 
-    def after_run(self, runner):
+    def after_run(self, runner: Runner) -> None:
         self.bar.close()
 
     after_train = after_test = after_run
 
 
-def run(cfg: Config, title: str, train: bool):
+def run(cfg: Config, title: str, train: bool) -> tuple[dict, list] | None:
     """Trains or tests; the logs go to files in the work folder."""
     work_dir = Path(cfg.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)

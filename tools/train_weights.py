@@ -10,6 +10,7 @@ file of their detector's backbone. The same command goes on where it was stopped
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import _command
@@ -74,7 +75,9 @@ def small() -> None:
         )
 
 
-def train_small(name: str, quality: int = 0, seed: int = 0, options=()) -> None:
+def train_small(
+    name: str, quality: int = 0, seed: int = 0, options: Sequence[str] = ()
+) -> None:
     """As the shipped ones were: two processes of a thread each, in mixed precision."""
     processes = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     if options:
@@ -87,7 +90,12 @@ def train_small(name: str, quality: int = 0, seed: int = 0, options=()) -> None:
     )
 
 
-def train(config: str, python=(), options=(), env: dict[str, str] | None = None):
+def train(
+    config: str,
+    python: Sequence[str] = (),
+    options: Sequence[str] = (),
+    env: dict[str, str] | None = None,
+) -> None:
     """Trains by a config, or goes on; nothing where it is finished."""
     tool, config = ROOT / "tools/train.py", ROOT / config
     command = [sys.executable, *python, tool, config, "--resume", *options]

@@ -1,6 +1,7 @@
 """A picture at a size: the finest step of quantisation whose file is small enough."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -57,10 +58,27 @@ def encode_to_size(
             files[base] = pack(net, coded, size, quality, metric)
         return len(files[base])
 
-    base, slope = 0 if step is None else step.base, _SLOPE
+    base = _finest(at, most, 0 if step is None else step.base)
+    if base is None:
+        raise ValueError(
+            f"the picture does not fit into {most} bytes: with the coarsest step it "
+            f"has {at(LAST)}; take a lower quality"
+        )
+    return files[base]
+
+
+def _finest(size: Callable[[int], int], most: int, base: int) -> int | None:
+    """The base of the finest step found that fits; None where none does.
+
+    Args:
+        size: Bytes with a base.
+        most: Bytes.
+        base: Where the search begins.
+    """
+    slope = _SLOPE
     fits, over = LAST + 1, FIRST - 1  # the finest known to fit, the coarsest too large
     for _ in range(_TRIES):
-        now = at(base)
+        now = size(base)
         if now <= most:
             fits = min(fits, base)
         else:
@@ -73,14 +91,8 @@ def encode_to_size(
         following = min(max(following, over + 1), fits - 1)
         if following == base:
             following += 1 if now > most else -1
-        following = min(max(following, FIRST), LAST)
-        measured = math.log(at(following) / now) / ((following - base) / OCTAVE)
+        measured = math.log(size(following) / now) / ((following - base) / OCTAVE)
         if measured < 0:
             slope = min(max(measured / math.log(2), 3 * _SLOPE), _SLOPE / 6)
         base = following
-    if fits > LAST:
-        raise ValueError(
-            f"the picture does not fit into {most} bytes: with the coarsest step it "
-            f"has {at(LAST)}; take a lower quality"
-        )
-    return files[fits]
+    return fits if fits <= LAST else None
