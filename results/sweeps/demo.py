@@ -12,6 +12,7 @@ codecs = [
     dict(
         name="demo codec",
         checkpoints=["compressai_hm/zoo/weights/demo_codec.pth"],
+        steps=[0.5, 0.7, 1, 1.4, 2],  # one model, a whole curve
     ),
 ]
 sets = [

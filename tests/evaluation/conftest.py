@@ -38,6 +38,7 @@ def cfg(drawn_set, tmp_path):  # noqa: F811
     )
     cfg.codecs[0].qualities = [10, 30, 60]
     cfg.codecs[1].qualities = [5, 50]
+    del cfg.codecs[2]["steps"]
     cfg.codecs[2].checkpoints = [str(ROOT / cfg.codecs[2].checkpoints[0])]
     cfg.sets = [*cfg.sets, dict(name="people", pictures=str(folder))]
     return cfg

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from ... import __version__
-from ...codecs import CLASSICAL, PictureCodec, container
+from ...codecs import CLASSICAL, PictureCodec, Steps, container
 from ...codecs.classical import find_classical
 from ...detection.build import build_model
 from ...zoo import cfgs, is_hm, load_checkpoint, load_model
@@ -79,7 +79,7 @@ class Coder:
         return self.codec.overhead(data)
 
 
-_OF_THE_SWEEP = {"name", "qualities", "checkpoints", "trained_for", "curve"}
+_OF_THE_SWEEP = {"name", "qualities", "checkpoints", "steps", "trained_for", "curve"}
 """Keys of a config's codec that change none of its files."""
 _CODEC_KEYS = _OF_THE_SWEEP | {"type", "metric", "pretrained", "refine", "config"}
 
@@ -87,6 +87,11 @@ _CODEC_KEYS = _OF_THE_SWEEP | {"type", "metric", "pretrained", "refine", "config
 def codec_digest(entry: dict, quality: int) -> str:
     """Differs where other files would be coded."""
     rest = {k: v for k, v in entry.items() if k not in _OF_THE_SWEEP}
+    quality, step = _of_steps(entry, quality)
+    if step != 1:
+        rest["step"] = step
+        if not entry.get("checkpoints"):
+            rest["quality"] = quality
     if entry.get("checkpoints"):
         rest["weights"] = file_digest(entry["checkpoints"][quality])
     elif entry.get("type") in RELEASED:
@@ -118,19 +123,46 @@ def _built_coder(entry: str, quality: int) -> Coder:
     entry = json.loads(entry)
     kind = entry.get("type")
     refinement = entry.get("refine", 0), entry.get("config")
+    quality, step = _of_steps(entry, quality)
     if entry.get("checkpoints"):
         net = load_checkpoint(entry["checkpoints"][quality], kind)
-        return Coder(net.eval(), *refinement)
+        return Coder(net.eval(), *refinement, step=step)
     if classical := find_classical(kind):
         rest = {k: v for k, v in entry.items() if k not in _CODEC_KEYS}
         return Coder(classical(quality=quality, **rest))
     metric, pretrained = entry.get("metric", "mse"), entry.get("pretrained", True)
     net = load_model(kind, quality, metric, pretrained=pretrained)
-    return Coder(net.eval(), *refinement, quality=quality)
+    return Coder(net.eval(), *refinement, quality=quality, step=step)
+
+
+def _of_steps(entry: dict, point: int) -> tuple[int, float]:
+    """The quality, or the place of the checkpoint, and the step of a point."""
+    if not entry.get("steps"):
+        return point, 1.0
+    quality = 0 if entry.get("checkpoints") else entry["qualities"][0]
+    return quality, float(entry["steps"][point])
+
+
+def _check_steps(entry: dict, qualities: list[int], classical: bool) -> None:
+    name, steps = entry["name"], list(entry["steps"])
+    if classical or len(qualities) != 1 or entry.get("refine"):
+        raise ValueError(
+            f"codec {name!r}: steps are of one checkpoint, or one quality, of an HM "
+            "codec, without refine"
+        )
+    if len(set(steps)) != len(steps):
+        raise ValueError(f"codec {name!r} names a step twice: {steps}")
+    for step in steps:
+        try:
+            Steps.of(step, (16, 16))
+        except (TypeError, ValueError) as e:
+            raise ValueError(f"codec {name!r}: {e}") from None
+    if not entry.get("checkpoints") and qualities[0] not in cfgs[entry["type"]]:
+        raise ValueError(f"codec {name!r}: there is no quality {qualities[0]}")
 
 
 def check_codec(entry: dict) -> list[int]:
-    """The qualities of a config's codec.
+    """The qualities of a config's codec, or the places of its checkpoints or steps.
 
     Raises:
         ValueError: If it names something that does not exist.
@@ -161,6 +193,10 @@ def check_codec(entry: dict) -> list[int]:
         if not Path(path).is_file():
             raise ValueError(f"codec {name!r}: {path} does not exist")
     qualities = list(range(len(checkpoints)) or entry.get("qualities", ()))
+    if entry.get("steps"):
+        _check_steps(entry, qualities, classical is not None)
+        qualities = list(range(len(entry["steps"])))
+        return qualities
     if not qualities or len(set(qualities)) != len(qualities):
         raise ValueError(f"codec {name!r} names no qualities, or one twice")
     for quality in qualities:

@@ -48,8 +48,10 @@ class Sweep:
     Args:
         cfg: With ``codecs`` (dicts: ``name``; ``type`` of a classical codec or a zoo
             entry with ``qualities``, or ``checkpoints``, files of HM codecs, also of
-            one's own that ``custom_imports`` registers; ``trained_for``, a detector's
-            name; ``curve=False``, the points are repetitions: no BD values, no plots),
+            one's own that ``custom_imports`` registers; ``steps`` of quantisation of
+            one checkpoint or quality, which make a curve of it; ``trained_for``, a
+            detector's name; ``curve=False``, the points are repetitions: no BD values,
+            no plots),
             ``sets`` (dicts: ``name``; ``pictures``, a folder, or ``dataset``, an
             MMDetection config of COCO's format, with ``detectors`` (dicts: ``name``,
             ``config``, ``checkpoint``, and ``classes`` where they are not the set's)),

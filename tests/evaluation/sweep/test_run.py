@@ -13,7 +13,7 @@ import torch
 from compressai.registry import MODELS
 from PIL import Image
 
-from compressai_hm.codecs import checkpoint_of
+from compressai_hm.codecs import Bitstream, checkpoint_of
 from compressai_hm.codecs.pictures import read_picture
 from compressai_hm.evaluation.sweep import Point, Sweep, run
 
@@ -87,6 +87,29 @@ def test_two_processes_find_the_same(cfg, tmp_path):
     for path in (tmp_path / "one/points").rglob("*.json"):
         name = path.relative_to(tmp_path / "one")
         assert path.read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_steps_make_a_curve_of_one_checkpoint(cfg, tmp_path):
+    steps = [0.5, 1, 2]
+    (weights,) = cfg.codecs[2].checkpoints
+    cfg.codecs = [
+        cfg.codecs[0],
+        dict(name="steps", checkpoints=[weights], steps=steps),
+        dict(name="zoo", type="hm-mbt2018-s", qualities=[2], steps=steps),
+    ]
+    cfg.sets = cfg.sets[-1:]
+    finish(cfg, tmp_path)
+    for name in ("steps", "zoo"):
+        sizes, read = [], set()
+        for point in range(3):
+            path = tmp_path / f"points/{name}/{point}/people.json"
+            rows = json.loads(path.read_text())["pictures"]
+            sizes.append(sum(row["bytes"] for row in rows))
+            for stream in tmp_path.glob(f"streams/{name}/{point}-*/*"):
+                values = Bitstream.read(stream.read_bytes()).steps().values((1, 1))
+                read.add((point, round(float(values[0, 0]), 2)))
+        assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
+        assert read == {(0, 0.5), (1, 1.0), (2, 2.0)}
 
 
 OWN_CODEC = """

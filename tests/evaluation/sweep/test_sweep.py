@@ -21,6 +21,9 @@ def test_shipped_sweeps_find_what_they_inherit(path):
         assert (ROOT / config).is_file()
 
 
+SMALL = "hm-mbt2018-s"
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -39,6 +42,26 @@ def test_shipped_sweeps_find_what_they_inherit(path):
         (
             dict(codecs=[dict(name="x", type="jpeg", qualities=[1], refine=5)]),
             "refine=5, config=None; for an HM codec",
+        ),
+        (
+            dict(codecs=[dict(name="x", type="jpeg", qualities=[9], steps=[1, 2])]),
+            "steps are of one checkpoint",
+        ),
+        (
+            dict(codecs=[dict(name="x", type=SMALL, qualities=[1, 2], steps=[1, 2])]),
+            "steps are of one checkpoint, or one quality",
+        ),
+        (
+            dict(codecs=[dict(name="x", type=SMALL, qualities=[1], steps=[1, 1])]),
+            "names a step twice",
+        ),
+        (
+            dict(codecs=[dict(name="x", type=SMALL, qualities=[1], steps=[40])]),
+            "from 0.125 to 16, got 40",
+        ),
+        (
+            dict(codecs=[dict(name="x", type=SMALL, qualities=[9], steps=[1])]),
+            "there is no quality 9",
         ),
         (dict(published=dict(nowhere="detection")), "'nowhere', which is none"),
     ],
