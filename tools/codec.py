@@ -142,6 +142,15 @@ def parse() -> argparse.Namespace:
     ):
         sub = commands.add_parser(name, help=text, epilog=BPP)
         sub.add_argument("inputs", nargs="+", type=Path, help="files or folders")
+        sub.add_argument(
+            "--import",
+            dest="imports",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="module or .py file that registers a codec of your own; may be given "
+            "several times",
+        )
         if name == "info":
             continue
         _add_files_and_weights(sub, name)
@@ -178,20 +187,16 @@ def _add_files_and_weights(sub: argparse.ArgumentParser, name: str) -> None:
     )
     sub.add_argument("--checkpoint", type=Path, help="weights of your own")
     sub.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="module or .py file that registers a codec of your own; may be given "
-        "several times",
-    )
-    sub.add_argument(
         "--model",
         help="zoo entry, or the registered name of --checkpoint's model"
         + ("; default: what the file says" if name == "decode" else ""),
     )
-    sub.add_argument("--quality", type=int, help="of the zoo entry")
+    nearest = "; with --bpp or --bytes, default: the nearest"
+    sub.add_argument(
+        "--quality",
+        type=int,
+        help="of the zoo entry" + (nearest if name == "encode" else ""),
+    )
     sub.add_argument("--metric", default="mse", choices=("mse", "ms-ssim"))
 
 

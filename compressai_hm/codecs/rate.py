@@ -62,7 +62,7 @@ def encode_to_size(
     if base is None:
         raise ValueError(
             f"the picture does not fit into {most} bytes: with the coarsest step it "
-            f"has {at(LAST)}; take a lower quality"
+            f"has {at(LAST)}; take weights of a lower rate"
         )
     return files[base]
 

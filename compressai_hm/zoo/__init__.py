@@ -94,7 +94,7 @@ def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
     if said and not name and said not in MODELS:
         raise ValueError(
             f"{path}: it is of {said!r}, which is not registered here; import the "
-            "module that registers it first, or say what its weights are of"
+            "module that registers it first (tools/codec.py: --import)"
         )
     weights = found.part("codec.")
     weights = with_metadata(compressai.zoo.load_state_dict(weights), weights)
@@ -107,7 +107,12 @@ def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
         except _UNFIT as e:
             reasons[candidate] = e
     nearest = min(reasons, key=lambda own: _complaints(reasons[own]))
-    near = "" if name or own else f"nearest is {nearest}, "
+    near = ""
+    if not (name or own):
+        near = (
+            "of a registered codec of your own say its name, tools/codec.py: --model; "
+            f"nearest is {nearest}, "
+        )
     what = name or own or "any of the HM models"
     raise ValueError(
         f"{path}: not the weights of {what} ({near}{_sentence(reasons[nearest])})"
@@ -156,7 +161,8 @@ def _sentence(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     if isinstance(error, KeyError):
         return f"there is no {error}"
-    return " ".join(lines[1:] or lines)[:300] or type(error).__name__
+    text = " ".join(lines[1:] or lines) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]} ..."
 
 
 def is_hm(name: str) -> bool:

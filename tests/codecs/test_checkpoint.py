@@ -203,7 +203,7 @@ def test_weights_that_do_not_fit_are_told(tmp_path):
         weights = tiny(MEAN).state_dict()
         change(weights)
         torch.save(weights, path)
-        with pytest.raises(ValueError, match=f"nearest is {MEAN}, {reason}"):
+        with pytest.raises(ValueError, match=f"--model; nearest is {MEAN}, {reason}"):
             load_checkpoint(path)
         with pytest.raises(ValueError, match=reason):
             load_checkpoint(path, MEAN)
