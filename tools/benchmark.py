@@ -26,7 +26,13 @@ from torch import nn
 from tqdm import tqdm
 
 import compressai_hm.zoo
-from compressai_hm.codecs import HM_MODELS, HumanMachineMixin, picture_bits
+from compressai_hm.codecs import (
+    HM_MODELS,
+    HumanMachineMixin,
+    encode,
+    encode_to_size,
+    picture_bits,
+)
 from compressai_hm.codecs.pictures import find_pictures, read_picture
 from compressai_hm.codecs.tables import TablesMixin
 from compressai_hm.zoo import load_checkpoint, load_model
@@ -321,11 +327,7 @@ def fixed_point(args: argparse.Namespace) -> None:
     ours = load_checkpoint(args.checkpoint).eval()
     ours.update()
     base = _base(ours)
-    if args.pictures:
-        paths = list(find_pictures(args.pictures, deep=False))
-        pictures = map(read_picture, paths[: args.count])
-    else:
-        pictures = _drawn(args.count)
+    pictures = _pictures(args.pictures, args.count)
     found: list[list[float]] = []
     for x in tqdm(pictures, unit="picture", total=args.count):
         pad = (0, -x.shape[3] % 64, 0, -x.shape[2] % 64)
@@ -345,6 +347,40 @@ def fixed_point(args: argparse.Namespace) -> None:
     print(f"  floating point  {base_bpp:8.4f} bpp {base_psnr:8.3f} dB")
     print(f"  cost            {100 * (bpp / base_bpp - 1):+8.3f} %   ", end="")
     print(f"{psnr - base_psnr:+8.4f} dB")
+
+
+@torch.no_grad()
+def size(args: argparse.Namespace) -> None:
+    """Coding to a size against coding at the model's own step, and how well it fits.
+
+    Seconds are of the processor, so that other processes count little.
+    """
+    pictures = list(_pictures(args.pictures, args.count))
+    print(f"hm-mbt2018-s, {len(pictures)} pictures, {torch.get_num_threads()} threads")
+    print(f"{'bpp':>5}{'quality':>9}{'over':>6}{'under':>8}{'size / plain':>14}")
+    for target in args.targets:
+        quality = 1 if target <= 0.25 else 3
+        net = load_model("hm-mbt2018-s", quality, pretrained=True).eval()
+        encode(net, pictures[0])  # makes the coder
+        seconds, over, under = [0.0, 0.0], 0, 0.0
+        for x in tqdm(pictures, unit="picture", leave=False, disable=None):
+            most = int(target * x[0, 0].numel() / 8)
+            started = time.process_time()
+            encode(net, x)
+            between = time.process_time()
+            data = encode_to_size(net, x, most)
+            seconds[0] += between - started
+            seconds[1] += time.process_time() - between
+            over += len(data) > most
+            under = max(under, 1 - len(data) / most)
+        ratio = seconds[1] / seconds[0]
+        print(f"{target:5g}{quality:9}{over:6}{under:8.2%}{ratio:14.2f}")
+
+
+def _pictures(folder: Path | None, count: int) -> Iterator[torch.Tensor]:
+    if folder is None:
+        return _drawn(count)
+    return map(read_picture, itertools.islice(find_pictures(folder, deep=False), count))
 
 
 def latent(args: argparse.Namespace) -> None:
@@ -486,6 +522,11 @@ def main() -> None:
     command.add_argument("--pictures", type=Path, help="folder; default: drawn ones")
     command.add_argument("--count", type=int, default=24)
     command.set_defaults(run=fixed_point)
+    command = commands.add_parser("size", help=size.__doc__.splitlines()[0])
+    command.add_argument("--pictures", type=Path, help="folder; default: drawn ones")
+    command.add_argument("--count", type=int, default=24)
+    command.add_argument("--targets", nargs="+", type=float, default=[0.1, 0.2, 0.4])
+    command.set_defaults(run=size)
     command = commands.add_parser("latent", help=latent.__doc__.splitlines()[0])
     demo = "mmdet_configs/hm_faster_rcnn{}_demo.py"
     command.add_argument("--picture", default=demo.format(""), help="config")
