@@ -16,6 +16,7 @@ import importlib
 import io
 import math
 import os
+import re
 import sys
 import warnings
 import zlib
@@ -33,6 +34,7 @@ from tqdm import tqdm
 from compressai_hm.codecs import (
     Bitstream,
     BitstreamError,
+    Steps,
     StreamReader,
     container,
     decode,
@@ -48,6 +50,7 @@ from compressai_hm.codecs.pictures import (
 )
 from compressai_hm.codecs.rate import encode_to_size
 from compressai_hm.codecs.readers import find_reader, load_reader, reader_files
+from compressai_hm.codecs.regions import map_of_mask, mask_of_boxes
 from compressai_hm.zoo import cfgs, load_checkpoint, load_model
 from compressai_hm.zoo.released import RELEASED
 
@@ -142,6 +145,12 @@ def parse() -> argparse.Namespace:
     ):
         sub = commands.add_parser(name, help=text, epilog=BPP)
         sub.add_argument("inputs", nargs="+", type=Path, help="files or folders")
+        if name == "info":
+            sub.add_argument(
+                "--map-png",
+                action="store_true",
+                help="write the steps by place beside each file: bright is fine",
+            )
         sub.add_argument(
             "--import",
             dest="imports",
@@ -215,6 +224,20 @@ def _add_rate(sub: argparse.ArgumentParser) -> None:
     )
     rate.add_argument(
         "--bytes", type=int, help="the best file of at most so many bytes"
+    )
+    sub.add_argument(
+        "--roi",
+        action="append",
+        default=[],
+        metavar="REGION",
+        help="where bits matter: a mask of the picture's size (white is inside), or a "
+        "box LEFT,TOP,RIGHT,BOTTOM in pixels; may be given several times",
+    )
+    sub.add_argument(
+        "--roi-gain",
+        type=float,
+        default=2.0,
+        help="the step outside of --roi over that inside; default: %(default)s",
     )
     sub.add_argument(
         "--refine",
@@ -386,13 +409,35 @@ def encode_file(
     if args.refine:
         y = refiner(args.config).to(x.device).refine(x, args.refine, net)
     own = dict(quality=quality or 0, metric=args.metric, y=y)
+    size = tuple(x.shape[-2:])
+    step = args.step
+    if args.roi:
+        step = map_of_mask(region(args.roi, size), args.roi_gain, step)
     if most is None:
-        data = encode(net, x, step=args.step, **own)
+        data = encode(net, x, step=step, **own)
     else:
-        data = encode_to_size(net, x, most, **own)
+        data = encode_to_size(net, x, most, Steps.of(step, size), **own)
     write_whole(data, target)
     bpp = 8 * len(data) / x[0, 0].numel()
     return f"{target}: {len(data)} bytes, {bpp:.4f} bpp", bpp
+
+
+def region(given: list[str], size: tuple[int, int]) -> torch.Tensor:
+    """The pixels of all masks and boxes, ``(H, W)``."""
+    inside = torch.zeros(size, dtype=torch.bool)
+    for text in given:
+        box = [part.strip() for part in text.split(",")]
+        if len(box) == 4 and all(re.fullmatch(r"-?\d+(\.\d*)?", p) for p in box):
+            inside |= mask_of_boxes(torch.tensor([[float(p) for p in box]]), size)
+            continue
+        mask = read_picture(text)[0].mean(0) >= 0.5
+        if mask.shape != inside.shape:
+            raise ValueError(
+                f"--roi {text}: the mask has {mask.shape[1]}x{mask.shape[0]} pixels, "
+                f"the picture {size[1]}x{size[0]}"
+            )
+        inside |= mask
+    return inside
 
 
 def nearest_quality(args: argparse.Namespace, x: torch.Tensor, most: int) -> int:
@@ -457,6 +502,8 @@ def info_file(
     stream = Bitstream.read(data)
     height, width = stream.size
     bpp = _bpp(stream, data)
+    if args.map_png:
+        write_png(picture_of_steps(stream), target.with_name(f"{target.name}.map.png"))
     return (
         f"{source}: {width}x{height}, {len(data)} bytes, {bpp:.4f} bpp "
         f"(y {len(stream.y)}, z {len(stream.z)}), {steps_of(stream)}{stream.weights()}",
@@ -476,6 +523,15 @@ def steps_of(stream: Bitstream) -> str:
         f"steps {values.min():.3f} to {values.max():.3f} by a map of "
         f"{len(stream.map)} bytes, "
     )
+
+
+def picture_of_steps(stream: Bitstream) -> torch.Tensor:
+    """Steps from 4 (black) to a quarter (white), ``(1, 3, H, W)``."""
+    height, width = stream.size
+    values = stream.steps().values(tuple(4 * -(-side // 64) for side in stream.size))
+    shade = torch.from_numpy(0.5 - np.log2(values) / 4).clamp(0, 1).float()
+    shade = shade.repeat_interleave(16, 0).repeat_interleave(16, 1)
+    return shade[:height, :width].expand(1, 3, -1, -1)
 
 
 def _bpp(stream: Bitstream, data: bytes) -> float:

@@ -449,3 +449,51 @@ def test_a_step_or_size_that_cannot_be_is_told(tool, pictures, options, named):
     code, _, err = tool("encode", pictures / "a.png", "--checkpoint", DEMO, *options)
     assert code == 2 and re.search(named, err)
     assert not (pictures / "a.hmc").exists()
+
+
+def test_bits_go_where_they_matter(tool, tmp_path):
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 255, (16, 24, 3), dtype=np.uint8))
+    picture, weights = tmp_path / "a.png", ("--checkpoint", DEMO)
+    smooth.resize((256, 192), Image.BICUBIC).save(picture)
+    mask = Image.new("L", (256, 192))
+    mask.paste(255, (0, 0, 96, 192))
+    mask.save(tmp_path / "mask.png")
+    errors = {}
+    for name, roi in (
+        ("mask", ("--roi", tmp_path / "mask.png")),
+        ("box", ("--roi", "0,0,96,192")),
+        ("none", ()),
+    ):
+        out = tmp_path / name
+        own = (*weights, *roi, "--roi-gain", 4, "--bytes", 1500, "--out", out)
+        assert tool("encode", picture, *own)[0] == 0
+        assert tool("decode", out, *weights, "--out", out)[0] == 0
+        error = read_picture(out / "a.human.png") - read_picture(picture)
+        errors[name] = [e.square().mean() for e in (error[..., :80], error[..., 160:])]
+    streams = [(tmp_path / name / "a.hmc").read_bytes() for name in ("mask", "box")]
+    assert streams[0] == streams[1]
+    assert errors["mask"][0] < 0.8 * errors["none"][0]
+    assert errors["mask"][1] > 1.2 * errors["none"][1]
+
+    code, shown, _ = tool("info", tmp_path / "mask", "--map-png")
+    assert code == 0 and re.search(r"steps .* to .* by a map of \d+ bytes", shown)
+    shades = read_picture(tmp_path / "mask/a.map.png")
+    assert shades.shape == (1, 3, 192, 256)
+    assert shades[0, 0, 50, 50] > shades[0, 0, 50, 200] + 0.2
+
+
+@pytest.mark.parametrize(
+    ("roi", "named"),
+    [
+        (("--roi", "mask.png"), "mask has 8x8 pixels, the picture 70x40"),
+        (("--roi", "5,5,2,9"), "a box must be left, top, right, bottom"),
+        (("--roi", "none.png"), "none.png: there is no such file"),
+        (("--roi", "0,0,9,9", "--roi-gain", 0.5), "gain must be 1 or more, got 0.5"),
+    ],
+)
+def test_what_is_no_region_is_told(tool, pictures, roi, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("L", (8, 8)).save("mask.png")
+    code, _, err = tool("encode", pictures / "a.png", "--checkpoint", DEMO, *roi)
+    assert code == 2 and named in err
