@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pickle import UnpicklingError
 
 # Else OpenMP's threads spin where they wait: beside one other busy process a training
-# step takes ten times as long.
-if not os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE"):
-    del os.environ["OMP_WAIT_POLICY"]  # set to nothing: OpenMP's own default
+# step takes up to ten times as long. A short spin costs nothing on a quiet machine.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 if not sys.warnoptions:  # those who ask for warnings get them
     # Meant for who maintains the packages that tools are made of. Spawned processes
     # read the environment.

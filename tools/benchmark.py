@@ -131,16 +131,18 @@ def steps(args: argparse.Namespace) -> None:
 def polite(args: argparse.Namespace) -> None:
     """Training beside a busy process, and alone: threads that sleep or spin in waiting.
 
-    "sleep" is what the tools set, OMP_WAIT_POLICY=PASSIVE, "spin" is OpenMP's default.
+    "sleep" is what the tools set, GOMP_SPINCOUNT=2000: they sleep after a short spin.
+    "spin" is OpenMP's default.
     """
     command = [sys.executable, __file__, "steps", "--config", args.config]
     command += ["--seconds", str(args.seconds)]
-    policies = {"sleep": "PASSIVE", "spin": ""}
+    policies = {"sleep": {}, "spin": {"GOMP_SPINCOUNT": "300000"}}
     found = {(busy, side): [] for busy in (False, True) for side in policies}
     for i in range(args.repeats):
         order = sorted(found, reverse=bool(i % 2))
         for busy, side in tqdm(order, desc=f"round {i + 1} of {args.repeats}"):
-            env = {**os.environ, "OMP_WAIT_POLICY": policies[side]}
+            env = {**os.environ, **policies[side]}
+            env.pop("OMP_WAIT_POLICY", None)
             env["OMP_NUM_THREADS"] = str(args.threads)
             with _busy() if busy else contextlib.nullcontext():
                 done = subprocess.run(command, env=env, stdout=subprocess.PIPE)

@@ -160,13 +160,14 @@ def test_ctrl_c_is_a_sentence():
 
 
 def test_threads_wait_politely_unless_told_otherwise():
-    code = "import _command, os; print(os.environ.get('OMP_WAIT_POLICY'))"
+    code = "import _command, os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     for given, found in (
-        ({}, "PASSIVE"),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
-        ({"OMP_WAIT_POLICY": ""}, "None"),
+        ({}, "2000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "None"),
     ):
-        env = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+        env = {k: v for k, v in os.environ.items() if k not in names}
         env.update(given, PYTHONPATH=str(ROOT / "tools"))
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, env=env
