@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .adaptation import DynamicAdaptation
 from .checks import check_finite, check_pictures, check_views
-from .entropy import BitstreamError, Coded, Family, Steps, family_of
+from .entropy import BitstreamError, Coded, Family, Steps, family_of, step_values
 from .tables import TablesMixin, with_metadata
 from .tiles import tiled
 
@@ -104,11 +104,11 @@ class HumanMachineMixin(TablesMixin):
     learned = True
 
     mixed_quantisation = False
-    """Trains g_s and g_t on rounded latents and the entropy model on noisy ones.
+    """Trains on rounded latents, with noise for the gradient of the rate alone.
 
-    They then see in training what they decode (D. Minnen and S. Singh, "Channel-Wise
-    Autoregressive Entropy Models for Learned Image Compression", 2020). Noise for both
-    is CompressAI's way.
+    All parts then see in training what they decode, and the rate is the coded one
+    (after D. Minnen and S. Singh, "Channel-Wise Autoregressive Entropy Models for
+    Learned Image Compression", 2020). Noise for all is CompressAI's way.
     """
 
     def forward(self, x: Tensor) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class HumanMachineMixin(TablesMixin):
 
         Args:
             y: ``(N, M, h, w)``.
-            steps: In eval mode, the quantisation steps of each picture.
+            steps: The quantisation steps of each picture; 1 if left out.
 
         Returns:
             ``y_hat``, like y, and ``likelihoods``.
@@ -186,7 +186,11 @@ class HumanMachineMixin(TablesMixin):
         if not self.training:
             return self._measure(y, steps)
         with torch.autocast(y.device.type, enabled=False):
-            return family_of(self).training(y, self.mixed_quantisation)
+            family, mixed = family_of(self), self.mixed_quantisation
+            if steps is None:
+                return family.training(y, mixed)
+            step = step_values(steps, y.shape[-2:]).to(y)
+            return family.training(y, mixed, step)
 
     @torch.compiler.disable
     @torch.no_grad()

@@ -3,7 +3,8 @@
 L = R(y_hat, z_hat) + λ_h D_h(x, x_hat) + λ_m D_m(x, x_bar)
 
 with R in bits per original pixel, D_h the MSE times 255^2 and D_m the losses on the
-decoded view, the detector's own unless the config names others.
+decoded view, the detector's own unless the config names others. Trained for many steps
+of quantisation Δ, both D are weighed by 1/Δ² at each place: λ is that of a step of 1.
 """
 
 from contextlib import nullcontext
@@ -17,13 +18,17 @@ from mmengine.dist import is_distributed
 from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import InstanceData
 from torch import Tensor
+from torch.nn import functional as F
 
-from ..codecs import HumanMachineMixin, picture_bits, refine
+from ..codecs import HumanMachineMixin, Steps, picture_bits, refine
 from ..codecs.distortion import psnr_of
+from ..codecs.entropy import step_values
+from ..codecs.human_machine import Y_STRIDE
 from .build import build_codec, detector_config
 from .coding import CODINGS
 from .losses import Decoded, MachineLosses, Reading
 from .losses.machine_losses import times
+from .random_steps import RandomSteps
 from .trainable import PARTS, TrainablePartsMixin
 from .view import DetectorView
 from .weights import WeightsMixin
@@ -73,6 +78,10 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
             :class:`HumanMachineMixin`. For codecs with a ``gaussian_conditional`` of
             their own; ELIC's and the checkerboard's latent codecs quantise by
             themselves. Defaults to False.
+        steps: Trains for many rates: ``dict(low=0.5, high=4, regions=0.3)``, arguments
+            of :class:`RandomSteps`. Each training picture is coded with a step of its
+            own, and its distortion and machine losses count 1/Δ² times. Defaults to
+            None, a step of 1.
         coding: "bytes" codes and decodes real bitstreams at evaluation; "forward"
             takes the codec's eval forward and its likelihoods. Defaults to "bytes".
         data_preprocessor: Defaults to HumanMachineDataPreprocessor.
@@ -111,6 +120,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         trainable: tuple[str, ...] | None = None,
         reader: str | None = None,
         mixed_quantisation: bool = False,
+        steps: dict | None = None,
         coding: str = "bytes",
         data_preprocessor: dict | None = None,
         backbone: dict | None = None,
@@ -141,6 +151,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
                     "gaussian_conditional; leave it out"
                 )
             self.codec.mixed_quantisation = True
+        self.steps = None if steps is None else RandomSteps(**steps)
         self.detector = None
         self._detector_checkpoint = detector_checkpoint
         if detector is not None:
@@ -185,9 +196,12 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         if not self.codec.learned:
             raise TypeError(f"{type(self.codec).__name__} does not train: test it only")
         with torch.no_grad() if self.stream_frozen else nullcontext():
-            latent = self.codec.code_latent(self.codec.analyse(batch_inputs))
+            y, steps = self.codec.analyse(batch_inputs), None
+            if self.steps is not None:
+                steps = self.steps.draw(len(y), y.shape[-2:])
+            latent = self.codec.code_latent(y, steps)
         losses = self._losses(
-            latent, batch_inputs, batch_data_samples, self.machine_losses
+            latent, batch_inputs, batch_data_samples, self.machine_losses, steps=steps
         )
         if "entropy" in self.trainable:
             losses["loss_aux"] = self.codec.aux_loss()
@@ -201,6 +215,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         machine_losses: MachineLosses,
         codec: HumanMachineMixin | None = None,
         training: bool = True,
+        steps: list[Steps] | None = None,
     ) -> dict:
         """All terms of what the latent decodes to, weighted."""
         sizes = [tuple(s.img_shape[:2]) for s in samples]
@@ -210,19 +225,22 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
 
         codec = codec or self.codec
         views = codec.synthesise(latent["y_hat"], x.shape[-2:], self._wanted_views())
+        weight = None if steps is None else _weight(steps, latent["y_hat"])
         if "x_hat" in views:
-            errors = [
-                (views["x_hat"][i, :, :h, :w].float() - x[i, :, :h, :w]).square().mean()
-                for i, (h, w) in enumerate(sizes)
-            ]
-            mse = torch.stack(errors)
+            errors = (views["x_hat"].float() - x).square()
+            mse = _of_pictures(errors, sizes)
             losses["psnr"] = psnr_of(mse.detach().clamp(min=1e-10), peak=1).mean()
             if self.lambda_human:
+                if weight is not None:
+                    mse = _of_pictures(errors * _at_size(weight, x), sizes)
                 losses["loss_human"] = self.lambda_human * 255**2 * mse.mean()
 
         if self._uses_machine_loss:
             views = {**views, "y_hat": latent["y_hat"]}
-            decoded = Decoded(x, views, views[self.task_view], samples, training)
+            view = views[self.task_view]
+            if weight is not None:
+                view = _weighed(view, _at_size(weight, view))
+            decoded = Decoded(x, views, view, samples, training)
             for key, value in machine_losses.terms(decoded, self.read).items():
                 losses[key] = times(self.lambda_machine, key, value)
         return losses
@@ -339,6 +357,35 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
     ) -> dict:
         """The codec's forward: x_hat, x_bar, likelihoods."""
         return self.codec(batch_inputs)
+
+
+def _of_pictures(errors: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
+    """Means over each picture without its padding, ``(N,)``."""
+    means = [errors[i, :, :h, :w].mean() for i, (h, w) in enumerate(sizes)]
+    return torch.stack(means)
+
+
+def _weight(steps: list[Steps], y_hat: Tensor) -> Tensor:
+    """1/Δ², ``(N, 1, h, w)``: by so much an error is weighed against its bits."""
+    return step_values(steps, y_hat.shape[-2:]).pow(-2).to(y_hat)
+
+
+def _at_size(weight: Tensor, view: Tensor) -> Tensor:
+    """Weights of the latent's places at each place of a view or latent."""
+    height, width = view.shape[-2:]
+    if weight.shape[-2:] == (height, width):
+        return weight
+    weight = F.interpolate(weight, scale_factor=Y_STRIDE, mode="nearest")
+    return weight[..., :height, :width]
+
+
+def _weighed(view: Tensor, weight: Tensor) -> Tensor:
+    """The view, of whose gradients each place counts by its weight.
+
+    So any loss of it is weighed, by place, for the codec, and not for the detector.
+    """
+    fixed = view.detach()
+    return fixed + weight * (view - fixed)
 
 
 def _check_numbers(**numbers: float) -> None:

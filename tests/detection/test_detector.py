@@ -1,5 +1,7 @@
 import copy
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmcv.cnn.bricks import DropPath
@@ -10,8 +12,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from compressai_hm.codecs import picture_bits
-from compressai_hm.detection import DetectorView
+from compressai_hm.codecs import Steps, picture_bits
+from compressai_hm.detection import DetectorView, detector
+from compressai_hm.detection.hooks import HoldRateHook
 
 from . import tiny
 
@@ -170,6 +173,61 @@ def test_lambdas_weigh_their_losses():
     for key, factor in (("loss_human", 2), ("loss_cls", 3)):
         assert torch.allclose(other[key], factor * one[key])
     assert other["acc"] == one["acc"]
+
+
+def test_errors_are_weighed_against_bits_by_place():
+    """λ_h / Δ², for each place of each picture of a padded batch."""
+    model = tiny.model(lambda_human=0.01, steps=dict(low=1, high=1))
+    offsets = np.zeros((4, 8), np.int8)
+    offsets[:, 2:] = -4  # half the step
+    drawn = [Steps(96, offsets), Steps(-96)]
+    model.steps.draw = lambda count, size: drawn
+    model.codec.synthesise = lambda y_hat, size, views: {"x_hat": x + error}
+    data = tiny.batch((50, 100), (64, 128))
+    x = model.data_preprocessor(copy.deepcopy(data), True)["inputs"]
+    error = 0.1 * torch.rand_like(x)
+    found = losses(model, data)["loss_human"]
+    squares = 0.01 * 255**2 * error.square()
+    squares[0, :, :, :32] /= 2**2
+    squares[1] /= 0.5**2
+    expected = (squares[0, :, :50, :100].mean() + squares[1].mean()) / 2
+    assert torch.allclose(found, expected)
+
+
+@pytest.mark.parametrize("view", ["x_bar", "y_hat"])
+def test_what_machines_read_is_weighed_for_the_codec_alone(view, monkeypatch):
+    """As by another λ_m where the step is the same everywhere."""
+    model = tiny.model(
+        detector=tiny.faster_rcnn(),
+        task_view=view,
+        lambda_human=0,
+        steps=dict(low=0.5, high=0.5),
+        trainable=(*ALL[:-2], "g_t" if view == "x_bar" else "latent_backbone", ALL[-1]),
+    )
+    data, gradients = tiny.batch(), []
+    for weighed in (True, False):
+        if not weighed:
+            monkeypatch.setattr(detector, "_weighed", lambda view, weight: view)
+        torch.manual_seed(0)
+        model.zero_grad()
+        found = losses(opened(model), copy.deepcopy(data))
+        found["loss_cls"].backward()
+        own = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+        gradients.append(own)
+    assert any(gradients[1][k].any() for k in gradients[1] if k.startswith("codec.g_a"))
+    for key, plain in gradients[1].items():
+        reads = key.startswith("detector.") and "backbone" not in key
+        factor = 4 if key.startswith("codec.") else 1
+        if reads or factor == 4:
+            own = gradients[0][key]
+            assert torch.allclose(own, factor * plain, rtol=1e-3, atol=1e-7), key
+
+
+def test_a_training_for_many_rates_holds_none():
+    model = tiny.model(steps=dict(low=0.5, high=2))
+    runner = SimpleNamespace(model=model, hooks=[])
+    with pytest.raises(ValueError, match="model.steps trains for many"):
+        HoldRateHook(0.2).before_train(runner)
 
 
 def test_bpp_counts_original_pixels_and_no_padding():
@@ -382,11 +440,11 @@ def test_starting_weights_are_loaded(tmp_path):
     torch.save({"state_dict": source.state_dict()}, tmp_path / "hm.pth")
     torch.save({"state_dict": source.codec.state_dict()}, tmp_path / "codec.pth")
     torch.save(source.detector.state_dict(), tmp_path / "detector.pth")
-    for codec, detector in (("hm", "hm"), ("codec", "detector")):
+    for codec, own in (("hm", "hm"), ("codec", "detector")):
         model = tiny.model(
             dict(tiny.CODEC, checkpoint=str(tmp_path / f"{codec}.pth")),
             tiny.faster_rcnn(),
-            detector_checkpoint=str(tmp_path / f"{detector}.pth"),
+            detector_checkpoint=str(tmp_path / f"{own}.pth"),
         )
         model.init_weights()
         for key, value in source.state_dict().items():

@@ -20,6 +20,7 @@ from compressai_hm.codecs import HMMeanScaleHyperprior
 from . import tiny
 
 MMDET_TOOLS = Path(mmdet.__file__).parent / ".mim/tools"
+STEPS = dict(low=0.5, high=2.0, regions=0.5)
 
 
 def train(cfg) -> dict:
@@ -63,6 +64,7 @@ def trained(tmp_path_factory, drawn_set):
     work_dir = tmp_path_factory.mktemp("trained")
     cfg = tiny.config(work_dir, drawn_set)
     cfg.custom_hooks.append(dict(type="EMAHook", momentum=0.5))
+    cfg.model.steps = STEPS
     cfg.dump(work_dir / "tiny.py")
     train(cfg)
     return work_dir
@@ -91,13 +93,14 @@ def test_the_exported_codec_is_the_averaged_one(trained):
     assert net.compress(torch.rand(1, 3, 64, 64))["strings"][0][0]
 
 
-def test_resumed_training_is_bit_identical(tmp_path, drawn_set):
-    train(tiny.config(tmp_path / "straight", drawn_set))
-    stopped = Runner.from_cfg(tiny.config(tmp_path / "resumed", drawn_set))
+@pytest.mark.parametrize("changes", [{}, {"model.steps": STEPS}])
+def test_resumed_training_is_bit_identical(tmp_path, drawn_set, changes):
+    train(tiny.config(tmp_path / "straight", drawn_set, **changes))
+    stopped = Runner.from_cfg(tiny.config(tmp_path / "resumed", drawn_set, **changes))
     stopped.register_hook(StopInSecondEpoch(), "LOWEST")
     with pytest.raises(KeyboardInterrupt):
         stopped.train()
-    train(tiny.config(tmp_path / "resumed", drawn_set, resume=True))
+    train(tiny.config(tmp_path / "resumed", drawn_set, resume=True, **changes))
     a, b = (checkpoint(tmp_path / d) for d in ("straight", "resumed"))
     assert_same(a["state_dict"], b["state_dict"])
     for i, state in a["optimizer"]["state"].items():

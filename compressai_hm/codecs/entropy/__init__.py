@@ -3,7 +3,7 @@
 from .families import Family, Group, family_of
 from .latent_coder import Coded, LatentCoder
 from .rans import BitstreamError
-from .steps import Steps
+from .steps import Steps, step_values
 
 __all__ = [
     "BitstreamError",
@@ -13,4 +13,5 @@ __all__ = [
     "LatentCoder",
     "Steps",
     "family_of",
+    "step_values",
 ]

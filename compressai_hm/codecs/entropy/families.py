@@ -1,8 +1,9 @@
 """How each kind of CompressAI model codes its latent, written out.
 
-A family says three things of a model's entropy part: how z comes of y, what training
-gives in place of a bitstream, and in which groups y is coded exactly. It holds no
-state: it is a view of one model's modules, made when it is needed.
+A family says two things of a model's entropy part: how z comes of y, and in which
+groups y is coded. Training, which has noise in place of a bitstream, and exact coding
+follow from that. It holds no state: it is a view of one model's modules, made when it
+is needed.
 """
 
 from abc import ABC, abstractmethod
@@ -90,20 +91,6 @@ class Family(ABC):
         """z of y: ``(N, M, 4 h, 4 w)`` to ``(N, C, h, w)``."""
 
     @abstractmethod
-    def training(self, y: Tensor, mixed: bool) -> dict[str, Any]:
-        """What training sees: CompressAI's own y_hat and likelihoods.
-
-        Args:
-            y: ``(N, M, h, w)``.
-            mixed: Whether y_hat is rounded around its means with straight-through
-                gradients, CompressAI's ``quantizer="ste"``, while likelihoods are of
-                noisy latents. Otherwise the noise is in both.
-
-        Returns:
-            ``y_hat``, like y, and ``likelihoods`` ``{"y", "z"}``.
-        """
-
-    @abstractmethod
     def groups(self) -> Iterator[Group]:
         """The groups of y in coding order.
 
@@ -111,13 +98,63 @@ class Family(ABC):
             TypeError: For a structure that has no exact coder.
         """
 
+    def training(
+        self, y: Tensor, mixed: bool, step: Tensor | float = 1.0
+    ) -> dict[str, Any]:
+        """What training sees in place of a bitstream: likelihoods of noisy latents.
+
+        At a step of 1 these are CompressAI's own y_hat and likelihoods, for all of its
+        models. Contexts within a checkerboard, and over groups of channels, see rounded
+        latents, as CompressAI's do.
+
+        Args:
+            y: ``(N, M, h, w)``.
+            mixed: Whether y_hat, its likelihoods and its contexts are of rounded
+                latents, as they will be coded, and noise gives y its gradient.
+                Otherwise all of them are of noisy ones.
+            step: Of quantisation at each place, ``(N, 1, h, w)``; the noise is as wide.
+
+        Returns:
+            ``y_hat``, like y, and ``likelihoods`` ``{"y", "z"}``.
+        """
+        z_hat, p_z = self._training_z(self.hyper_analysis(y))
+        side = self.h_s(z_hat)
+        decoded, likelihoods = [], []
+        for group in self.groups():
+            own, noisy = y[:, group.channels], None
+            parts = {"hyper": side}
+            if group.across is not None:
+                parts["channels"] = group.across(torch.cat(decoded, 1))
+            if group.order == "checkerboard":
+                scale, mean = _in_two_passes(group, own, step, parts)
+            else:
+                if group.spatial is not None:
+                    noisy = group.gaussian.quantize(own / step, "noise") * step
+                    parts["spatial"] = group.spatial(noisy)
+                scale, mean = _scale_and_mean(group, parts)
+                if mixed and group.spatial is not None:
+                    parts["spatial"] = group.spatial(_rounded(own, mean, step))
+                    scale, mean = _scale_and_mean(group, parts)
+            if mixed:
+                y_hat, p_y = _mixed(group.gaussian, own, scale, mean, step)
+            else:
+                drawn, p_y = group.gaussian(own / step, scale / step, means=mean / step)
+                if group.order == "checkerboard":
+                    y_hat = _rounded(own, mean, step)
+                else:
+                    y_hat = drawn * step if noisy is None else noisy
+            decoded.append(y_hat)
+            likelihoods.append(p_y)
+        likelihoods = {"y": torch.cat(likelihoods, 1), "z": p_z}
+        return {"y_hat": torch.cat(decoded, 1), "likelihoods": likelihoods}
+
     def nets(self) -> Iterator[nn.Module]:
         """All modules whose weights the exact coder takes, but entropy models."""
         yield self.h_s
         for group in self.groups():
             yield from group.nets()
 
-    def _noisy_z(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _training_z(self, z: Tensor) -> tuple[Tensor, Tensor]:
         # Never the quantised medians: the quantiles belong to the auxiliary loss.
         return self.bottleneck(z, training=True)
 
@@ -127,13 +164,6 @@ class ScaleFamily(Family):
 
     def hyper_analysis(self, y: Tensor) -> Tensor:
         return self.model.h_a(torch.abs(y))
-
-    def training(self, y: Tensor, mixed: bool) -> dict[str, Any]:
-        z_hat, p_z = self._noisy_z(self.hyper_analysis(y))
-        y_hat, p_y = self.model.gaussian_conditional(y, self.h_s(z_hat))
-        if mixed:
-            y_hat = quantize_ste(y)
-        return {"y_hat": y_hat, "likelihoods": {"y": p_y, "z": p_z}}
 
     def groups(self) -> Iterator[Group]:
         model = self.model
@@ -147,14 +177,6 @@ class MeanScaleFamily(Family):
     def hyper_analysis(self, y: Tensor) -> Tensor:
         return self.model.h_a(y)
 
-    def training(self, y: Tensor, mixed: bool) -> dict[str, Any]:
-        z_hat, p_z = self._noisy_z(self.hyper_analysis(y))
-        scales, means = self.h_s(z_hat).chunk(2, 1)
-        y_hat, p_y = self.model.gaussian_conditional(y, scales, means=means)
-        if mixed:
-            y_hat = _rounded(y, means)
-        return {"y_hat": y_hat, "likelihoods": {"y": p_y, "z": p_z}}
-
     def groups(self) -> Iterator[Group]:
         own = slice(0, self.model.M)
         yield Group(own, "raster", self.model.gaussian_conditional, ())
@@ -162,19 +184,6 @@ class MeanScaleFamily(Family):
 
 class AutoregressiveFamily(MeanScaleFamily):
     """A causal context over y_hat beside the hyperprior (Minnen 2018, Cheng 2020)."""
-
-    def training(self, y: Tensor, mixed: bool) -> dict[str, Any]:
-        model = self.model
-        z_hat, p_z = self._noisy_z(self.hyper_analysis(y))
-        params = self.h_s(z_hat)
-        y_hat = model.gaussian_conditional.quantize(y, "noise")
-        context = model.context_prediction(y_hat)
-        params = model.entropy_parameters(torch.cat((params, context), dim=1))
-        scales, means = params.chunk(2, 1)
-        _, p_y = model.gaussian_conditional(y, scales, means=means)
-        if mixed:
-            y_hat = _rounded(y, means)
-        return {"y_hat": y_hat, "likelihoods": {"y": p_y, "z": p_z}}
 
     def groups(self) -> Iterator[Group]:
         model = self.model
@@ -211,19 +220,26 @@ class LatentCodecFamily(Family):
     def hyper_analysis(self, y: Tensor) -> Tensor:
         return self.hyper.h_a(y)
 
-    def training(self, y: Tensor, mixed: bool) -> dict[str, Any]:
+    def training(
+        self, y: Tensor, mixed: bool, step: Tensor | float = 1.0
+    ) -> dict[str, Any]:
         if mixed:
             raise TypeError(
                 "latent codecs quantise by themselves: give theirs quantizer='ste' "
                 "instead of mixed_quantisation"
             )
-        z = self.hyper_analysis(y)
-        z_hat, p_z = self._noisy_z(z)
-        if self.hyper.quantizer == "ste":
-            z_hat = _rounded(z, self.bottleneck._get_medians().detach())
+        if isinstance(step, Tensor):  # which CompressAI's do not know
+            return super().training(y, mixed, step)
+        z_hat, p_z = self._training_z(self.hyper_analysis(y))
         out = _part(self.model.latent_codec, "y")(y, self.h_s(z_hat))
         likelihoods = {"y": out["likelihoods"]["y"], "z": p_z}
         return {"y_hat": out["y_hat"], "likelihoods": likelihoods}
+
+    def _training_z(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        z_hat, p_z = super()._training_z(z)
+        if self.hyper.quantizer == "ste":
+            z_hat = _rounded(z, self.bottleneck._get_medians().detach())
+        return z_hat, p_z
 
     def groups(self) -> Iterator[Group]:
         y = _part(self.model.latent_codec, "y")
@@ -287,9 +303,56 @@ def _check_own(module: nn.Module, known: type[nn.Module]) -> None:
         )
 
 
-def _rounded(x: Tensor, means: Tensor) -> Tensor:
+def _rounded(x: Tensor, means: Tensor, step: Tensor | float = 1.0) -> Tensor:
     means = means.detach()
-    return quantize_ste(x - means) + means
+    return quantize_ste((x - means) / step) * step + means
+
+
+def _mixed(
+    gaussian: GaussianConditional,
+    y: Tensor,
+    scale: Tensor,
+    mean: Tensor,
+    step: Tensor | float,
+) -> tuple[Tensor, Tensor]:
+    """y_hat and likelihoods of what is coded, with gradients for all that make it.
+
+    Of y_hat: straight through to y, and to the mean, which is what is decoded of a
+    symbol 0. Of the likelihoods: their own to scale and mean, to y that of noise.
+    """
+    y_hat = _rounded(y, mean, step)
+    scale, at = scale / step, mean / step
+    coded = gaussian._likelihood(y_hat.detach() / step, scale, at)
+    if gaussian.use_likelihood_bound:
+        coded = gaussian.likelihood_lower_bound(coded)
+    _, noisy = gaussian(y / step, scale.detach(), means=at.detach())
+    return y_hat + (mean - mean.detach()), coded * (noisy / noisy.detach())
+
+
+def _scale_and_mean(group: Group, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    params = torch.cat([parts[part] for part in group.parts], 1)
+    for net in group.parameters:
+        params = net(params)
+    if group.means_first is None:
+        return params, torch.zeros_like(params)
+    first, second = params.chunk(2, 1)
+    return (second, first) if group.means_first else (first, second)
+
+
+def _in_two_passes(
+    group: Group, y: Tensor, step: Tensor, parts: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Of a checkerboard: its anchors see no context, the others the anchors."""
+    rows, cols = (torch.arange(side, device=y.device) for side in y.shape[-2:])
+    anchor = (rows[:, None] + cols) % 2 == 0
+    with torch.no_grad():
+        none = torch.zeros_like(group.spatial(y))
+    first = _scale_and_mean(group, {**parts, "spatial": none})
+    context = group.spatial(torch.where(anchor, _rounded(y, first[1], step), 0))
+    second = _scale_and_mean(group, {**parts, "spatial": context})
+    both = zip(first, second, strict=True)
+    scale, mean = (torch.where(anchor, a, b) for a, b in both)
+    return scale, mean
 
 
 FAMILIES: dict[Any, type[Family]] = {

@@ -123,6 +123,11 @@ def _index(step: float) -> int:
     return round(OCTAVE * math.log2(step))
 
 
+def step_values(steps: list[Steps], size: tuple[int, int]) -> Tensor:
+    """The steps of several pictures as real numbers, ``(N, 1, h, w)`` float64."""
+    return torch.from_numpy(np.stack([own.values(size)[None] for own in steps]))
+
+
 def batch_widths(
     steps: "list[Steps] | None", size: tuple[int, int], device: torch.device
 ) -> Tensor | None:

@@ -40,6 +40,10 @@ class HoldRateHook(Hook):
         self.model = runner.model
         if is_model_wrapper(self.model):
             self.model = self.model.module
+        if self.model.steps is not None:
+            raise ValueError(
+                "HoldRateHook holds one rate, and model.steps trains for many: take one"
+            )
         self.lambdas = self.model.lambda_human, self.model.lambda_machine
         if self.model.stream_frozen or not any(self.lambdas):
             raise ValueError(

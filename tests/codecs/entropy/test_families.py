@@ -2,14 +2,17 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from compressai.models import FactorizedPrior, MeanScaleHyperprior
 
-from compressai_hm.codecs import HumanMachineMixin
+from compressai_hm.codecs import HumanMachineMixin, Steps, picture_bits
+from compressai_hm.codecs.entropy import step_values
 from compressai_hm.codecs.entropy.families import FAMILIES, MeanScaleFamily
+from compressai_hm.zoo import load_model
 
-from ..families import busy, families
+from ..families import busy, families, tiny
 
 
 def compressai_forward(net):
@@ -43,6 +46,67 @@ def test_training_is_compressais_own(name):
         assert torch.equal(own[key].grad, p.grad), key
         moved += bool(p.grad.any())
     assert moved > 20
+
+
+@families
+def test_at_steps_of_1_training_is_the_same(name):
+    """For latent codecs this is the code that knows other steps."""
+    net, x = busy(name).train(), torch.rand(2, 3, 64, 128)
+    results = []
+    for steps in (None, [Steps()] * 2):
+        torch.manual_seed(0)
+        y = net.analyse(x)
+        out = net.code_latent(y, steps)
+        rate = sum(-p.log2().sum() for p in out["likelihoods"].values())
+        loss = rate + 1e4 * out["y_hat"].square().sum()
+        results.append([out["y_hat"], *out["likelihoods"].values()])
+        own = [p for p in net.parameters() if p.requires_grad]
+        grads = torch.autograd.grad(loss, [y, *own], allow_unused=True)
+        results[-1] += [g for g in grads if g is not None]
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
+
+
+@families
+def test_noise_is_as_wide_as_the_step_by_place(name):
+    net = tiny(name).train()
+    offsets = (np.arange(32) % 9 - 4).reshape(4, 8).astype(np.int8)
+    steps = [Steps(0, offsets), Steps(150), Steps(-90)]
+    y = 3 * torch.randn(3, net.analyse(torch.rand(1, 3, 64, 128)).shape[1], 4, 8)
+    error = (net.code_latent(y, steps)["y_hat"] - y).abs().amax(1, keepdim=True)
+    width = error / step_values(steps, (4, 8))
+    assert width.min() > 0.3 and width.max() <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("steps", [0.5, 1.0, 3.0, "map"])
+def test_mixed_training_sees_what_is_coded(steps):
+    """To the rate and to y_hat, but for contexts in a single pass."""
+    net = load_model("hm-mbt2018-s", 2, pretrained=True).eval()
+    size, rng = (256, 320), np.random.default_rng(0)
+    noise = sum(np.kron(rng.standard_normal((256 // s, 320 // s)), np.ones((s, s)))
+                for s in (1, 2, 4, 8, 16, 32))  # fmt: skip
+    x = torch.from_numpy(0.5 + 0.08 * noise).clamp(0, 1).float().expand(1, 3, -1, -1)
+    if steps == "map":
+        offsets = np.zeros((16, 20), np.int8)
+        offsets[4:9, 3:12] = -6
+        steps = Steps(150, offsets)
+    steps = [Steps.of(steps, size)]
+    y = net.analyse(x)
+    coded = net.code_latent(y, steps)
+    net.mixed_quantisation = True
+    trained = net.train().code_latent(y, steps)
+    bits = [float(picture_bits(out["likelihoods"], [size])) for out in (trained, coded)]
+    assert bits[0] == pytest.approx(bits[1], rel=0.1)
+    error = (trained["y_hat"] - coded["y_hat"]) / step_values(steps, (16, 20))
+    assert error.abs().mean() < 0.15 and error.abs().max() < 1.5
+
+
+def test_means_are_trained_by_what_is_decoded_of_a_0():
+    net = tiny("hm-mbt2018-mean").train()
+    net.mixed_quantisation = True
+    y = torch.zeros(1, net.M, 4, 4)
+    net.code_latent(y, [Steps(200)])["y_hat"].sum().backward()
+    assert net.h_s[-1].bias.grad[net.M :].abs().min() > 0
 
 
 @families
