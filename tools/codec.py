@@ -24,6 +24,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import _command
 import numpy as np
@@ -50,9 +51,16 @@ from compressai_hm.codecs.pictures import (
 )
 from compressai_hm.codecs.rate import encode_to_size
 from compressai_hm.codecs.readers import find_reader, load_reader, reader_files
-from compressai_hm.codecs.regions import map_of_mask, mask_of_boxes
+from compressai_hm.codecs.regions import (
+    importance_of_mask,
+    map_of_importance,
+    mask_of_boxes,
+)
 from compressai_hm.zoo import cfgs, load_checkpoint, load_model
 from compressai_hm.zoo.released import RELEASED
+
+if TYPE_CHECKING:
+    from compressai_hm.detection import Attention
 
 SUFFIX = ".hmc"
 VIEWS = {"human": "x_hat", "machine": "x_bar"}
@@ -82,6 +90,8 @@ def main() -> int:
             reader(args.reader)
         if args.command == "encode" and args.refine:
             refiner(args.config)
+    if args.command == "encode" and args.attend:
+        attention(*attended(args))
     failed, remarks, lines, bpps = [], [], [], []
     sources: dict[Path, Path] = {}
     quiet = args.command == "info" or len(jobs) == 1
@@ -237,7 +247,30 @@ def _add_rate(sub: argparse.ArgumentParser) -> None:
         "--roi-gain",
         type=float,
         default=2.0,
-        help="the step outside of --roi over that inside; default: %(default)s",
+        help="the step elsewhere over that in --roi; default: %(default)s",
+    )
+    sub.add_argument(
+        "--attend",
+        action="append",
+        default=[],
+        metavar="CONFIG[,CHECKPOINT]",
+        help="bits go to what a detector finds: an MMDetection config, or the name of "
+        "one (mmdet::...), and weights, by default those that it names; may be given "
+        "several times",
+    )
+    sub.add_argument(
+        "--attend-gain",
+        type=float,
+        default=2.0,
+        help="the step elsewhere over that at what is found; default: %(default)s",
+    )
+    sub.add_argument(
+        "--attend-only",
+        action="append",
+        default=[],
+        metavar="CLASS",
+        help="objects that count, such as person; default: all; may be given several "
+        "times",
     )
     sub.add_argument(
         "--refine",
@@ -272,6 +305,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
                 parser.error(f"--{name} {value}: give more than 0")
     if args.command == "encode" and bool(args.refine) != bool(args.config):
         parser.error("--refine and --config go together")
+    if args.command == "encode" and args.attend_only and not args.attend:
+        parser.error("--attend-only goes with --attend")
     if args.command == "encode" and args.refine < 0:
         parser.error(f"--refine {args.refine}: give 0 or more steps")
     if args.max_pixels < 1:
@@ -377,6 +412,28 @@ def refiner(config: str) -> nn.Module:
     return build_model(config)
 
 
+def attended(args: argparse.Namespace) -> tuple:
+    return tuple(args.attend), args.attend_gain, tuple(args.attend_only)
+
+
+@cache
+def attention(
+    given: tuple[str, ...], gain: float, only: tuple[str, ...]
+) -> "Attention":
+    """What --attend asks for, once for all files."""
+    from compressai_hm.detection import Attention
+    from compressai_hm.detection.build import weights_named_by
+
+    detectors = []
+    for text in given:
+        config, _, checkpoint = text.partition(",")
+        checkpoint = checkpoint or weights_named_by(config)
+        detectors.append(dict(config=config, checkpoint=checkpoint))
+    found = Attention(detectors, gain, only=only or None)
+    found.load()
+    return found
+
+
 def list_readers(args: argparse.Namespace) -> int:
     """One line for each reader."""
     failed = 0
@@ -409,17 +466,26 @@ def encode_file(
     if args.refine:
         y = refiner(args.config).to(x.device).refine(x, args.refine, net)
     own = dict(quality=quality or 0, metric=args.metric, y=y)
-    size = tuple(x.shape[-2:])
-    step = args.step
-    if args.roi:
-        step = map_of_mask(region(args.roi, size), args.roi_gain, step)
+    step = wanted_steps(args, x)
     if most is None:
         data = encode(net, x, step=step, **own)
     else:
-        data = encode_to_size(net, x, most, Steps.of(step, size), **own)
+        data = encode_to_size(net, x, most, step, **own)
     write_whole(data, target)
     bpp = 8 * len(data) / x[0, 0].numel()
     return f"{target}: {len(data)} bytes, {bpp:.4f} bpp", bpp
+
+
+def wanted_steps(args: argparse.Namespace, x: torch.Tensor) -> Steps:
+    """Of a picture: where regions or detectors ask for different ones, the finest."""
+    size = tuple(x.shape[-2:])
+    maps = []
+    if args.roi:
+        importance = importance_of_mask(region(args.roi, size))
+        maps.append(map_of_importance(importance, args.roi_gain, args.step))
+    if args.attend:
+        maps.append(attention(*attended(args)).steps(x, args.step))
+    return Steps.of(torch.stack(maps).amin(0) if maps else args.step, size)
 
 
 def region(given: list[str], size: tuple[int, int]) -> torch.Tensor:

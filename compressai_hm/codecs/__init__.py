@@ -13,7 +13,7 @@ from .picture_codec import PictureCodec
 from .rate import encode_to_size
 from .readers import StreamReader, find_reader, load_reader
 from .refinement import refine
-from .regions import map_of_mask, mask_of_boxes
+from .regions import importance_of_mask, map_of_importance, mask_of_boxes
 
 __all__ = [
     "AttentionBlock",
@@ -36,7 +36,8 @@ __all__ = [
     "encode_to_size",
     "find_reader",
     "load_reader",
-    "map_of_mask",
+    "importance_of_mask",
+    "map_of_importance",
     "mask_of_boxes",
     "picture_bits",
     "read_checkpoint",

@@ -1,7 +1,6 @@
 """Where bits matter: maps of steps from masks and boxes.
 
-Inside a region the step is the one that is asked for, elsewhere it is coarser by a
-gain. Where nothing is marked, or everything, it is the same everywhere.
+Everywhere the step is the one that is asked for; in a region it is finer by a gain.
 """
 
 import torch
@@ -11,42 +10,50 @@ from torch import Tensor
 from .human_machine import Y_STRIDE
 
 
-def map_of_mask(mask: Tensor, gain: float, step: float = 1.0) -> Tensor:
+def map_of_importance(importance: Tensor, gain: float, step: float = 1.0) -> Tensor:
     """A map of steps for ``compress`` and ``encode``.
 
     Args:
-        mask: ``(H, W)`` of the picture's size; what is not 0 is inside. A block of
-            16x16 pixels is inside if any of its pixels is.
-        gain: Step outside over step inside, 1 or more; the step stays below 16.
-        step: Inside.
+        importance: From 0 (a step as asked for) to 1 (finer by the gain), for each
+            16x16 pixels.
+        gain: 1 or more. A map keeps it to the nearest quarter octave: 1.19, 1.41, 1.68,
+            2 and so on.
+        step: Where nothing matters.
 
     Returns:
-        ``(ceil(H / 16), ceil(W / 16))``.
+        step / gain**importance, like ``importance``; not below 1/8.
 
     Raises:
-        ValueError: If the mask is no mask, or the gain is under 1.
+        ValueError: If the gain is under 1.
+    """
+    if not 1 <= gain < float("inf"):
+        raise ValueError(f"gain must be 1 or more, got {gain:g}")
+    return (step / gain ** importance.double()).clamp(min=min(step, 1 / 8))
+
+
+def importance_of_mask(mask: Tensor) -> Tensor:
+    """The largest value of a mask in each block of 16x16 pixels.
+
+    Args:
+        mask: ``(H, W)`` of the picture's size, from 0 to 1, or bool.
+
+    Returns:
+        ``(ceil(H / 16), ceil(W / 16))``, float32.
+
+    Raises:
+        ValueError: If the mask is none.
     """
     if mask.ndim != 2:
         raise ValueError(f"a mask must be (H, W), got {tuple(mask.shape)}")
-    if not 1 <= gain < float("inf"):
-        raise ValueError(f"gain must be 1 or more, got {gain:g}")
-    blocks = F.max_pool2d(
-        (mask != 0)[None, None].float(), Y_STRIDE, ceil_mode=True
-    ).squeeze()
-    inside = blocks.reshape(*(-(-side // Y_STRIDE) for side in mask.shape)) > 0
-    if not inside.any():
-        inside = ~inside
-    outside = min(step * gain, 16.0)
-    return torch.where(inside, torch.tensor(step), torch.tensor(outside))
+    return F.max_pool2d(mask[None, None].float(), Y_STRIDE, ceil_mode=True)[0, 0]
 
 
-def mask_of_boxes(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> Tensor:
+def mask_of_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """The pixels in boxes.
 
     Args:
         boxes: ``(n, 4)``: left, top, right, bottom in pixels.
         size: (H, W) of the picture.
-        margin: Pixels that the boxes grow on each side.
 
     Returns:
         ``(H, W)``, bool. What of a box lies beyond the picture counts for nothing.
@@ -61,7 +68,7 @@ def mask_of_boxes(boxes: Tensor, size: tuple[int, int], margin: float = 0.0) -> 
             raise ValueError(
                 f"a box must be left, top, right, bottom in pixels, got {box}"
             )
-        rows = max(0, int(top - margin)), max(0, -int(-(bottom + margin) // 1))
-        cols = max(0, int(left - margin)), max(0, -int(-(right + margin) // 1))
+        rows = max(0, int(top)), max(0, -int(-bottom // 1))
+        cols = max(0, int(left)), max(0, -int(-right // 1))
         mask[rows[0] : rows[1], cols[0] : cols[1]] = True
     return mask

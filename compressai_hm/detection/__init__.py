@@ -13,6 +13,7 @@ from mmdet.registry import MODELS  # noqa: E402
 
 from ..codecs import LatentBackbone  # noqa: E402
 from . import hooks  # noqa: E402
+from .attention import Attention  # noqa: E402
 from .checkpoint import AtomicLocalBackend, load_codec_weights  # noqa: E402
 from .datasets import (  # noqa: E402
     CheckedCocoDataset,
@@ -37,6 +38,7 @@ MODELS.register_module(module=LatentBackbone)
 
 __all__ = [
     "AtomicLocalBackend",
+    "Attention",
     "CheckedCocoDataset",
     "DetectorLoss",
     "DetectorView",

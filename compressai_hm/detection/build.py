@@ -123,6 +123,26 @@ def detector_config(detector: dict | str, resize: dict | None) -> tuple[dict, di
     return ConfigDict(detector), resize
 
 
+def weights_named_by(config: str) -> str:
+    """Where the weights of a detector's config are: its ``load_from``.
+
+    Args:
+        config: A file; or a name such as "mmdet::yolox/yolox_tiny_8xb8-300e_coco.py",
+            whose weights are those that MMDetection publishes.
+
+    Raises:
+        ValueError: If it names none.
+    """
+    if "::" in config:
+        cfg = get_config(config, pretrained=True)
+    else:
+        cfg = Config.fromfile(config)
+    checkpoint = cfg.get("model_path") or cfg.get("load_from")
+    if not checkpoint:
+        raise ValueError(f"{config} names no weights: give CONFIG,CHECKPOINT")
+    return checkpoint
+
+
 @torch.no_grad()
 def read_latent(detector: dict, codec: HumanMachineMixin, options: dict) -> ConfigDict:
     """A detector's config with a LatentBackbone of the same levels as its own backbone.

@@ -24,6 +24,7 @@ from ..codecs import HumanMachineMixin, Steps, picture_bits, refine
 from ..codecs.distortion import psnr_of
 from ..codecs.entropy import step_values
 from ..codecs.human_machine import Y_STRIDE
+from .attention import Attention
 from .build import build_codec, detector_config
 from .coding import CODINGS
 from .losses import Decoded, MachineLosses, Reading
@@ -82,6 +83,10 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
             of :class:`RandomSteps`. Each training picture is coded with a step of its
             own, and its distortion and machine losses count 1/Δ² times. Defaults to
             None, a step of 1.
+        step: Of quantisation at evaluation, 1/8 to 16. Defaults to 1.0.
+        attention: At evaluation, finer steps where detectors find something in the
+            uncompressed picture: ``dict(detectors=[dict(config=..., checkpoint=...)],
+            gain=2.0)``, arguments of :class:`Attention`. Defaults to None.
         coding: "bytes" codes and decodes real bitstreams at evaluation; "forward"
             takes the codec's eval forward and its likelihoods. Defaults to "bytes".
         data_preprocessor: Defaults to HumanMachineDataPreprocessor.
@@ -121,6 +126,8 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         reader: str | None = None,
         mixed_quantisation: bool = False,
         steps: dict | None = None,
+        step: float = 1.0,
+        attention: dict | None = None,
         coding: str = "bytes",
         data_preprocessor: dict | None = None,
         backbone: dict | None = None,
@@ -152,6 +159,14 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
                 )
             self.codec.mixed_quantisation = True
         self.steps = None if steps is None else RandomSteps(**steps)
+        self.step = step
+        Steps.of(step, (1, 1))  # says what is wrong with it
+        self.attention = None if attention is None else Attention(**attention)
+        if not self.codec.learned and (step != 1 or steps or attention):
+            raise ValueError(
+                "model.step, steps and attention are of HM codecs, not of "
+                f"{type(self.codec).__name__}"
+            )
         self.detector = None
         self._detector_checkpoint = detector_checkpoint
         if detector is not None:
@@ -307,15 +322,16 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
 
         Returns:
             The same samples, with ``bits`` (of real bytes unless
-            ``coding="forward"``), ``x_hat`` and ``x_bar`` (``(3, H, W)`` uint8 RGB)
-            and, where there is a detector, its ``pred_*`` at original size.
+            ``coding="forward"``), ``steps``, ``x_hat`` and ``x_bar`` (``(3, H, W)``
+            uint8 RGB) and, where there is a detector, its ``pred_*`` at original size.
         """
         code = CODINGS[self.coding if self.codec.learned else "bytes"]
         for x, sample in zip(batch_inputs, batch_data_samples, strict=True):
             height, width = sample.img_shape[:2]
             x = x[None, :, :height, :width]
-            views, bits = code(self.codec, x, latent=self.task_view == "y_hat")
-            sample.set_metainfo({"bits": bits})
+            steps = self.steps_of(x)
+            views, bits = code(self.codec, x, steps, latent=self.task_view == "y_hat")
+            sample.set_metainfo({"bits": bits, "steps": steps})
             for name in ("x_hat", "x_bar"):
                 if name in views:
                     picture = (views[name][0] * 255).round().byte()
@@ -328,6 +344,13 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
                     if key.startswith("pred_"):
                         sample.set_field(value, key)
         return batch_data_samples
+
+    def steps_of(self, x: Tensor) -> Steps:
+        """With what a picture, ``(1, 3, H, W)``, is coded at evaluation."""
+        step = (
+            self.step if self.attention is None else self.attention.steps(x, self.step)
+        )
+        return Steps.of(step, tuple(x.shape[-2:]))
 
     def for_detector(
         self, view: Tensor, sample: DetDataSample

@@ -204,6 +204,26 @@ class DetectorView:
         }
         return self.pipeline(results)
 
+    @torch.no_grad()
+    def detect(
+        self, detector: BaseDetector, picture: Tensor, number: int = 0
+    ) -> InstanceData:
+        """What a detector finds in a picture, by its own test pipeline.
+
+        Args:
+            detector: In eval mode.
+            picture: RGB, ``(3, H, W)``, in [0, 1].
+            number: The picture's id.
+
+        Returns:
+            ``pred_instances``, at the picture's size, on the CPU.
+        """
+        sample = DetDataSample(metainfo={"img_id": number})
+        data = self.for_testing(picture, sample)
+        data = detector.data_preprocessor({k: [v] for k, v in data.items()}, False)
+        (found,) = detector.predict(data["inputs"], data["data_samples"])
+        return found.pred_instances.cpu()
+
     def batch(
         self,
         detector: BaseDetector,

@@ -14,7 +14,7 @@ class WeightsMixin:
 
     The model has ``codec``, ``_codec_weights`` (a function that gets its starting
     weights, or None), ``detector`` (or None), ``_detector_checkpoint``,
-    ``machine_losses`` and ``trainable``.
+    ``machine_losses``, ``attention`` (or None) and ``trainable``.
     """
 
     anew: str | None = None
@@ -46,6 +46,8 @@ class WeightsMixin:
                 )
         if self._uses_machine_loss:
             self.machine_losses.load()
+        if self.attention is not None:
+            self.attention.load()
         if self._codec_weights:
             weights = self._codec_weights()
             try:

@@ -3,38 +3,44 @@
 import pytest
 import torch
 
-from compressai_hm.codecs.regions import map_of_mask, mask_of_boxes
+from compressai_hm.codecs.regions import (
+    importance_of_mask,
+    map_of_importance,
+    mask_of_boxes,
+)
+
+
+def map_of_mask(mask, gain, step=1.0):
+    return map_of_importance(importance_of_mask(mask), gain, step)
 
 
 def test_a_block_is_inside_if_any_of_its_pixels_is():
     mask = torch.zeros(40, 70)
     mask[17, 33] = 1
     steps = map_of_mask(mask, 2.0, 1.5)
-    assert steps.shape == (3, 5) and steps[1, 2] == 1.5
-    assert (steps == 3.0).sum() == 14
+    assert steps.shape == (3, 5) and steps[1, 2] == 0.75
+    assert (steps == 1.5).sum() == 14
     mask[39, 69] = 1
-    assert map_of_mask(mask, 2.0)[2, 4] == 1
+    assert map_of_mask(mask, 2.0)[2, 4] == 0.5
+    mask[0, 0] = 0.5
+    assert map_of_mask(mask, 4.0)[0, 0] == 0.5
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 1), (100, 33)])
-@pytest.mark.parametrize("fill", [0, 1])
-def test_nothing_and_everything_are_uniform(size, fill):
-    steps = map_of_mask(torch.full(size, fill), 3.0, 2.0)
+@pytest.mark.parametrize(("fill", "step"), [(0, 2.0), (1, 0.5)])
+def test_nothing_and_everything_are_uniform(size, fill, step):
+    steps = map_of_mask(torch.full(size, fill), 4.0, 2.0)
     assert steps.shape == tuple(-(-side // 16) for side in size)
-    assert (steps == 2.0).all()
+    assert (steps == step).all()
 
 
-def test_the_step_stays_below_16():
-    mask = torch.zeros(32, 32)
-    mask[0, 0] = 1
-    assert map_of_mask(mask, 100.0, 4.0).max() == 16
+def test_the_step_stays_above_an_eighth():
+    assert map_of_mask(torch.ones(32, 32), 100.0, 4.0).min() == 1 / 8
 
 
-def test_boxes_grow_and_are_cut_at_the_border():
+def test_boxes_are_cut_at_the_border():
     mask = mask_of_boxes(torch.tensor([[2.5, 3.0, 5.2, 4.0]]), (10, 20))
     assert mask.sum() == 4 * 1 and mask[3, 2:6].all()
-    grown = mask_of_boxes(torch.tensor([[2.5, 3.0, 5.2, 4.0]]), (10, 20), margin=4)
-    assert grown[0:8, 0:10].all() and grown.sum() == 80
     beyond = mask_of_boxes(torch.tensor([[-9.0, -9, 2, 2], [30, 0, 40, 9]]), (10, 20))
     assert beyond.sum() == 4
     assert not mask_of_boxes(torch.zeros(0, 4), (10, 20)).any()
@@ -43,6 +49,8 @@ def test_boxes_grow_and_are_cut_at_the_border():
 def test_what_is_no_region_is_told():
     with pytest.raises(ValueError, match="gain must be 1 or more, got 0.5"):
         map_of_mask(torch.ones(9, 9), 0.5)
+    with pytest.raises(ValueError, match="gain must be 1 or more, got nan"):
+        map_of_mask(torch.ones(9, 9), float("nan"))
     with pytest.raises(ValueError, match=r"\(H, W\), got \(1, 9, 9\)"):
         map_of_mask(torch.ones(1, 9, 9), 2)
     with pytest.raises(ValueError, match="left, top, right, bottom.*5.0, 1.0, 2.0"):

@@ -20,6 +20,7 @@ from PIL import Image
 import compressai_hm.zoo
 from compressai_hm.codecs import (
     HM_MODELS,
+    Bitstream,
     DynamicAdaptation,
     LatentBackbone,
     StreamReader,
@@ -29,6 +30,8 @@ from compressai_hm.codecs import (
 from compressai_hm.codecs.pictures import read_picture
 from compressai_hm.codecs.readers import stream_of
 from compressai_hm.zoo import load_checkpoint
+
+from ..detection.conftest import drawn_set  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools/codec.py"
@@ -481,6 +484,58 @@ def test_bits_go_where_they_matter(tool, tmp_path):
     shades = read_picture(tmp_path / "mask/a.map.png")
     assert shades.shape == (1, 3, 192, 256)
     assert shades[0, 0, 50, 50] > shades[0, 0, 50, 200] + 0.2
+
+
+@pytest.fixture
+def drawn_picture(drawn_set, tmp_path):  # noqa: F811
+    source = sorted((drawn_set / "val2017").iterdir())[0]
+    picture = tmp_path / "drawn/a.png"
+    picture.parent.mkdir()
+    Image.open(source).save(picture)
+    return picture
+
+
+def test_attention_sends_bits_to_what_is_found(tool, drawn_picture, tmp_path):
+    detector = ROOT / "mmdet_configs/demo/detector.py"
+    attend = "--attend", f"{detector},compressai_hm://demo_detector.pth"
+    weights = "--model", "hm-mbt2018-s", "--quality", 2
+    code, _, _ = tool("encode", drawn_picture, *weights, *attend, "--out", tmp_path)
+    assert code == 0
+    code, shown, _ = tool("info", tmp_path / "a.hmc")
+    assert code == 0 and re.search(r"steps 0.500 to 1.000 by a map of \d+ bytes", shown)
+    code, _, _ = tool("encode", drawn_picture, *weights, *attend, "--attend-gain", 4,
+                      "--roi", "0,0,16,16", "--roi-gain", 8, "--bytes", 900,
+                      "--out", tmp_path / "both")  # fmt: skip
+    assert code == 0 and (tmp_path / "both/a.hmc").stat().st_size <= 900
+    steps = Bitstream.read((tmp_path / "both/a.hmc").read_bytes()).steps()
+    assert steps.offsets[0, 0] == steps.offsets.min() == steps.offsets.max() - 12
+    assert steps.offsets.max() - 8 in steps.offsets
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("DEMO",), "detector.py names no weights: give CONFIG,CHECKPOINT"),
+        (("DEMO,none.pth",), "none.pth"),
+        (("none.py",), "none.py"),
+        (("DEMO,compressai_hm://demo_codec.pth",), "is of another model"),
+        (
+            ("DEMO,compressai_hm://demo_detector.pth", "--attend-gain", 0),
+            "gain must be",
+        ),
+        (
+            ("DEMO,compressai_hm://demo_detector.pth", "--attend-only", "person"),
+            "does not name its classes",
+        ),
+    ],
+)
+def test_what_cannot_attend_is_told(tool, pictures, options, named):
+    first, *rest = options
+    attend = first.replace("DEMO", str(ROOT / "mmdet_configs/demo/detector.py"))
+    code, _, err = tool(
+        "encode", pictures / "a.png", "--checkpoint", DEMO, "--attend", attend, *rest
+    )
+    assert code == 2 and named in err and not (pictures / "a.hmc").exists()
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,17 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ...codecs import HumanMachineMixin
+from ...codecs import HumanMachineMixin, Steps
 from ...codecs.distortion import psnr
+from ...codecs.human_machine import Y_STRIDE
 from ..detector import HumanMachineDetector
 
 
 @HOOKS.register_module()
 class DrawViewsHook(Hook):
     """Draws x, x_hat, x_bar, what g_t changed, where the bits went, and the boxes.
+
+    With attention also the map of steps.
 
     One PNG a picture, under ``<work_dir>/views`` or ``out_dir``.
 
@@ -107,26 +110,35 @@ def draw_views(
     views = picture.flip(0), sample.x_hat, sample.x_bar
     decibels = [psnr(view.cpu(), views[0].cpu(), 255) for view in views[1:]]
     x, x_hat, x_bar = (view.permute(1, 2, 0).cpu().numpy() for view in views)
-    bits = _bits(model.codec, picture)
+    steps = sample.metainfo["steps"]
+    columns = 3 if steps.offsets is None else 4
 
-    figure = matplotlib.figure.Figure(figsize=(15, 15 * x.shape[0] / x.shape[1] / 1.4))
-    axes = figure.subplots(2, 3)
+    figure = matplotlib.figure.Figure(
+        figsize=(5 * columns, 15 * x.shape[0] / x.shape[1] / 1.4)
+    )
+    axes = figure.subplots(2, columns)
     bpp = sample.metainfo["bits"] / (x.shape[0] * x.shape[1])
-    panels = (
+    panels = [
         ("x", x),
         (f"x_hat, {bpp:.3f} bpp, {decibels[0]:.2f} dB", x_hat),
         (f"x_bar, {decibels[1]:.2f} dB", x_bar),
         ("x_bar - x_hat, times 4", _difference(x_bar, x_hat)),
-        ("bits of y_hat, by place", bits),
+        ("bits of y_hat, by place", _bits(model.codec, picture, steps)),
         (
             f"read from {model.task_view}",
             x_bar if model.task_view == "x_bar" else x_hat,
         ),
-    )
-    for ax, (title, panel) in zip(axes.flat, panels, strict=True):
+    ]
+    if steps.offsets is not None:
+        values = _of_picture(steps.values(steps.offsets.shape), picture)
+        title = f"steps, {values.max():.2f} (dark) to {values.min():.2f}"
+        panels.append((title, -np.log2(values)))
+    for ax in axes.flat:
+        ax.set_axis_off()
+    shown = [*axes[0, :3], *axes[1, :3], *axes[0, 3:]][: len(panels)]
+    for ax, (title, panel) in zip(shown, panels, strict=True):
         ax.imshow(panel, cmap="inferno" if panel.ndim == 2 else None)
         ax.set_title(title, fontsize=10)
-        ax.set_axis_off()
     if "pred_instances" in sample:
         draw_boxes(axes[1, 2], sample.pred_instances, classes, score_thr)
     return figure
@@ -161,15 +173,21 @@ def draw_boxes(
         )
 
 
-def _bits(codec: HumanMachineMixin, picture: Tensor) -> np.ndarray:
+def _bits(codec: HumanMachineMixin, picture: Tensor, steps: Steps) -> np.ndarray:
     """Bits of y_hat by place; a classical codec does not tell where its bits go."""
     if not codec.learned:
         return np.zeros((1, 1))
     with torch.no_grad():
         x = picture.flip(0)[None].to(next(codec.parameters()).device).float() / 255
-        likelihood = codec(x)["likelihoods"]["y"][0]
-    bits = (-likelihood.float().log2()).sum(0).cpu().numpy()
-    return bits[: -(-x.shape[2] // 16), : -(-x.shape[3] // 16)]
+        latent = codec.code_latent(codec.analyse(x), [steps])
+    bits = -latent["likelihoods"]["y"][0].float().log2()
+    return _of_picture(bits.sum(0).cpu().numpy(), picture)
+
+
+def _of_picture(places: np.ndarray, picture: Tensor) -> np.ndarray:
+    """Without the places of the padding."""
+    rows, cols = (-(-side // Y_STRIDE) for side in picture.shape[-2:])
+    return places[:rows, :cols]
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -27,8 +27,8 @@ from mmdet.models.detectors import BaseDetector
 from mmdet.structures import SampleList
 from torch import Tensor, nn
 
+from ..frozen_detector import FrozenDetector
 from ..view import DetectorView, for_latent
-from .frozen_detector import FrozenDetector
 
 
 @dataclass(eq=False)

@@ -8,11 +8,11 @@ import torch
 from mmdet.registry import MODELS
 from torch import nn
 
+from ..frozen_detector import FrozenDetector
 from ..trainable import rest
 from .base import Decoded, MachineLoss, Reading
 from .detector_loss import DetectorLoss
 from .feature_loss import FeatureLoss, ObjectFeatureLoss
-from .frozen_detector import FrozenDetector
 
 SHORT = {"features": FeatureLoss, "objects": ObjectFeatureLoss, "labels": DetectorLoss}
 """Of the short form, ``dict(labels=1.0, features=0.5)``; in the order of the terms."""

@@ -13,7 +13,8 @@ from torch import Tensor
 from ... import __version__
 from ...codecs import CLASSICAL, PictureCodec, Steps, container
 from ...codecs.classical import find_classical
-from ...detection.build import build_model
+from ...detection import Attention
+from ...detection.build import build_model, detector_config
 from ...zoo import cfgs, is_hm, load_checkpoint, load_model
 from ...zoo.released import RELEASED
 from .checks import check_keys
@@ -48,6 +49,7 @@ class Coder:
         codec: Any picture codec.
         refine: Gradient steps on each picture's latent.
         config: The training config whose loss they lower.
+        attention: What makes maps of steps.
         **options: Of the codec's ``encode``, such as the ``quality`` of its zoo entry.
     """
 
@@ -56,9 +58,11 @@ class Coder:
         codec: PictureCodec,
         refine: int = 0,
         config: str | None = None,
+        attention: Attention | None = None,
         **options,
     ):
         self.codec, self.refine, self.options = codec, refine, options
+        self.attention = attention
         self.model = build_model(config) if refine else None
 
     def encode(self, x: Tensor) -> bytes:
@@ -66,6 +70,9 @@ class Coder:
         x, options = x.float() / 255, self.options
         if self.refine:
             options = {**options, "y": self.model.refine(x, self.refine, self.codec)}
+        if self.attention:
+            steps = self.attention.steps(x, options["step"])
+            options = {**options, "step": steps}
         return self.codec.encode(x, **options)
 
     def decode(self, data: bytes, size: tuple[int, int]) -> dict[str, Tensor]:
@@ -81,7 +88,9 @@ class Coder:
 
 _OF_THE_SWEEP = {"name", "qualities", "checkpoints", "steps", "trained_for", "curve"}
 """Keys of a config's codec that change none of its files."""
-_CODEC_KEYS = _OF_THE_SWEEP | {"type", "metric", "pretrained", "refine", "config"}
+_CODEC_KEYS = _OF_THE_SWEEP | {
+    *("type", "metric", "pretrained", "refine", "config", "attention")
+}
 
 
 def codec_digest(entry: dict, quality: int) -> str:
@@ -92,6 +101,8 @@ def codec_digest(entry: dict, quality: int) -> str:
         rest["step"] = step
         if not entry.get("checkpoints"):
             rest["quality"] = quality
+    if entry.get("attention"):
+        rest["attention"] = _attention_identity(entry["attention"])
     if entry.get("checkpoints"):
         rest["weights"] = file_digest(entry["checkpoints"][quality])
     elif entry.get("type") in RELEASED:
@@ -109,6 +120,19 @@ def codec_digest(entry: dict, quality: int) -> str:
     return value_digest(rest)
 
 
+def _attention_identity(attention: dict) -> dict:
+    """What maps depend on: rules, detectors and their weights."""
+    detectors = [
+        [
+            *detector_config(d["config"], None),
+            file_digest(d["checkpoint"]),
+            d.get("classes"),
+        ]
+        for d in attention["detectors"]
+    ]
+    return {**attention, "detectors": detectors}
+
+
 def build_coder(entry: dict, quality: int) -> Coder:
     """The coder of a config's codec at one of its qualities.
 
@@ -124,15 +148,16 @@ def _built_coder(entry: str, quality: int) -> Coder:
     kind = entry.get("type")
     refinement = entry.get("refine", 0), entry.get("config")
     quality, step = _of_steps(entry, quality)
+    attention = Attention(**entry["attention"]) if entry.get("attention") else None
     if entry.get("checkpoints"):
         net = load_checkpoint(entry["checkpoints"][quality], kind)
-        return Coder(net.eval(), *refinement, step=step)
+        return Coder(net.eval(), *refinement, attention, step=step)
     if classical := find_classical(kind):
         rest = {k: v for k, v in entry.items() if k not in _CODEC_KEYS}
         return Coder(classical(quality=quality, **rest))
     metric, pretrained = entry.get("metric", "mse"), entry.get("pretrained", True)
     net = load_model(kind, quality, metric, pretrained=pretrained)
-    return Coder(net.eval(), *refinement, quality=quality, step=step)
+    return Coder(net.eval(), *refinement, attention, quality=quality, step=step)
 
 
 def _of_steps(entry: dict, point: int) -> tuple[int, float]:
@@ -159,6 +184,16 @@ def _check_steps(entry: dict, qualities: list[int], classical: bool) -> None:
             raise ValueError(f"codec {name!r}: {e}") from None
     if not entry.get("checkpoints") and qualities[0] not in cfgs[entry["type"]]:
         raise ValueError(f"codec {name!r}: there is no quality {qualities[0]}")
+
+
+def _check_attention(entry: dict, classical: bool) -> None:
+    name = entry["name"]
+    if classical or entry.get("refine"):
+        raise ValueError(f"codec {name!r}: attention is of an HM codec, without refine")
+    try:
+        Attention(**entry["attention"])
+    except (TypeError, ValueError, KeyError, FileNotFoundError) as e:
+        raise ValueError(f"codec {name!r}: {e}") from None
 
 
 def check_codec(entry: dict) -> list[int]:
@@ -189,6 +224,8 @@ def check_codec(entry: dict) -> list[int]:
                 f"codec {name!r}: refine={steps!r}, config={config!r}; for an HM codec "
                 "give a number of steps and a training config"
             )
+    if entry.get("attention") is not None:
+        _check_attention(entry, classical is not None)
     for path in checkpoints:
         if not Path(path).is_file():
             raise ValueError(f"codec {name!r}: {path} does not exist")

@@ -3,9 +3,7 @@
 import json
 from functools import lru_cache
 
-import torch
 from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
 from mmdet.structures.mask import encode_mask_results
 from mmengine.registry import init_default_scope
 from torch import Tensor
@@ -30,7 +28,6 @@ class SweepDetector:
         self.classes = load_detector(self.model, checkpoint)
         self.view = DetectorView(**resize)
 
-    @torch.no_grad()
     def detect(
         self, picture: Tensor, number: int, categories: list[int | None]
     ) -> list[dict]:
@@ -44,11 +41,7 @@ class SweepDetector:
         Raises:
             ValueError: If the detector has more labels than that.
         """
-        sample = DetDataSample(metainfo={"img_id": number})
-        data = self.view.for_testing(picture[0].float() / 255, sample)
-        data = self.model.data_preprocessor({k: [v] for k, v in data.items()}, False)
-        (found,) = self.model.predict(data["inputs"], data["data_samples"])
-        found = found.pred_instances.cpu()
+        found = self.view.detect(self.model, picture[0].float() / 255, number)
         out = []
         for i in range(len(found)):
             label = int(found.labels[i])

@@ -49,7 +49,8 @@ class Sweep:
         cfg: With ``codecs`` (dicts: ``name``; ``type`` of a classical codec or a zoo
             entry with ``qualities``, or ``checkpoints``, files of HM codecs, also of
             one's own that ``custom_imports`` registers; ``steps`` of quantisation of
-            one checkpoint or quality, which make a curve of it; ``trained_for``, a
+            one checkpoint or quality, which make a curve of it; ``attention``,
+            arguments of :class:`Attention`; ``trained_for``, a
             detector's name; ``curve=False``, the points are repetitions: no BD values,
             no plots),
             ``sets`` (dicts: ``name``; ``pictures``, a folder, or ``dataset``, an

@@ -13,6 +13,7 @@ import torch
 from compressai.registry import MODELS
 from PIL import Image
 
+import compressai_hm.zoo
 from compressai_hm.codecs import Bitstream, checkpoint_of
 from compressai_hm.codecs.pictures import read_picture
 from compressai_hm.evaluation.sweep import Point, Sweep, run
@@ -110,6 +111,44 @@ def test_steps_make_a_curve_of_one_checkpoint(cfg, tmp_path):
                 read.add((point, round(float(values[0, 0]), 2)))
         assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
         assert read == {(0, 0.5), (1, 1.0), (2, 2.0)}
+
+
+def test_attention_is_part_of_what_a_point_is(cfg, tmp_path):
+    weights = tmp_path / "detector.pth"
+    released = compressai_hm.zoo.released.WEIGHTS / "demo_detector.pth"
+    weights.write_bytes(released.read_bytes())
+    config = str(ROOT / "mmdet_configs/demo/detector.py")
+    attention = dict(detectors=[dict(config=config, checkpoint=str(weights))])
+    plain = dict(name="plain", type="hm-mbt2018-s", qualities=[1], steps=[2])
+    cfg.codecs = [
+        cfg.codecs[0],
+        plain,
+        {**plain, "name": "map", "attention": attention},
+    ]
+    cfg.sets = cfg.sets[:1]
+    sweep = finish(cfg, tmp_path / "w")[0]
+    maps = {
+        name: [
+            Bitstream.read(path.read_bytes()).steps()
+            for path in (tmp_path / f"w/streams/{name}").glob("0-*/*")
+        ]
+        for name in ("plain", "map")
+    }
+    assert all(steps.offsets is None for steps in maps["plain"])
+    assert sum(steps.offsets is not None for steps in maps["map"]) >= 3
+    point = Point(2, 0, 0)
+    assert sweep.result(point)
+
+    for change in ("gain", "weights"):
+        if change == "gain":
+            cfg.codecs[2].attention.gain = 3.0
+        else:
+            cfg.codecs[2].attention.pop("gain")
+            weights.write_bytes(released.read_bytes() + b" ")
+        other = Sweep(cfg, tmp_path / "w")
+        assert other.result(point) is None and other.result(Point(1, 0, 0))
+        picture = other.sets[0].pictures[0][1]
+        assert not other.stream_file(point, picture).exists()
 
 
 OWN_CODEC = """

@@ -63,6 +63,14 @@ SMALL = "hm-mbt2018-s"
             dict(codecs=[dict(name="x", type=SMALL, qualities=[9], steps=[1])]),
             "there is no quality 9",
         ),
+        (
+            dict(codecs=[dict(name="x", type="jpeg", qualities=[9], attention={})]),
+            "attention is of an HM codec",
+        ),
+        (
+            dict(codecs=[dict(name="x", type=SMALL, qualities=[1], attention={})]),
+            "'x': .*missing .*'detectors'",
+        ),
         (dict(published=dict(nowhere="detection")), "'nowhere', which is none"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A loss's own detector: an instrument, no part of the model."""
+"""A detector beside the model: an instrument, no part of it."""
 
 import copy
 
@@ -6,9 +6,9 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.model import revert_sync_batchnorm
 
-from ..build import detector_config, load_detector
-from ..trainable import rest
-from ..view import DetectorView
+from .build import detector_config, load_detector
+from .trainable import rest
+from .view import DetectorView
 
 
 class FrozenDetector:

@@ -1,0 +1,182 @@
+"""Steps are finer where detectors find something; by the demo's detector."""
+
+import pickle
+
+import matplotlib
+import pytest
+import torch
+from mmengine.structures import InstanceData
+
+from compressai_hm.codecs.entropy.steps import encode_map
+from compressai_hm.codecs.pictures import read_picture
+from compressai_hm.detection import Attention
+from compressai_hm.detection.attention import importance_of
+from compressai_hm.detection.hooks.draw_views_hook import draw_views
+
+from . import tiny
+
+DEMO = dict(
+    config=str(tiny.CONFIGS / "demo/detector.py"),
+    checkpoint="compressai_hm://demo_detector.pth",
+)
+CODEC = dict(type="hm-mbt2018-s", quality=1, pretrained=True)
+
+
+def found(*boxes, masks=None):
+    out = InstanceData(bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    if masks is not None:
+        out.masks = masks
+    return out
+
+
+@pytest.fixture(scope="module")
+def picture(drawn_set):
+    return read_picture(sorted((drawn_set / "val2017").iterdir())[0])
+
+
+def test_objects_cover_the_blocks_they_touch():
+    inside = importance_of(found((20, 17, 30, 31), (60, 0, 64.5, 5)), (50, 70))
+    assert inside.shape == (4, 5)
+    expected = torch.zeros(4, 5)
+    expected[1, 1] = expected[0, 3] = expected[0, 4] = 1
+    assert torch.equal(inside, expected)
+    grown = importance_of(found((20, 17, 30, 31)), (50, 70), margin=8)
+    assert torch.equal(grown[:3, :3], torch.ones(3, 3)) and grown.sum() == 9
+    beyond = importance_of(found((-50, -50, -5, -5), (500, 0, 600, 9)), (50, 70), 4)
+    assert not beyond.any()
+    assert not importance_of(found(), (50, 70)).any()
+    assert importance_of(found((-5, -5, 99, 99)), (50, 70)).all()
+
+
+def test_masks_count_in_place_of_boxes():
+    masks = torch.zeros(1, 50, 70, dtype=torch.bool)
+    masks[0, 20:30, 20:30] = True
+    inside = importance_of(found((0, 0, 70, 50), masks=masks), (50, 70))
+    assert inside.sum() == inside[1, 1] == 1
+    grown = importance_of(found((0, 0, 70, 50), masks=masks.numpy()), (50, 70), 2)
+    assert torch.equal(grown, inside)
+    assert importance_of(found((0, 0, 70, 50), masks=masks), (50, 70), 5).sum() == 9
+    empty = found(masks=masks[:0].numpy())
+    assert importance_of(empty, (50, 70), 5).shape == (4, 5)
+
+
+def test_the_map_is_of_what_is_found(picture):
+    attention = Attention([DEMO], gain=4.0)
+    own = attention.detectors[0]
+    steps = attention.steps(picture, 2.0)
+    assert set(steps.flatten().tolist()) == {0.5, 2.0}
+    boxes = own.view.detect(own.module, picture[0])
+    boxes = boxes[boxes.scores >= 0.3]
+    assert len(boxes)
+    expected = importance_of(boxes, tuple(picture.shape[-2:]), 8)
+    assert torch.equal(steps == 0.5, expected == 1)
+    assert torch.equal(Attention([DEMO, DEMO], gain=4.0).steps(picture, 2.0), steps)
+
+
+def test_nothing_found_is_uniform(picture):
+    attention = Attention([DEMO], score_thr=1.1)
+    assert (attention.steps(picture, 1.5) == 1.5).all()
+    grey = torch.full((1, 3, 33, 70), 0.5)
+    assert Attention([DEMO]).steps(grey).shape == (3, 5)
+
+
+def test_only_some_classes_count(picture):
+    names = [f"kind {i}" for i in range(8)]
+    every = Attention([{**DEMO, "classes": names}], only=names).importance(picture)
+    assert torch.equal(every, Attention([DEMO]).importance(picture))
+    maps = [
+        Attention([{**DEMO, "classes": names}], only=[n]).importance(picture)
+        for n in names
+    ]
+    assert torch.equal(torch.stack(maps).amax(0), every)
+    assert sum(bool(m.any()) for m in maps) < 8
+    with pytest.raises(ValueError, match="demo_detector.pth does not name its classes"):
+        Attention([DEMO], only=["person"]).load()
+    with pytest.raises(ValueError, match=r"knows no \['person'\], but \['kind 0'"):
+        Attention([{**DEMO, "classes": names}], only=["person"]).load()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (dict(detectors=[]), r"must be a list of dict\(config=..., checkpoint=...\)"),
+        (dict(detectors=DEMO), "must be a list"),
+        (dict(detectors=[dict(config="a.py")]), "takes dict.*got {'config': 'a.py'}"),
+        (dict(detectors=[DEMO], gain=0.5), "gain must be 1 or more, got 0.5"),
+        (dict(detectors=[DEMO], margin=-1), "margin must be 0 or more, got -1"),
+        (dict(detectors=[DEMO], only="person"), "only must be a list of names"),
+    ],
+)
+def test_bad_options_name_their_key(options, named):
+    with pytest.raises(ValueError, match=named):
+        Attention(**options)
+
+
+def test_a_codec_with_a_detector_is_none():
+    config = str(tiny.CONFIGS / "hm_faster_rcnn_demo.py")
+    with pytest.raises(ValueError, match="give the detector's own config"):
+        Attention([{**DEMO, "config": config}])
+
+
+@pytest.mark.parametrize("coding", ["bytes", "forward"])
+def test_evaluation_codes_by_the_map(picture, coding):
+    height, width = picture.shape[-2:]
+    samples = {}
+    for name, options in (
+        ("fine", {}),
+        ("coarse", dict(step=2.0)),
+        ("attention", dict(step=2.0, attention=dict(detectors=[DEMO], gain=2.0))),
+    ):
+        model = tiny.model(codec=CODEC, coding=coding, **options).eval()
+        model.init_weights()
+        (samples[name],) = model.predict(picture, [tiny.sample(height, width)])
+    bits = {name: sample.metainfo["bits"] for name, sample in samples.items()}
+    assert bits["coarse"] < bits["attention"] < bits["fine"]
+    steps = samples["attention"].metainfo["steps"]
+    values = steps.values(steps.offsets.shape)
+    assert values.min() == 1 and values.max() == 2
+    inside = torch.from_numpy(values == 1)
+    inside = inside.repeat_interleave(16, 0).repeat_interleave(16, 1)
+    error = {
+        name: (sample.x_hat / 255 - picture[0]).square().mean(0)[inside].mean()
+        for name, sample in samples.items()
+    }
+    assert error["attention"] < 0.8 * error["coarse"]
+    if coding == "bytes":
+        codec, x = model.codec, picture
+        coded = codec.compress(x, steps)["strings"]
+        own = sum(len(string) for part in coded for string in part)
+        assert bits["attention"] == 8 * (own + len(encode_map(steps.offsets)))
+
+
+def test_detectors_of_attention_are_no_part_of_the_model(picture):
+    model = tiny.model(attention=dict(detectors=[DEMO]))
+    assert not [key for key in model.state_dict() if "detector" in key]
+    model.init_weights()
+    model.train()
+    assert not model.attention.detectors[0].module.training
+    pickle.dumps(model.eval().predict(picture, [tiny.sample(*picture.shape[-2:])]))
+
+
+def test_classical_codecs_have_no_steps():
+    for options in (dict(step=2.0), dict(attention=dict(detectors=[DEMO]))):
+        with pytest.raises(ValueError, match="are of HM codecs, not of JPEG"):
+            tiny.model(codec=dict(type="jpeg", quality=30), **options)
+    with pytest.raises(ValueError, match="step must lie from 0.125 to 16, got 20"):
+        tiny.model(step=20)
+
+
+def test_the_map_is_drawn(picture, tmp_path):
+    height, width = picture.shape[-2:]
+    panels = []
+    for options in ({}, dict(attention=dict(detectors=[DEMO]))):
+        model = tiny.model(codec=CODEC, **options).eval()
+        model.init_weights()
+        (sample,) = model.predict(picture, [tiny.sample(height, width)])
+        bgr = (picture[0].flip(0) * 255).byte()
+        figure = draw_views(model, bgr, sample)
+        assert isinstance(figure, matplotlib.figure.Figure)
+        panels.append([ax.get_title() for ax in figure.axes if ax.images])
+        figure.savefig(tmp_path / f"{len(panels)}.png")
+    assert len(panels[0]) == 6 and len(panels[1]) == 7
+    assert "steps, 1.00 (dark) to 0.50" in panels[1]
