@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..codecs.human_machine import Y_STRIDE
 from ..codecs.regions import importance_of_mask, map_of_importance
+from .build import classes_named_by
 from .frozen_detector import FrozenDetector
 
 _KEYS = {"config", "checkpoint", "classes"}
@@ -26,8 +27,8 @@ class Attention:
     Args:
         detectors: Of MMDetection, each ``dict(config=..., checkpoint=...)``: a model
             config, a whole config or the name of one ("mmdet::yolox/..."), and weights;
-            with ``classes`` (names, or "coco") where the weights do not say them. What
-            any of them finds counts.
+            with ``classes`` (names, or "coco") where neither weights nor config say
+            them. What any of them finds counts.
         gain: The step elsewhere over that at objects. Defaults to 2.0.
         margin: Pixels around an object that belong to it. Defaults to 8.
         score_thr: Objects from this score up. Defaults to 0.3.
@@ -59,7 +60,7 @@ class Attention:
         self.gain, self.margin = float(gain), float(margin)
         self.score_thr, self.only = score_thr, only
         self.detectors = [_built(entry) for entry in detectors]
-        self._classes = [entry.get("classes") for entry in detectors]
+        self._entries = list(detectors)
         self._wanted: list[set[int] | None] | None = None
 
     def load(self) -> None:
@@ -75,8 +76,8 @@ class Attention:
                 own.load()
                 own.module.eval()
             self._wanted = [
-                _labels(own, classes, self.only)
-                for own, classes in zip(self.detectors, self._classes, strict=True)
+                _labels(own, entry, self.only)
+                for own, entry in zip(self.detectors, self._entries, strict=True)
             ]
 
     def steps(self, x: Tensor, step: float = 1.0) -> Tensor:
@@ -160,20 +161,21 @@ def _built(entry: dict) -> FrozenDetector:
 
 
 def _labels(
-    own: FrozenDetector,
-    classes: Sequence[str] | str | None,
-    only: Sequence[str] | None,
+    own: FrozenDetector, entry: dict, only: Sequence[str] | None
 ) -> set[int] | None:
     """The labels that count; None for all."""
     if only is None:
         return None
-    names = own.classes if classes is None else classes
-    if names == "coco":
+    names = entry.get("classes") or own.classes
+    if names is None:
+        counts = {getattr(part, "num_classes", 0) for part in own.module.modules()}
+        names = classes_named_by(entry["config"], max(counts))
+    elif names == "coco":
         names = CocoDataset.METAINFO["classes"]
     if names is None:
         raise ValueError(
-            f"attention.only={list(only)}: {own.checkpoint} does not name its classes; "
-            "say classes=... (names, or 'coco') beside it"
+            f"attention.only={list(only)}: {own.checkpoint} does not name its classes, "
+            "nor does its config; say classes=... (names, or 'coco') beside them"
         )
     unknown = sorted(set(only) - set(names))
     if unknown:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import compressai.zoo
 import torch
 from compressai.registry import MODELS as CODECS
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.logging import print_log
@@ -141,6 +141,25 @@ def weights_named_by(config: str) -> str:
     if not checkpoint:
         raise ValueError(f"{config} names no weights: give CONFIG,CHECKPOINT")
     return checkpoint
+
+
+def classes_named_by(config: dict | str, count: int) -> tuple[str, ...] | None:
+    """The classes that a whole config is tested on.
+
+    Args:
+        config: See :func:`detector_config`.
+        count: Of the detector's labels.
+
+    Returns:
+        None where it does not say, or names another number of classes.
+    """
+    if isinstance(config, str):
+        config = get_config(config) if "::" in config else Config.fromfile(config)
+    dataset = config.get("test_dataloader", {}).get("dataset", {})
+    kind = DATASETS.get(dataset["type"]) if "type" in dataset else None
+    meta = {**getattr(kind, "METAINFO", {}), **(dataset.get("metainfo") or {})}
+    classes = tuple(meta.get("classes", ()))
+    return classes if len(classes) == count else None
 
 
 @torch.no_grad()

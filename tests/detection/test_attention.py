@@ -9,7 +9,7 @@ from mmengine.structures import InstanceData
 
 from compressai_hm.codecs.entropy.steps import encode_map
 from compressai_hm.codecs.pictures import read_picture
-from compressai_hm.detection import Attention
+from compressai_hm.detection import Attention, drawn
 from compressai_hm.detection.attention import importance_of
 from compressai_hm.detection.hooks.draw_views_hook import draw_views
 
@@ -81,19 +81,25 @@ def test_nothing_found_is_uniform(picture):
 
 
 def test_only_some_classes_count(picture):
-    names = [f"kind {i}" for i in range(8)]
-    every = Attention([{**DEMO, "classes": names}], only=names).importance(picture)
+    """By the names that the entry, the weights or the config's data set say."""
+    names = tuple(drawn.CATEGORIES.values())
+    every = Attention([DEMO], only=names).importance(picture)
     assert torch.equal(every, Attention([DEMO]).importance(picture))
-    maps = [
-        Attention([{**DEMO, "classes": names}], only=[n]).importance(picture)
-        for n in names
-    ]
+    maps = [Attention([DEMO], only=[n]).importance(picture) for n in names]
     assert torch.equal(torch.stack(maps).amax(0), every)
-    assert sum(bool(m.any()) for m in maps) < 8
-    with pytest.raises(ValueError, match="demo_detector.pth does not name its classes"):
+    assert 0 < sum(bool(m.any()) for m in maps) < len(names)
+    turned = Attention([{**DEMO, "classes": names[::-1]}], only=names[:1])
+    assert torch.equal(turned.importance(picture), maps[-1])
+
+    with pytest.raises(ValueError, match=r"knows no \['person'\], but \['"):
         Attention([DEMO], only=["person"]).load()
-    with pytest.raises(ValueError, match=r"knows no \['person'\], but \['kind 0'"):
-        Attention([{**DEMO, "classes": names}], only=["person"]).load()
+    config = tiny.Config.fromfile(DEMO["config"])
+    for own in (config.model, dict(config, test_dataloader=PEOPLE)):
+        with pytest.raises(ValueError, match="does not name its classes, nor does"):
+            Attention([{**DEMO, "config": own}], only=["person"]).load()
+
+
+PEOPLE = dict(dataset=dict(type="CocoDataset", metainfo=dict(classes=("person",))))
 
 
 @pytest.mark.parametrize(

@@ -384,6 +384,5 @@ def family_of(model: nn.Module) -> Family:
         f"{type(model).__name__} codes its latent in a forward that is not known here "
         f"({base.__module__}.{base.__qualname__}.forward; known are {known}). Offer a "
         "class attribute entropy_family, a compressai_hm.codecs.entropy.Family: "
-        "hyper_analysis (z of y), training (y_hat and likelihoods) and groups (for "
-        "the exact coder)"
+        "hyper_analysis (z of y) and groups (how y is predicted and coded)"
     )
