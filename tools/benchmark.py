@@ -28,9 +28,14 @@ from tqdm import tqdm
 import compressai_hm.zoo
 from compressai_hm.codecs import (
     HM_MODELS,
+    Bitstream,
     HumanMachineMixin,
+    decode,
     encode,
     encode_to_size,
+    importance_of_mask,
+    map_of_importance,
+    mask_of_boxes,
     picture_bits,
 )
 from compressai_hm.codecs.pictures import find_pictures, read_picture
@@ -379,6 +384,43 @@ def size(args: argparse.Namespace) -> None:
         print(f"{target:5g}{quality:9}{over:6}{under:8.2%}{ratio:14.2f}")
 
 
+_BOXES = [(0.1, 0.2, 0.3, 0.9), (0.4, 0.1, 0.6, 0.5), (0.7, 0.6, 0.8, 0.7)]
+
+
+@torch.no_grad()
+def map_of_steps(args: argparse.Namespace) -> None:
+    """Coding by a map of steps against one step that gives files as large.
+
+    The map is of three boxes, twice as fine inside. Seconds are of the processor.
+    """
+    net = load_model("hm-mbt2018-s", 1, pretrained=True).eval()
+    encode(net, torch.zeros(1, 3, 64, 64))  # makes the coder
+    seconds = {"encode": [0.0, 0.0], "decode": [0.0, 0.0]}
+    size, bytes_of_maps = [0, 0], 0
+    pictures = list(_pictures(args.pictures, args.count))
+    for x in tqdm(pictures, unit="picture", leave=False, disable=None):
+        height, width = x.shape[-2:]
+        boxes = torch.tensor(_BOXES) * torch.tensor([width, height] * 2)
+        inside = importance_of_mask(mask_of_boxes(boxes, (height, width)))
+        mapped = encode(net, x, step=map_of_importance(inside, 2.0, 2.0))
+        stream = Bitstream.read(mapped)
+        bytes_of_maps += len(stream.map)
+        plain = Bitstream.read(encode_to_size(net, x, len(mapped))).steps()
+        for side, steps in enumerate((plain, stream.steps())):
+            started = time.process_time()
+            data = encode(net, x, step=steps)
+            between = time.process_time()
+            decode(net, data, ("human",))
+            seconds["encode"][side] += between - started
+            seconds["decode"][side] += time.process_time() - between
+            size[side] += len(data)
+    print(f"hm-mbt2018-s, {len(pictures)} pictures, {torch.get_num_threads()} threads")
+    for name, (plain, mapped) in seconds.items():
+        print(f"{name}, map / one step: {mapped / plain:.3f}")
+    print(f"bytes, map / one step: {size[1] / size[0]:.3f}", end="")
+    print(f", of which maps {bytes_of_maps / size[1]:.2%}")
+
+
 def _pictures(folder: Path | None, count: int) -> Iterator[torch.Tensor]:
     if folder is None:
         return _drawn(count)
@@ -529,6 +571,10 @@ def main() -> None:
     command.add_argument("--count", type=int, default=24)
     command.add_argument("--targets", nargs="+", type=float, default=[0.1, 0.2, 0.4])
     command.set_defaults(run=size)
+    command = commands.add_parser("map", help=map_of_steps.__doc__.splitlines()[0])
+    command.add_argument("--pictures", type=Path, help="folder; default: drawn ones")
+    command.add_argument("--count", type=int, default=24)
+    command.set_defaults(run=map_of_steps)
     command = commands.add_parser("latent", help=latent.__doc__.splitlines()[0])
     demo = "mmdet_configs/hm_faster_rcnn{}_demo.py"
     command.add_argument("--picture", default=demo.format(""), help="config")
