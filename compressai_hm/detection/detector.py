@@ -252,10 +252,9 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
 
         if self._uses_machine_loss:
             views = {**views, "y_hat": latent["y_hat"]}
-            view = views[self.task_view]
             if weight is not None:
-                view = _weighed(view, _at_size(weight, view))
-            decoded = Decoded(x, views, view, samples, training)
+                views = {k: _weighed(v, _at_size(weight, v)) for k, v in views.items()}
+            decoded = Decoded(x, views, views[self.task_view], samples, training)
             for key, value in machine_losses.terms(decoded, self.read).items():
                 losses[key] = times(self.lambda_machine, key, value)
         return losses
