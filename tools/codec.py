@@ -247,22 +247,23 @@ def _add_rate(sub: argparse.ArgumentParser) -> None:
         "--roi-gain",
         type=float,
         default=2.0,
-        help="the step elsewhere over that in --roi; default: %(default)s",
+        help="the step elsewhere over that in --roi, in quarter octaves (1.19, 1.41, "
+        "1.68, 2, ...); default: %(default)s",
     )
     sub.add_argument(
         "--attend",
         action="append",
         default=[],
         metavar="CONFIG[,CHECKPOINT]",
-        help="bits go to what a detector finds: an MMDetection config, or the name of "
-        "one (mmdet::...), and weights, by default those that it names; may be given "
-        "several times",
+        help="bits go to what a detector finds: an MMDetection config and weights; of "
+        "mmdet::... the published ones, if none are given; may be given several times",
     )
     sub.add_argument(
         "--attend-gain",
         type=float,
         default=2.0,
-        help="the step elsewhere over that at what is found; default: %(default)s",
+        help="the step elsewhere over that at what is found, likewise; default: "
+        "%(default)s",
     )
     sub.add_argument(
         "--attend-only",
@@ -305,8 +306,12 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
                 parser.error(f"--{name} {value}: give more than 0")
     if args.command == "encode" and bool(args.refine) != bool(args.config):
         parser.error("--refine and --config go together")
-    if args.command == "encode" and args.attend_only and not args.attend:
-        parser.error("--attend-only goes with --attend")
+    if args.command == "encode":
+        if args.attend_only and not args.attend:
+            parser.error("--attend-only goes with --attend")
+        sized = args.bpp or args.bytes or args.step != 1
+        if args.refine and (sized or args.roi or args.attend):
+            parser.error("--refine is for a step of 1 everywhere, and no size")
     if args.command == "encode" and args.refine < 0:
         parser.error(f"--refine {args.refine}: give 0 or more steps")
     if args.max_pixels < 1:
@@ -426,7 +431,9 @@ def attention(
 
     detectors = []
     for text in given:
-        config, _, checkpoint = text.partition(",")
+        config, _, checkpoint = text.rpartition(",")
+        if not config or not ("::" in config or Path(config).is_file()):
+            config, checkpoint = text, ""
         checkpoint = checkpoint or weights_named_by(config)
         detectors.append(dict(config=config, checkpoint=checkpoint))
     found = Attention(detectors, gain, only=only or None)
@@ -473,19 +480,27 @@ def encode_file(
         data = encode_to_size(net, x, most, step, **own)
     write_whole(data, target)
     bpp = 8 * len(data) / x[0, 0].numel()
-    return f"{target}: {len(data)} bytes, {bpp:.4f} bpp", bpp
+    finer = ""
+    if args.roi or args.attend:
+        finer = ", the same step everywhere"
+        if step.offsets is not None:
+            finer = f", {(step.offsets < 0).mean():.0%} of it finer"
+    return f"{target}: {len(data)} bytes, {bpp:.4f} bpp{finer}", bpp
 
 
 def wanted_steps(args: argparse.Namespace, x: torch.Tensor) -> Steps:
     """Of a picture: where regions or detectors ask for different ones, the finest."""
     size = tuple(x.shape[-2:])
+    # For a size the base is moved: from the middle no gain is cut off.
+    step = 4.0 if args.bpp or args.bytes else args.step
     maps = []
     if args.roi:
         importance = importance_of_mask(region(args.roi, size))
-        maps.append(map_of_importance(importance, args.roi_gain, args.step))
+        maps.append(map_of_importance(importance, args.roi_gain, step))
     if args.attend:
-        maps.append(attention(*attended(args)).steps(x, args.step))
-    return Steps.of(torch.stack(maps).amin(0) if maps else args.step, size)
+        maps.append(attention(*attended(args)).steps(x, step))
+    steps = Steps.of(torch.stack(maps).amin(0) if maps else args.step, size)
+    return Steps(0, steps.offsets) if args.bpp or args.bytes else steps
 
 
 def region(given: list[str], size: tuple[int, int]) -> torch.Tensor:

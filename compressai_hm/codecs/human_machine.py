@@ -170,10 +170,10 @@ class HumanMachineMixin(TablesMixin):
     ) -> dict[str, Any]:
         """The entropy model alone, in its own precision also under autocast.
 
-        In eval mode this is what coding gives, to the symbol. In training the base's
-        noise stands for it; there the rate does not move the entropy bottleneck's
-        quantiles: they belong to ``aux_loss()`` only, as with CompressAI's two
-        optimizers.
+        In eval mode this is what coding gives, to the symbol. In training noise stands
+        for it, but for ``mixed_quantisation``; there the rate does not move the entropy
+        bottleneck's quantiles: they belong to ``aux_loss()`` only, as with CompressAI's
+        two optimizers.
 
         Args:
             y: ``(N, M, h, w)``.

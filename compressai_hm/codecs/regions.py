@@ -16,19 +16,33 @@ def map_of_importance(importance: Tensor, gain: float, step: float = 1.0) -> Ten
     Args:
         importance: From 0 (a step as asked for) to 1 (finer by the gain), for each
             16x16 pixels.
-        gain: 1 or more. A map keeps it to the nearest quarter octave: 1.19, 1.41, 1.68,
-            2 and so on.
+        gain: 1 for none, or from 1.1. A map keeps it to the nearest quarter octave:
+            1.19, 1.41, 1.68, 2 and so on.
         step: Where nothing matters.
 
     Returns:
         step / gain**importance, like ``importance``; not below 1/8.
 
     Raises:
-        ValueError: If the gain is under 1.
+        ValueError: If the gain is too small to be kept, or importance leaves [0, 1].
     """
-    if not 1 <= gain < float("inf"):
-        raise ValueError(f"gain must be 1 or more, got {gain:g}")
+    check_gain(gain)
+    if not ((importance >= 0) & (importance <= 1)).all():
+        raise ValueError(
+            "importance must lie in [0, 1], got "
+            f"{float(importance.min()):g} to {float(importance.max()):g}"
+        )
     return (step / gain ** importance.double()).clamp(min=min(step, 1 / 8))
+
+
+def check_gain(gain: float) -> None:
+    """A map knows quarter octaves.
+
+    Raises:
+        ValueError: If a gain is too small to be kept.
+    """
+    if gain != 1 and not 2 ** (1 / 8) <= gain < float("inf"):
+        raise ValueError(f"gain must be 1 or from 1.1 on, got {gain:g}")
 
 
 def importance_of_mask(mask: Tensor) -> Tensor:

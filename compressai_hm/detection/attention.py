@@ -14,11 +14,11 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ..codecs.human_machine import Y_STRIDE
-from ..codecs.regions import importance_of_mask, map_of_importance
+from ..codecs.regions import check_gain, importance_of_mask, map_of_importance
 from .build import classes_named_by
 from .frozen_detector import FrozenDetector
 
-_KEYS = {"config", "checkpoint", "classes"}
+_KEYS = {"config", "checkpoint", "classes", "resize"}
 
 
 class Attention:
@@ -27,9 +27,11 @@ class Attention:
     Args:
         detectors: Of MMDetection, each ``dict(config=..., checkpoint=...)``: a model
             config, a whole config or the name of one ("mmdet::yolox/..."), and weights;
-            with ``classes`` (names, or "coco") where neither weights nor config say
-            them. What any of them finds counts.
-        gain: The step elsewhere over that at objects. Defaults to 2.0.
+            with ``resize`` as ``model.resize`` for a model config, and with ``classes``
+            (names, or "coco") where neither weights nor config say them. What any of
+            them finds counts.
+        gain: The step elsewhere over that at objects, in quarter octaves: 1.19, 1.41,
+            1.68, 2 and so on. Defaults to 2.0.
         margin: Pixels around an object that belong to it. Defaults to 8.
         score_thr: Objects from this score up. Defaults to 0.3.
         only: Names of the classes that count. Defaults to None, all.
@@ -51,17 +53,31 @@ class Attention:
                 "attention.detectors must be a list of dict(config=..., "
                 f"checkpoint=...), got {detectors!r}"
             )
-        if not 1 <= gain < float("inf"):
-            raise ValueError(f"attention.gain must be 1 or more, got {gain}")
         if not 0 <= margin < float("inf"):
             raise ValueError(f"attention.margin must be 0 or more, got {margin}")
-        if isinstance(only, str):
+        if only is not None and (isinstance(only, str) or not only):
             raise ValueError(f"attention.only must be a list of names, got {only!r}")
+        try:
+            check_gain(gain)
+        except ValueError as e:
+            raise ValueError(f"attention.{e}") from None
         self.gain, self.margin = float(gain), float(margin)
-        self.score_thr, self.only = score_thr, only
+        self.score_thr, self.only = float(score_thr), only
         self.detectors = [_built(entry) for entry in detectors]
         self._entries = list(detectors)
         self._wanted: list[set[int] | None] | None = None
+
+    def identity(self) -> dict:
+        """Plain values that differ where another map may be found.
+
+        Weights are meant by their names; who compares content adds it.
+        """
+        detectors = [
+            [own.cfg, own.resize, own.checkpoint, entry.get("classes")]
+            for own, entry in zip(self.detectors, self._entries, strict=True)
+        ]
+        rules = self.gain, self.margin, self.score_thr, self.only
+        return {"rules": rules, "detectors": detectors}
 
     def load(self) -> None:
         """Reads the detectors' weights, once.
@@ -69,16 +85,30 @@ class Attention:
         Raises:
             FileNotFoundError: If there are none.
             RuntimeError: If they are of another model.
-            ValueError: If a class that counts is none of a detector's.
+            ValueError: If a class that counts is none of the detectors'.
         """
-        if self._wanted is None:
-            for own in self.detectors:
-                own.load()
-                own.module.eval()
-            self._wanted = [
-                _labels(own, entry, self.only)
-                for own, entry in zip(self.detectors, self._entries, strict=True)
-            ]
+        if self._wanted is not None:
+            return
+        for own in self.detectors:
+            own.load()
+            own.module.eval()
+        self._wanted = [None] * len(self.detectors)
+        if self.only is None:
+            return
+        names = [
+            _classes(own, entry)
+            for own, entry in zip(self.detectors, self._entries, strict=True)
+        ]
+        unknown = sorted(set(self.only).difference(*names))
+        if unknown:
+            raise ValueError(
+                f"attention.only: no detector knows {unknown}, but "
+                + " and ".join(str(list(own)) for own in names)
+            )
+        self._wanted = [
+            {label for label, name in enumerate(own) if name in self.only}
+            for own in names
+        ]
 
     def steps(self, x: Tensor, step: float = 1.0) -> Tensor:
         """A map of steps for ``compress`` and ``encode``.
@@ -106,7 +136,8 @@ class Attention:
         size = tuple(x.shape[-2:])
         out = torch.zeros(tuple(-(-side // Y_STRIDE) for side in size))
         for own, wanted in zip(self.detectors, self._wanted, strict=True):
-            found = own.view.detect(own.on(x.device), x[0])
+            with torch.autocast(x.device.type, enabled=False):
+                found = own.view.detect(own.on(x.device), x[0])
             found = found[found.scores >= self.score_thr]
             if wanted is not None:
                 keep = [int(label) in wanted for label in found.labels]
@@ -133,7 +164,11 @@ def importance_of(
     if "masks" in found:
         mask = torch.as_tensor(found.masks).any(0) if len(found) else torch.zeros(size)
         reach = int(margin)
-        grown = F.max_pool2d(mask[None, None].float(), 2 * reach + 1, 1, reach)
+        grown = mask[None, None].float()
+        for i in (0, 1):  # one axis after the other
+            sides, pad = [1, 1], [0, 0]
+            sides[i], pad[i] = 2 * reach + 1, reach
+            grown = F.max_pool2d(grown, sides, 1, pad)
         return importance_of_mask(grown[0, 0])
     left, top, right, bottom = found.bboxes.double().T[..., None]
     inside = [
@@ -144,13 +179,18 @@ def importance_of(
 
 
 def _built(entry: dict) -> FrozenDetector:
-    if set(entry) - _KEYS or not {"config", "checkpoint"} <= set(entry):
+    needed = {"config", "checkpoint"}
+    if (
+        not isinstance(entry, dict)
+        or set(entry) - _KEYS
+        or not all(entry.get(key) for key in needed)
+    ):
         raise ValueError(
-            "attention.detectors takes dict(config=..., checkpoint=..., classes=...), "
-            f"got {dict(entry)}"
+            "attention.detectors takes dict(config=..., checkpoint=..., classes=..., "
+            f"resize=...), got {entry!r}"
         )
     init_default_scope("mmdet")
-    own = FrozenDetector(entry["config"], entry["checkpoint"], None)
+    own = FrozenDetector(entry["config"], entry["checkpoint"], entry.get("resize"))
     if "codec" in own.cfg:
         raise ValueError(
             f"attention: {entry['config']} is a codec with a detector: give the "
@@ -160,26 +200,22 @@ def _built(entry: dict) -> FrozenDetector:
     return own
 
 
-def _labels(
-    own: FrozenDetector, entry: dict, only: Sequence[str] | None
-) -> set[int] | None:
-    """The labels that count; None for all."""
-    if only is None:
-        return None
+def _classes(own: FrozenDetector, entry: dict) -> Sequence[str]:
+    """The names of a detector's labels."""
+    count = max(getattr(part, "num_classes", 0) for part in own.module.modules())
     names = entry.get("classes") or own.classes
-    if names is None:
-        counts = {getattr(part, "num_classes", 0) for part in own.module.modules()}
-        names = classes_named_by(entry["config"], max(counts))
-    elif names == "coco":
+    if names == "coco":
         names = CocoDataset.METAINFO["classes"]
     if names is None:
+        names = classes_named_by(entry["config"], count)
+    if names is None:
         raise ValueError(
-            f"attention.only={list(only)}: {own.checkpoint} does not name its classes, "
-            "nor does its config; say classes=... (names, or 'coco') beside them"
+            f"attention.only: {own.checkpoint} does not name its classes, nor does its "
+            "config; say classes=... (names, or 'coco') beside them"
         )
-    unknown = sorted(set(only) - set(names))
-    if unknown:
+    if isinstance(names, str) or len(names) != count:
         raise ValueError(
-            f"attention.only: {own.checkpoint} knows no {unknown}, but {list(names)}"
+            f"attention: the classes of {own.checkpoint} are {names}, and it has "
+            f"{count} labels: give as many names"
         )
-    return {label for label, name in enumerate(names) if name in only}
+    return names

@@ -124,23 +124,22 @@ def detector_config(detector: dict | str, resize: dict | None) -> tuple[dict, di
 
 
 def weights_named_by(config: str) -> str:
-    """Where the weights of a detector's config are: its ``load_from``.
+    """The weights that MMDetection publishes for a config of its own.
 
     Args:
-        config: A file; or a name such as "mmdet::yolox/yolox_tiny_8xb8-300e_coco.py",
-            whose weights are those that MMDetection publishes.
+        config: Its name, such as "mmdet::yolox/yolox_tiny_8xb8-300e_coco.py".
 
     Raises:
-        ValueError: If it names none.
+        ValueError: If there are none.
     """
-    if "::" in config:
-        cfg = get_config(config, pretrained=True)
-    else:
-        cfg = Config.fromfile(config)
-    checkpoint = cfg.get("model_path") or cfg.get("load_from")
-    if not checkpoint:
-        raise ValueError(f"{config} names no weights: give CONFIG,CHECKPOINT")
-    return checkpoint
+    if "::" not in config:
+        raise ValueError(f"which weights has {config}? Give CONFIG,CHECKPOINT")
+    try:
+        return get_config(config, pretrained=True).model_path
+    except (AssertionError, AttributeError):
+        raise ValueError(
+            f"for {config} no weights are published: give CONFIG,CHECKPOINT"
+        ) from None
 
 
 def classes_named_by(config: dict | str, count: int) -> tuple[str, ...] | None:

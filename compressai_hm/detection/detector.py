@@ -75,10 +75,9 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
             backbone was replaced). Defaults to all but the detector.
         reader: With a stream that is frozen, the name of the reader that is trained:
             ExportCodecHook writes it. Defaults to None.
-        mixed_quantisation: Train g_s and g_t on rounded latents, see
-            :class:`HumanMachineMixin`. For codecs with a ``gaussian_conditional`` of
-            their own; ELIC's and the checkerboard's latent codecs quantise by
-            themselves. Defaults to False.
+        mixed_quantisation: Train on rounded latents, see :class:`HumanMachineMixin`.
+            For codecs with a ``gaussian_conditional`` of their own; ELIC's and the
+            checkerboard's latent codecs quantise by themselves. Defaults to False.
         steps: Trains for many rates: ``dict(low=0.5, high=4, regions=0.3)``, arguments
             of :class:`RandomSteps`. Each training picture is coded with a step of its
             own, and its distortion and machine losses count 1/Δ² times. Defaults to
@@ -240,20 +239,20 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
 
         codec = codec or self.codec
         views = codec.synthesise(latent["y_hat"], x.shape[-2:], self._wanted_views())
-        weight = None if steps is None else _weight(steps, latent["y_hat"])
+        weights = None if steps is None else _weights(steps, latent["y_hat"], x)
         if "x_hat" in views:
             errors = (views["x_hat"].float() - x).square()
             mse = _of_pictures(errors, sizes)
             losses["psnr"] = psnr_of(mse.detach().clamp(min=1e-10), peak=1).mean()
             if self.lambda_human:
-                if weight is not None:
-                    mse = _of_pictures(errors * _at_size(weight, x), sizes)
+                if weights is not None:
+                    mse = _of_pictures(errors * weights["x_hat"], sizes)
                 losses["loss_human"] = self.lambda_human * 255**2 * mse.mean()
 
         if self._uses_machine_loss:
             views = {**views, "y_hat": latent["y_hat"]}
-            if weight is not None:
-                views = {k: _weighed(v, _at_size(weight, v)) for k, v in views.items()}
+            if weights is not None:
+                views = {key: _weighed(v, weights[key]) for key, v in views.items()}
             decoded = Decoded(x, views, views[self.task_view], samples, training)
             for key, value in machine_losses.terms(decoded, self.read).items():
                 losses[key] = times(self.lambda_machine, key, value)
@@ -387,18 +386,13 @@ def _of_pictures(errors: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
     return torch.stack(means)
 
 
-def _weight(steps: list[Steps], y_hat: Tensor) -> Tensor:
-    """1/Δ², ``(N, 1, h, w)``: by so much an error is weighed against its bits."""
-    return step_values(steps, y_hat.shape[-2:]).pow(-2).to(y_hat)
-
-
-def _at_size(weight: Tensor, view: Tensor) -> Tensor:
-    """Weights of the latent's places at each place of a view or latent."""
-    height, width = view.shape[-2:]
-    if weight.shape[-2:] == (height, width):
-        return weight
-    weight = F.interpolate(weight, scale_factor=Y_STRIDE, mode="nearest")
-    return weight[..., :height, :width]
+def _weights(steps: list[Steps], y_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
+    """1/Δ² at each place of each view: by so much errors are weighed against bits."""
+    height, width = x.shape[-2:]
+    places = step_values(steps, y_hat.shape[-2:]).pow(-2).to(y_hat)
+    pixels = F.interpolate(places, scale_factor=Y_STRIDE, mode="nearest")
+    pixels = pixels[..., :height, :width]
+    return {"y_hat": places, "x_hat": pixels, "x_bar": pixels}
 
 
 def _weighed(view: Tensor, weight: Tensor) -> Tensor:

@@ -63,11 +63,11 @@ class RateDistortionMetric(BaseMetric):
 
 @METRICS.register_module()
 class DumpPredictions(DumpDetResults):
-    """MMDetection's ``DumpDetResults`` without the decoded pictures."""
+    """MMDetection's ``DumpDetResults`` without what is the codec's."""
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        pictures = ("x_hat", "x_bar")
+        own = ("x_hat", "x_bar", "steps")
         super().process(
             data_batch,
-            [{k: v for k, v in s.items() if k not in pictures} for s in data_samples],
+            [{k: v for k, v in s.items() if k not in own} for s in data_samples],
         )

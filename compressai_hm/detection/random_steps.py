@@ -9,8 +9,8 @@ from ..codecs import Steps
 from ..codecs.entropy.steps import FIRST, LAST, OCTAVE, QUARTER
 
 _FINEST = 8
-"""Quarter octaves by which a region may be finer than the rest: a quarter of its step,
-as attention's usual gains are."""
+"""Quarter octaves by which a region may be finer than the rest: a quarter of its
+step."""
 
 
 class RandomSteps:
@@ -23,7 +23,7 @@ class RandomSteps:
         low: The smallest step, from 1/8.
         high: The largest, to 16.
         regions: The share of pictures that have one to three regions, whose steps are 1
-            to 8 quarter octaves finer but not below ``low``. Defaults to 0.
+            to 8 quarter octaves finer, where ``low`` leaves room. Defaults to 0.
 
     Raises:
         ValueError: If these are no such numbers.
@@ -37,10 +37,16 @@ class RandomSteps:
             )
         if not 0 <= regions <= 1:
             raise ValueError(f"model.steps: regions is a share, 0 to 1, got {regions}")
+        if regions and high / low < 2**0.25:
+            raise ValueError(
+                f"model.steps: regions are finer by 1.19 at least, and low={low} to "
+                f"high={high} leaves no room"
+            )
         self.first = max(FIRST, round(OCTAVE * math.log2(low)))
         self.last = min(LAST, round(OCTAVE * math.log2(high)))
         self.regions = regions
 
+    @torch.compiler.disable
     def draw(self, count: int, size: tuple[int, int]) -> list[Steps]:
         """Steps of ``count`` pictures whose latents are of this (h, w).
 

@@ -217,11 +217,20 @@ class DetectorView:
 
         Returns:
             ``pred_instances``, at the picture's size, on the CPU.
+
+        Raises:
+            ValueError: If it gives no boxes.
         """
+        (height, width), _ = self.sizes(*picture.shape[-2:])
+        if not (height and width):  # too thin to be resized
+            none = torch.zeros(0)
+            return InstanceData(bboxes=none.view(0, 4), scores=none, labels=none.long())
         sample = DetDataSample(metainfo={"img_id": number})
         data = self.for_testing(picture, sample)
         data = detector.data_preprocessor({k: [v] for k, v in data.items()}, False)
         (found,) = detector.predict(data["inputs"], data["data_samples"])
+        if "pred_instances" not in found:
+            raise ValueError(f"a {type(detector).__name__} finds no boxes")
         return found.pred_instances.cpu()
 
     def batch(

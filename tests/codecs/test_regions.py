@@ -1,8 +1,10 @@
 """Maps of steps from masks and boxes."""
 
+import numpy as np
 import pytest
 import torch
 
+from compressai_hm.codecs import Steps
 from compressai_hm.codecs.regions import (
     importance_of_mask,
     map_of_importance,
@@ -34,6 +36,18 @@ def test_nothing_and_everything_are_uniform(size, fill, step):
     assert (steps == step).all()
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("gain", [1.19, 1.41, 1.68, 2.0, 2.38, 3.0])
+def test_the_step_elsewhere_is_the_one_asked_for(share, gain):
+    mask = torch.zeros(160, 160)
+    mask[: int(160 * share)] = 1
+    steps = Steps.of(map_of_mask(mask, gain, 1.5), (160, 160))
+    values = np.unique(steps.values((12, 12))[:10, :10])
+    assert values[1] == Steps.of(1.5, (16, 16)).values((1, 1))
+    octaves = np.log2(values[1] / values[0])
+    assert octaves == pytest.approx(round(4 * np.log2(gain)) / 4, abs=0.01)
+
+
 def test_the_step_stays_above_an_eighth():
     assert map_of_mask(torch.ones(32, 32), 100.0, 4.0).min() == 1 / 8
 
@@ -47,10 +61,12 @@ def test_boxes_are_cut_at_the_border():
 
 
 def test_what_is_no_region_is_told():
-    with pytest.raises(ValueError, match="gain must be 1 or more, got 0.5"):
+    with pytest.raises(ValueError, match="gain must be 1 or from 1.1 on, got 0.5"):
         map_of_mask(torch.ones(9, 9), 0.5)
-    with pytest.raises(ValueError, match="gain must be 1 or more, got nan"):
+    with pytest.raises(ValueError, match="gain must be 1 or from 1.1 on, got nan"):
         map_of_mask(torch.ones(9, 9), float("nan"))
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got 0 to 255"):
+        map_of_mask(255 * torch.eye(32), 2)
     with pytest.raises(ValueError, match=r"\(H, W\), got \(1, 9, 9\)"):
         map_of_mask(torch.ones(1, 9, 9), 2)
     with pytest.raises(ValueError, match="left, top, right, bottom.*5.0, 1.0, 2.0"):

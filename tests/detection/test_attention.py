@@ -80,6 +80,21 @@ def test_nothing_found_is_uniform(picture):
     assert Attention([DEMO]).steps(grey).shape == (3, 5)
 
 
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (1, 1), (17, 1)])
+def test_pictures_too_thin_for_a_detector_are_uniform(size):
+    steps = Attention([DEMO]).steps(torch.rand(1, 3, *size))
+    assert steps.shape == tuple(-(-side // 16) for side in size) and (steps == 1).all()
+
+
+def test_a_detector_without_boxes_is_told(picture, monkeypatch):
+    attention = Attention([DEMO])
+    attention.load()
+    module = attention.detectors[0].module
+    monkeypatch.setattr(module, "predict", lambda inputs, samples: samples)
+    with pytest.raises(ValueError, match="a FasterRCNN finds no boxes"):
+        attention.steps(picture)
+
+
 def test_only_some_classes_count(picture):
     """By the names that the entry, the weights or the config's data set say."""
     names = tuple(drawn.CATEGORIES.values())
@@ -88,11 +103,17 @@ def test_only_some_classes_count(picture):
     maps = [Attention([DEMO], only=[n]).importance(picture) for n in names]
     assert torch.equal(torch.stack(maps).amax(0), every)
     assert 0 < sum(bool(m.any()) for m in maps) < len(names)
-    turned = Attention([{**DEMO, "classes": names[::-1]}], only=names[:1])
-    assert torch.equal(turned.importance(picture), maps[-1])
+    turned = {**DEMO, "classes": names[::-1]}
+    found = Attention([turned], only=names[:1]).importance(picture)
+    assert torch.equal(found, maps[-1])
+    found = Attention([turned, DEMO], only=names[:1]).importance(picture)
+    assert torch.equal(found, torch.maximum(maps[-1], maps[0]))
 
-    with pytest.raises(ValueError, match=r"knows no \['person'\], but \['"):
+    with pytest.raises(ValueError, match=r"no detector knows \['person'\], but \['"):
         Attention([DEMO], only=["person"]).load()
+    for wrong in ("coco", ["person"], "person"):
+        with pytest.raises(ValueError, match="it has 8 labels: give as many names"):
+            Attention([{**DEMO, "classes": wrong}], only=["person"]).load()
     config = tiny.Config.fromfile(DEMO["config"])
     for own in (config.model, dict(config, test_dataloader=PEOPLE)):
         with pytest.raises(ValueError, match="does not name its classes, nor does"):
@@ -108,9 +129,13 @@ PEOPLE = dict(dataset=dict(type="CocoDataset", metainfo=dict(classes=("person",)
         (dict(detectors=[]), r"must be a list of dict\(config=..., checkpoint=...\)"),
         (dict(detectors=DEMO), "must be a list"),
         (dict(detectors=[dict(config="a.py")]), "takes dict.*got {'config': 'a.py'}"),
-        (dict(detectors=[DEMO], gain=0.5), "gain must be 1 or more, got 0.5"),
+        (dict(detectors=["mmdet::a.py"]), "takes dict.*got 'mmdet::a.py'"),
+        (dict(detectors=[{**DEMO, "checkpoint": None}]), "takes dict"),
+        (dict(detectors=[DEMO], gain=0.5), "attention.gain must be 1 or from 1.1 on"),
+        (dict(detectors=[DEMO], gain=1.05), "must be 1 or from 1.1 on, got 1.05"),
         (dict(detectors=[DEMO], margin=-1), "margin must be 0 or more, got -1"),
         (dict(detectors=[DEMO], only="person"), "only must be a list of names"),
+        (dict(detectors=[DEMO], only=[]), "only must be a list of names"),
     ],
 )
 def test_bad_options_name_their_key(options, named):

@@ -50,6 +50,7 @@ def test_the_same_seed_draws_the_same():
         (dict(low=0, high=2), "within 0.125 to 16, got low=0, high=2"),
         (dict(low=2, high=1), "got low=2, high=1"),
         (dict(low=1, high=float("nan")), "high=nan"),
+        (dict(low=1, high=1.1, regions=0.5), "leaves no room"),
         (dict(low=1, high=2, regions=1.5), "regions is a share, 0 to 1, got 1.5"),
     ],
 )

@@ -1,6 +1,7 @@
 """tools/codec.py, as it is typed."""
 
 import importlib
+import logging
 import os
 import re
 import runpy
@@ -42,6 +43,8 @@ DEMO = Path(compressai_hm.zoo.__file__).parent / "weights/demo_codec.pth"
 def tool(monkeypatch, capsys):
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["codec.py", *map(str, args)])
+        # MMEngine's handlers keep the streams of the test before.
+        monkeypatch.setattr(logging, "raiseExceptions", False)
         with pytest.raises(SystemExit) as stop:
             _command.run(runpy.run_path(str(TOOL))["main"])
         out, err = capsys.readouterr()
@@ -503,6 +506,10 @@ def test_attention_sends_bits_to_what_is_found(tool, drawn_picture, tmp_path):
     assert code == 0
     code, shown, _ = tool("info", tmp_path / "a.hmc")
     assert code == 0 and re.search(r"steps 0.500 to 1.000 by a map of \d+ bytes", shown)
+    code, _, _ = tool("encode", drawn_picture, *weights, *attend, "--attend-gain", 16,
+                      "--bytes", 600, "--out", tmp_path / "large")  # fmt: skip
+    steps = Bitstream.read((tmp_path / "large/a.hmc").read_bytes()).steps()
+    assert code == 0 and steps.offsets.min() == -16
     code, _, _ = tool("encode", drawn_picture, *weights, *attend, "--attend-gain", 4,
                       "--roi", "0,0,16,16", "--roi-gain", 8, "--bytes", 900,
                       "--out", tmp_path / "both")  # fmt: skip
@@ -515,7 +522,7 @@ def test_attention_sends_bits_to_what_is_found(tool, drawn_picture, tmp_path):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (("DEMO",), "detector.py names no weights: give CONFIG,CHECKPOINT"),
+        (("DEMO",), "detector.py? Give CONFIG,CHECKPOINT"),
         (("DEMO,none.pth",), "none.pth"),
         (("none.py",), "none.py"),
         (("DEMO,compressai_hm://demo_codec.pth",), "is of another model"),
@@ -525,7 +532,7 @@ def test_attention_sends_bits_to_what_is_found(tool, drawn_picture, tmp_path):
         ),
         (
             ("DEMO,compressai_hm://demo_detector.pth", "--attend-only", "person"),
-            "knows no ['person'], but",
+            "no detector knows ['person'], but",
         ),
     ],
 )
@@ -544,7 +551,7 @@ def test_what_cannot_attend_is_told(tool, pictures, options, named):
         (("--roi", "mask.png"), "mask has 8x8 pixels, the picture 70x40"),
         (("--roi", "5,5,2,9"), "a box must be left, top, right, bottom"),
         (("--roi", "none.png"), "none.png: there is no such file"),
-        (("--roi", "0,0,9,9", "--roi-gain", 0.5), "gain must be 1 or more, got 0.5"),
+        (("--roi", "0,0,9,9", "--roi-gain", 0.5), "gain must be 1 or from 1.1 on"),
     ],
 )
 def test_what_is_no_region_is_told(tool, pictures, roi, named, tmp_path, monkeypatch):

@@ -99,7 +99,7 @@ class Family(ABC):
         """
 
     def training(
-        self, y: Tensor, mixed: bool, step: Tensor | float = 1.0
+        self, y: Tensor, mixed: bool, step: Tensor | None = None
     ) -> dict[str, Any]:
         """What training sees in place of a bitstream: likelihoods of noisy latents.
 
@@ -113,10 +113,12 @@ class Family(ABC):
                 latents, as they will be coded, and noise gives y its gradient.
                 Otherwise all of them are of noisy ones.
             step: Of quantisation at each place, ``(N, 1, h, w)``; the noise is as wide.
+                Defaults to None, 1 everywhere.
 
         Returns:
             ``y_hat``, like y, and ``likelihoods`` ``{"y", "z"}``.
         """
+        step = 1.0 if step is None else step
         z_hat, p_z = self._training_z(self.hyper_analysis(y))
         side = self.h_s(z_hat)
         decoded, likelihoods = [], []
@@ -221,14 +223,14 @@ class LatentCodecFamily(Family):
         return self.hyper.h_a(y)
 
     def training(
-        self, y: Tensor, mixed: bool, step: Tensor | float = 1.0
+        self, y: Tensor, mixed: bool, step: Tensor | None = None
     ) -> dict[str, Any]:
         if mixed:
             raise TypeError(
                 "latent codecs quantise by themselves: give theirs quantizer='ste' "
                 "instead of mixed_quantisation"
             )
-        if isinstance(step, Tensor):  # which CompressAI's do not know
+        if step is not None:  # which CompressAI's do not know
             return super().training(y, mixed, step)
         z_hat, p_z = self._training_z(self.hyper_analysis(y))
         out = _part(self.model.latent_codec, "y")(y, self.h_s(z_hat))
@@ -340,13 +342,12 @@ def _scale_and_mean(group: Group, parts: dict[str, Tensor]) -> tuple[Tensor, Ten
 
 
 def _in_two_passes(
-    group: Group, y: Tensor, step: Tensor, parts: dict[str, Tensor]
+    group: Group, y: Tensor, step: Tensor | float, parts: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Of a checkerboard: its anchors see no context, the others the anchors."""
     rows, cols = (torch.arange(side, device=y.device) for side in y.shape[-2:])
     anchor = (rows[:, None] + cols) % 2 == 0
-    with torch.no_grad():
-        none = torch.zeros_like(group.spatial(y))
+    none = y.new_zeros(len(y), group.spatial.out_channels, *y.shape[-2:])
     first = _scale_and_mean(group, {**parts, "spatial": none})
     context = group.spatial(torch.where(anchor, _rounded(y, first[1], step), 0))
     second = _scale_and_mean(group, {**parts, "spatial": context})

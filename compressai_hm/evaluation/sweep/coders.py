@@ -14,7 +14,7 @@ from ... import __version__
 from ...codecs import CLASSICAL, PictureCodec, Steps, container
 from ...codecs.classical import find_classical
 from ...detection import Attention
-from ...detection.build import build_model, detector_config
+from ...detection.build import build_model
 from ...zoo import cfgs, is_hm, load_checkpoint, load_model
 from ...zoo.released import RELEASED
 from .checks import check_keys
@@ -101,8 +101,9 @@ def codec_digest(entry: dict, quality: int) -> str:
         rest["step"] = step
         if not entry.get("checkpoints"):
             rest["quality"] = quality
-    if entry.get("attention"):
-        rest["attention"] = _attention_identity(entry["attention"])
+    if attention := _attention(entry):
+        weights = [file_digest(own.checkpoint) for own in attention.detectors]
+        rest["attention"] = [attention.identity(), weights]
     if entry.get("checkpoints"):
         rest["weights"] = file_digest(entry["checkpoints"][quality])
     elif entry.get("type") in RELEASED:
@@ -120,17 +121,18 @@ def codec_digest(entry: dict, quality: int) -> str:
     return value_digest(rest)
 
 
-def _attention_identity(attention: dict) -> dict:
-    """What maps depend on: rules, detectors and their weights."""
-    detectors = [
-        [
-            *detector_config(d["config"], None),
-            file_digest(d["checkpoint"]),
-            d.get("classes"),
-        ]
-        for d in attention["detectors"]
-    ]
-    return {**attention, "detectors": detectors}
+def _attention(entry: dict) -> Attention | None:
+    """Of a config's codec, with its weights; one of equal ones."""
+    if entry.get("attention") is None:
+        return None
+    return _built_attention(json.dumps(entry["attention"]))
+
+
+@lru_cache
+def _built_attention(options: str) -> Attention:
+    attention = Attention(**json.loads(options))
+    attention.load()
+    return attention
 
 
 def build_coder(entry: dict, quality: int) -> Coder:
@@ -148,7 +150,7 @@ def _built_coder(entry: str, quality: int) -> Coder:
     kind = entry.get("type")
     refinement = entry.get("refine", 0), entry.get("config")
     quality, step = _of_steps(entry, quality)
-    attention = Attention(**entry["attention"]) if entry.get("attention") else None
+    attention = _attention(entry)
     if entry.get("checkpoints"):
         net = load_checkpoint(entry["checkpoints"][quality], kind)
         return Coder(net.eval(), *refinement, attention, step=step)
@@ -191,8 +193,8 @@ def _check_attention(entry: dict, classical: bool) -> None:
     if classical or entry.get("refine"):
         raise ValueError(f"codec {name!r}: attention is of an HM codec, without refine")
     try:
-        Attention(**entry["attention"])
-    except (TypeError, ValueError, KeyError, FileNotFoundError) as e:
+        _attention(entry)
+    except (TypeError, ValueError, KeyError, OSError, RuntimeError) as e:
         raise ValueError(f"codec {name!r}: {e}") from None
 
 
