@@ -91,11 +91,12 @@ class HumanMachineOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
         optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": groups})
 
-        # A hook of the optimizer, not a wrapper's method: it runs after AMP has
-        # unscaled the gradients, whichever OptimWrapper is used.
+        # A hook of the optimizer, not a wrapper's method: it runs whichever
+        # OptimWrapper is used, after AMP has unscaled the gradients.
         def before_step(
             optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict
         ) -> None:
+            _unscale(optimizer)
             for group in optimizer.param_groups:
                 if group["name"] == "quantiles":
                     group["lr"] = quantiles_lr  # schedulers act on every group
@@ -107,6 +108,18 @@ class HumanMachineOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             {"type": "OptimWrapper", **self.optim_wrapper_cfg},
             default_args=dict(optimizer=optimizer),
         )
+
+
+def _unscale(optimizer: torch.optim.Optimizer) -> None:
+    """For fused optimizers, which AMP leaves to unscale gradients in their own step."""
+    scale = getattr(optimizer, "grad_scale", None)
+    if scale is None:
+        return
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if p.grad is not None:
+                p.grad.div_(scale.to(p.grad.device))
+    optimizer.grad_scale = None
 
 
 @OPTIM_WRAPPERS.register_module()

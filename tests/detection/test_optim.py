@@ -4,14 +4,16 @@ from mmengine.optim import build_optim_wrapper
 
 from . import tiny
 
+ADAM = dict(type="Adam", lr=1e-4, weight_decay=0.1)
 
-def wrapper(model, type="OptimWrapper", **paramwise):
+
+def wrapper(model, type="OptimWrapper", optimizer=ADAM, **paramwise):
     return build_optim_wrapper(
         model,
         dict(
             type=type,
             constructor="HumanMachineOptimWrapperConstructor",
-            optimizer=dict(type="Adam", lr=1e-4, weight_decay=0.1),
+            optimizer=optimizer,
             paramwise_cfg=paramwise,
         ),
     )
@@ -45,6 +47,52 @@ def test_the_quantiles_rate_is_constant_and_norms_are_clipped_by_part():
     for group in groups[:-1]:
         norm = torch.stack([p.grad.norm() for p in group["params"]]).norm()
         assert norm == pytest.approx(0.5, rel=1e-3)
+
+
+def moves(optimizer, scaler=None, broken=False, unscaled=False):
+    """How parameters move in one step whose gradients are clipped, by group."""
+    torch.manual_seed(0)
+    model = tiny.model()
+    optim = wrapper(model, max_norm=0.5, optimizer=optimizer).optimizer
+    before = [[p.detach().clone() for p in g["params"]] for g in optim.param_groups]
+    scale = scaler.scale(torch.ones(())) if scaler else 1.0
+    for group in optim.param_groups:
+        for p in group["params"]:
+            p.grad = torch.randn_like(p) * 100 * scale
+    if broken:
+        p.grad[:] = float("inf")
+    if unscaled:
+        scaler.unscale_(optim)
+    scaler.step(optim) if scaler else optim.step()
+    if scaler:
+        scaler.update()
+    return [
+        torch.cat([(p.detach() - b).flatten() for p, b in zip(*pair, strict=True)])
+        for pair in zip((g["params"] for g in optim.param_groups), before, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("type", ["SGD", "Adam", "AdamW", "Adagrad"])
+def test_norms_are_clipped_of_unscaled_gradients(type, fused):
+    optimizer = dict(type=type, lr=1e-3, fused=fused)
+    expected = moves(optimizer)
+    # Beyond the largest of half precision; squares of such gradients are infinite.
+    for scale in (2.0**16, 2.0**70):
+        for unscaled in (False, True):
+            scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+            found = moves(optimizer, scaler, unscaled=unscaled)
+            for a, b in zip(found, expected, strict=True):
+                assert torch.allclose(a, b, rtol=1e-3, atol=1e-7)
+                assert a.abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_that_overflows_is_left_out(fused):
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    found = moves(dict(type="Adam", lr=1e-3, fused=fused), scaler, broken=True)
+    assert not any(moved.any() for moved in found)
+    assert scaler.get_scale() == 2.0**15
 
 
 def test_one_optimizer_equals_compressais_two():
