@@ -9,7 +9,8 @@
                                                        └───┘
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from .adaptation import DynamicAdaptation
 from .checks import check_finite, check_pictures, check_views
 from .entropy import BitstreamError, Coded, Family, Steps, family_of, step_values
+from .precision import analysis
 from .tables import TablesMixin, with_metadata
 from .tiles import tiled
 
@@ -148,11 +150,13 @@ class HumanMachineMixin(TablesMixin):
         pad = (0, -width % Z_STRIDE, 0, -height % Z_STRIDE)
         if any(pad):
             x = F.pad(x, pad, mode="replicate")
-        y = self._each(self.g_a, x, 1 / Y_STRIDE)
+        y = self._each(partial(analysis, self.g_a), x, 1 / Y_STRIDE)
         _check_stride("g_a", x, y, Y_STRIDE)
         return y
 
-    def _each(self, transform: nn.Module, x: Tensor, scale: float = 1) -> Tensor:
+    def _each(
+        self, transform: Callable[[Tensor], Tensor], x: Tensor, scale: float = 1
+    ) -> Tensor:
         """In eval mode one picture at a time: its numbers depend on no other's.
 
         Args:

@@ -143,13 +143,18 @@ def test_mixed_precision_on_a_cpu():
     optim = wrapper(model, type="BFloat16OptimWrapper")
     before = model.codec.g_a[0].weight.detach().clone()
     dtypes = {}
-    for name in ("g_a", "h_a"):
-        part = getattr(model.codec, name)
+    parts = {
+        "g_a": model.codec.g_a[0],
+        "y": model.codec.g_a[-1],
+        "h_a": model.codec.h_a,
+    }
+    for name, part in parts.items():
         part.register_forward_hook(
             lambda m, args, out, name=name: dtypes.update({name: out.dtype})
         )
     losses = model.train().train_step(tiny.batch((64, 64)), optim)
-    assert dtypes == {"g_a": torch.bfloat16, "h_a": torch.float32}
+    full = torch.float32
+    assert dtypes == {"g_a": torch.bfloat16, "y": full, "h_a": full}
     assert torch.isfinite(losses["loss"])
     after = model.codec.g_a[0].weight
     assert after.dtype == torch.float32 and not torch.equal(before, after)
