@@ -1,0 +1,88 @@
+import pytest
+import torch
+from torch import nn
+
+from compressai_hm.codecs.entropy import devices
+
+from ..families import portable
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda:7")
+MISSING = (
+    TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework..."),
+    RuntimeError("Required aspect fp64 is not supported on the device"),
+    RuntimeError("The GPU device does not support Double (Float64) operations!"),
+)
+BROKEN = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB. double"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)"),
+    RuntimeError("CUDA error: device-side assert triggered"),
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_remembered():
+    devices.has_float64.cache_clear()
+    yield
+    devices.has_float64.cache_clear()
+
+
+def fail_with(monkeypatch, error):
+    def zeros(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(devices.torch, "zeros", zeros)
+
+
+@pytest.mark.parametrize("error", MISSING, ids=str)
+def test_a_device_without_float64_is_replaced_by_the_cpu(monkeypatch, error):
+    net = portable("hm-mbt2018-mean")
+    coder = net.latent_coder()
+    fail_with(monkeypatch, error)
+    coder._to(GPU)
+    assert coder.device == CPU
+
+
+@pytest.mark.parametrize("error", BROKEN, ids=str)
+def test_any_other_failure_is_raised(monkeypatch, error):
+    coder = portable("hm-mbt2018-mean").latent_coder()
+    fail_with(monkeypatch, error)
+    with pytest.raises(type(error), match=str(error).split("(")[0]):
+        coder._to(GPU)
+
+
+def test_products_reach_the_limit_and_are_exact():
+    x, weight = devices._factors()
+    most = x.abs() @ weight.abs().t()
+    assert x.abs().max() <= 2**27 and 2**52 < most.max() <= 2**53
+    assert ((x @ weight.t()).abs() > 2**52).any()
+    devices.check_products(CPU)
+
+
+def fewer_bits(x, bits):
+    """Of each row, as numbers that share an exponent have them."""
+    unit = 2.0 ** (x.abs().amax(-1, keepdim=True).log2().ceil() - bits)
+    return (x / unit).round() * unit
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x, w: (x.float() @ w.float().t()).double(),
+        lambda x, w: fewer_bits(x, 26) @ w.t(),
+        lambda x, w: x @ fewer_bits(w, 22).t(),
+        lambda x, w: fewer_bits(x @ w.t(), 52),
+    ],
+)
+def test_products_of_fewer_bits_are_refused(monkeypatch, product):
+    monkeypatch.setattr(nn.functional, "linear", product)
+    with pytest.raises(RuntimeError, match="cpu does not multiply float64 exactly"):
+        devices.check_products(CPU)
+
+
+def test_a_device_is_tried_once(monkeypatch):
+    tried = []
+    monkeypatch.setattr(devices, "check_products", tried.append)
+    monkeypatch.setattr(devices.torch, "zeros", lambda *args, **kwargs: None)
+    assert devices.has_float64(GPU) and devices.has_float64(GPU)
+    assert devices.has_float64(CPU)  # whose products are IEEE's
+    assert tried == [GPU]
