@@ -1,11 +1,15 @@
-"""What computes in its own precision under autocast, where half of it is too little.
+"""What computes in its own precision, where less is faster and too little.
 
-GDN squares its input, which overflows float16 from 256 on. y is rounded to whole
-numbers: in bfloat16 it would be to halves from 64 on, to pairs from 512.
+Under autocast: GDN squares its input, which overflows float16 from 256 on. y is rounded
+to whole numbers: in bfloat16 it would be to halves from 64 on, to pairs from 512.
+
+In coding: NVIDIA's convolutions take TF32, of 10 bits, for float32 unless told not to.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import torch
 from compressai.layers import GDN, GDN1
@@ -35,6 +39,43 @@ def analysis(g_a: nn.Module, x: Tensor) -> Tensor:
         for part in parts[first:]:
             x = part(x)
     return x
+
+
+class _WithoutTF32:
+    """Convolutions in float32, until the last thread that asked for it is done."""
+
+    def __init__(self):
+        self.lock, self.users = threading.Lock(), 0
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self.lock:
+            if not self.users:
+                self.switch = _switch()
+                part, name, off, _ = self.switch
+                setattr(part, name, off)
+            self.users += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.users -= 1
+                if not self.users:
+                    part, name, _, before = self.switch
+                    setattr(part, name, before)
+
+
+def _switch() -> tuple[object, str, bool | str, bool | str]:
+    """Of cuDNN's convolutions: where it is, what is off, and what it is now."""
+    cudnn = torch.backends.cudnn
+    try:
+        return cudnn, "allow_tf32", False, cudnn.allow_tf32
+    except RuntimeError:  # someone has used the newer one of torch >= 2.9
+        return cudnn.conv, "fp32_precision", "ieee", cudnn.conv.fp32_precision
+
+
+without_tf32 = _WithoutTF32()
+"""A context; all threads are in it while one is."""
 
 
 def _has_stride(part: nn.Module) -> bool:

@@ -6,6 +6,7 @@ from compressai.layers import GDN, GDN1
 from torch import nn
 
 from compressai_hm.codecs import tiles
+from compressai_hm.codecs.precision import without_tf32
 
 from .families import families, tiny
 
@@ -89,3 +90,68 @@ def test_gdn_of_large_values(kind, inverse, half):
     assert torch.equal(out, exact)
     out.mean().backward()
     assert x.grad.isfinite().all() and gdn.gamma.grad.isfinite().all()
+
+
+def seen_by(net, run):
+    """Whether TF32 was on, in each transform of the encoder and the decoder."""
+    seen = {}
+    for part in ("g_a", "h_a", "g_s"):
+        getattr(net, part)[0].register_forward_hook(
+            lambda *_, part=part: seen.update({part: torch.backends.cudnn.allow_tf32})
+        )
+    run()
+    return seen
+
+
+@pytest.fixture(params=[True, False])
+def default(request):
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = request.param
+    yield request.param
+    torch.backends.cudnn.allow_tf32 = before
+
+
+def test_coding_takes_no_tf32(default):
+    net, x = tiny("hm-mbt2018-mean").eval(), torch.rand(1, 3, 64, 64)
+    runs = (
+        lambda: net(x),
+        lambda: net.decompress(**net.compress(x)),
+        lambda: net.decode(net.encode(x)),
+    )
+    for run in runs:
+        seen = seen_by(net, run)
+        assert seen == {"g_a": False, "h_a": False, "g_s": default}
+        assert torch.backends.cudnn.allow_tf32 == default
+    net.tf32 = True
+    assert set(seen_by(net, runs[0]).values()) == {default}
+    net.tf32 = False
+    assert set(seen_by(net.train(), runs[0]).values()) == {default}
+
+
+def test_tf32_comes_back_after_an_error_and_the_last_thread(default):
+    net, x = tiny("hm-mbt2018-mean").eval(), torch.rand(1, 3, 64, 64)
+    net.g_a[0].register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        net(x)
+    assert torch.backends.cudnn.allow_tf32 == default
+    first, second = without_tf32(), without_tf32()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not torch.backends.cudnn.allow_tf32
+    second.__exit__(None, None, None)
+    assert torch.backends.cudnn.allow_tf32 == default
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cudnn, "conv"), reason="torch has one switch"
+)
+def test_the_newer_switch_of_torch(default):
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    conv.fp32_precision = "ieee" if default else "tf32"
+    with without_tf32():
+        inside = conv.fp32_precision
+    after = conv.fp32_precision
+    conv.fp32_precision = before
+    assert (inside, after) == ("ieee", "ieee" if default else "tf32")
