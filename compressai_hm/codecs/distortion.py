@@ -6,6 +6,8 @@ import numpy as np
 import pytorch_msssim
 from torch import Tensor
 
+from .precision import without_tf32
+
 MS_SSIM_MIN_SIDE = 161
 """Pixels: four halvings must leave more than a window of 11."""
 
@@ -47,4 +49,5 @@ def ms_ssim(a: Tensor, b: Tensor, peak: float) -> float | None:
         return None
     if not a.is_floating_point():
         a = a.float()
-    return float(pytorch_msssim.ms_ssim(a, b.to(a), data_range=peak))
+    with without_tf32():  # its window is a convolution
+        return float(pytorch_msssim.ms_ssim(a, b.to(a), data_range=peak))
