@@ -6,6 +6,7 @@ import numpy as np
 import pytorch_msssim
 from torch import Tensor
 
+from .entropy.devices import in_float64
 from .precision import without_tf32
 
 MS_SSIM_MIN_SIDE = 161
@@ -30,7 +31,7 @@ def psnr(a: Tensor, b: Tensor, peak: float) -> float:
         b: The other one.
         peak: The largest value of a sample: 1 or 255.
     """
-    mse = float((a.double() - b.double()).square().mean())
+    mse = float((in_float64(a) - in_float64(b)).square().mean())
     return 10 * float(np.log10(peak**2 / mse)) if mse else math.inf
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .entropy.devices import in_float64
 from .human_machine import Y_STRIDE
 
 
@@ -21,14 +22,14 @@ def map_of_importance(importance: Tensor, gain: float, step: float = 1.0) -> Ten
         step: Where nothing matters.
 
     Returns:
-        step / gain**importance, like ``importance``; not below 1/8.
+        step / gain**importance, where ``importance`` is; not below 1/8.
 
     Raises:
         ValueError: If the gain is under 1.
     """
     if not 1 <= gain < float("inf"):
         raise ValueError(f"gain must be 1 or more, got {gain:g}")
-    return (step / gain ** importance.double()).clamp(min=min(step, 1 / 8))
+    return (step / gain ** in_float64(importance)).clamp(min=min(step, 1 / 8))
 
 
 def importance_of_mask(mask: Tensor) -> Tensor:

@@ -1,3 +1,6 @@
+import contextlib
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
@@ -158,3 +161,19 @@ def test_mixed_precision_on_a_cpu():
     assert torch.isfinite(losses["loss"])
     after = model.codec.g_a[0].weight
     assert after.dtype == torch.float32 and not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_mixed_precision_is_of_the_models_device(device, monkeypatch):
+    model, asked = tiny.model(), []
+    optim = wrapper(model, type="BFloat16OptimWrapper")
+
+    def autocast(device, dtype):
+        asked.append((device, dtype))
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch, "autocast", autocast)
+    weight = SimpleNamespace(device=torch.device(device))
+    monkeypatch.setattr(model, "parameters", lambda: iter([weight]))
+    with optim.optim_context(model):
+        assert asked == [(device, torch.bfloat16)]

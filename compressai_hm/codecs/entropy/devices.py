@@ -18,10 +18,10 @@ _REPEATS = 8
 
 @functools.cache
 def has_float64(device: torch.device) -> bool:
-    """Whether there is float64, whose products are tried once for each device.
+    """Whether a device has float64.
 
     Raises:
-        RuntimeError: If they are not exact, or for any other failure of the device.
+        RuntimeError: For any other failure of the device.
     """
     if device.type == "cpu":
         return True
@@ -32,12 +32,12 @@ def has_float64(device: torch.device) -> bool:
         if out_of_memory or not re.search("float64|fp64|double", str(e), re.IGNORECASE):
             raise
         return False
-    check_products(device)
     return True
 
 
+@functools.cache
 def check_products(device: torch.device) -> None:
-    """Tries a product of integers whose sums go up to 2**53.
+    """Tries a product of integers whose sums go up to 2**53, once for each device.
 
     Raises:
         RuntimeError: If it is not exact.
@@ -54,6 +54,11 @@ def check_products(device: torch.device) -> None:
             "something else: switch the emulation of FP64 off (unset "
             "CUBLAS_EMULATE_DOUBLE_PRECISION), or code on the CPU"
         )
+
+
+def in_float64(x: Tensor) -> Tensor:
+    """The same numbers; on the CPU where their device has no float64."""
+    return (x if has_float64(x.device) else x.cpu()).double()
 
 
 def _factors() -> tuple[Tensor, Tensor]:

@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from compressai_hm.codecs.entropy import devices
+from compressai_hm.codecs import Steps, map_of_importance
+from compressai_hm.codecs.distortion import psnr
+from compressai_hm.codecs.entropy import devices, latent_coder
 
 from ..families import portable
 
@@ -21,9 +23,12 @@ BROKEN = (
 
 @pytest.fixture(autouse=True)
 def nothing_is_remembered():
-    devices.has_float64.cache_clear()
+    cached = devices.has_float64, devices.check_products
+    for function in cached:
+        function.cache_clear()
     yield
-    devices.has_float64.cache_clear()
+    for function in cached:
+        function.cache_clear()
 
 
 def fail_with(monkeypatch, error):
@@ -79,10 +84,47 @@ def test_products_of_fewer_bits_are_refused(monkeypatch, product):
         devices.check_products(CPU)
 
 
-def test_a_device_is_tried_once(monkeypatch):
-    tried = []
-    monkeypatch.setattr(devices, "check_products", tried.append)
-    monkeypatch.setattr(devices.torch, "zeros", lambda *args, **kwargs: None)
-    assert devices.has_float64(GPU) and devices.has_float64(GPU)
-    assert devices.has_float64(CPU)  # whose products are IEEE's
+def test_a_device_is_tried_before_it_codes(monkeypatch):
+    tried, coder = [], portable("hm-mbt2018-mean").latent_coder()
+    monkeypatch.setattr(latent_coder, "check_products", tried.append)
+    monkeypatch.setattr(latent_coder, "has_float64", lambda device: True)
+    with pytest.raises((AssertionError, RuntimeError)):  # there is no such GPU
+        coder._to(GPU)
     assert tried == [GPU]
+    coder._to(CPU)
+    assert tried == [GPU]  # the CPU's products are IEEE's
+
+
+def test_a_device_is_tried_once(monkeypatch):
+    computed, linear = [], nn.functional.linear
+    monkeypatch.setattr(
+        nn.functional, "linear", lambda *args: computed.append(1) or linear(*args)
+    )
+    for _ in range(3):
+        devices.check_products(CPU)
+    assert len(computed) == 1
+
+
+def test_measures_are_taken_on_the_cpu_where_there_is_no_float64(monkeypatch):
+    """Of tensors whose device is the CPU, as if it had none."""
+    x, moved = torch.randint(0, 256, (1, 3, 161, 170)), []
+    cpu, double = torch.Tensor.cpu, torch.Tensor.double
+    expected = psnr(x, x.flip(0) + 1, 255), map_of_importance(x[0, 0] / 255.0, 2.0)
+
+    def to_cpu(x):
+        moved.append(x)
+        return cpu(x)
+
+    def in_double(x):
+        if not any(x is other for other in moved):
+            raise MISSING[0]
+        return double(x)
+
+    monkeypatch.setattr(devices, "has_float64", lambda device: False)
+    monkeypatch.setattr(torch.Tensor, "cpu", to_cpu)
+    monkeypatch.setattr(torch.Tensor, "double", in_double)
+    assert psnr(x, x.flip(0) + 1, 255) == expected[0]
+    steps = map_of_importance(x[0, 0] / 255.0, 2.0)
+    assert torch.equal(steps, expected[1])
+    assert Steps.of(steps.float(), (161 * 16, 170 * 16)).offsets is not None
+    assert len(moved) == 4
