@@ -8,7 +8,7 @@ from torch import nn
 from compressai_hm.codecs import tiles
 from compressai_hm.codecs.precision import without_tf32
 
-from .families import families, tiny
+from .families import busy, families, tiny
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -155,3 +155,14 @@ def test_the_newer_switch_of_torch(default):
     after = conv.fp32_precision
     conv.fp32_precision = before
     assert (inside, after) == ("ieee", "ieee" if default else "tf32")
+
+
+@pytest.mark.gpu
+@families
+def test_a_gpus_symbols_are_nearly_a_cpus(name):
+    net, x = busy(name), torch.rand(1, 3, 256, 256)
+    with torch.no_grad():
+        own = net.encode_latent(net.analyse(x)).symbols[0]
+        gpu = copy.deepcopy(net).cuda()
+        found = gpu.encode_latent(gpu.analyse(x.cuda())).symbols[0]
+    assert (found != own).mean() < 0.01

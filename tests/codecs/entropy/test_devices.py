@@ -128,3 +128,9 @@ def test_measures_are_taken_on_the_cpu_where_there_is_no_float64(monkeypatch):
     assert torch.equal(steps, expected[1])
     assert Steps.of(steps.float(), (161 * 16, 170 * 16)).offsets is not None
     assert len(moved) == 4
+
+
+@pytest.mark.gpu
+def test_products_are_exact_on_every_gpu():
+    for index in range(torch.cuda.device_count()):
+        devices.check_products(torch.device("cuda", index))
