@@ -11,6 +11,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed $(VENV)-upstream/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests/codecs --gpu
 	$(VENV)-upstream/bin/python -m pytest tests/detection tests/compat
 
 $(VENV)/.installed: setup.py

@@ -166,6 +166,14 @@ def _check_launcher(launcher: str) -> None:
             f"--launcher {launcher}: {variable} is not set; start the tool by {start}, "
             "or leave --launcher out"
         )
+    gpus = torch.cuda.device_count()
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if launcher == "pytorch" and 0 < gpus < processes:
+        raise ValueError(
+            f"--launcher {launcher}: {processes} processes and {gpus} GPU"
+            f"{'s' * (gpus > 1)}: start one for each GPU, or set CUDA_VISIBLE_DEVICES= "
+            "to train on the CPU"
+        )
     if launcher != "pytorch" and not torch.cuda.is_available():
         raise ValueError(
             f"--launcher {launcher} needs a GPU for each process; on CPUs use "

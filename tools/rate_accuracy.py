@@ -10,6 +10,7 @@ from pathlib import Path
 
 import _command
 import _launch
+import torch
 
 from compressai_hm.evaluation import export, report, tables
 from compressai_hm.evaluation.statistics.comparisons import compare, differences
@@ -25,6 +26,11 @@ def main() -> None:
     parser.add_argument("--work-dir", help="folder for everything [work_dirs/CONFIG]")
     parser.add_argument("--jobs", type=int, default=1, help="processes, a thread each")
     parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where HM codecs, detectors and measures compute [%(default)s]",
+    )
+    parser.add_argument(
         "--resamplings",
         type=int,
         default=RESAMPLINGS,
@@ -35,7 +41,7 @@ def main() -> None:
     cfg = _launch.read_config(find_sweep(args.config))
     _launch.merge_options(cfg, args.cfg_options)
     work_dir = args.work_dir or f"work_dirs/{Path(args.config).stem}"
-    sweep = Sweep(cfg, work_dir)
+    sweep = Sweep(cfg, work_dir, args.device)
     run(sweep, args.jobs)
     curves, reference = measure(sweep, args.resamplings)
     comparisons = compare(curves, cfg.anchor)

@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument(
         "--amp",
         action="store_true",
-        help="mixed precision: float16, or bfloat16 on a CPU",
+        help="mixed precision: float16, or bfloat16 on a CPU and on Apple's MPS",
     )
     parser.add_argument(
         "--auto-scale-lr",

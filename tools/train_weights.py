@@ -78,15 +78,22 @@ def small() -> None:
 def train_small(
     name: str, quality: int = 0, seed: int = 0, options: Sequence[str] = ()
 ) -> None:
-    """As the shipped ones were: two processes of a thread each, in mixed precision."""
+    """As the shipped ones were: two processes of a thread each, in mixed precision.
+
+    On two GPUs, or on the CPU where there are not as many.
+    """
     processes = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     if options:
         options = ("--cfg-options", *options)
+    env = {"QUALITY": str(quality), "SEED": str(seed), "OMP_NUM_THREADS": "1"}
+    if torch.cuda.device_count() == 1:
+        print("the two processes share no GPU: they train on the CPU")
+        env["CUDA_VISIBLE_DEVICES"] = ""
     train(
         f"mmdet_configs/{name}.py",
         processes,
         ("--launcher", "pytorch", "--amp", *options),
-        {"QUALITY": str(quality), "SEED": str(seed), "OMP_NUM_THREADS": "1"},
+        env,
     )
 
 

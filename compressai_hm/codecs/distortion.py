@@ -6,6 +6,9 @@ import numpy as np
 import pytorch_msssim
 from torch import Tensor
 
+from .entropy.devices import in_float64
+from .precision import without_tf32
+
 MS_SSIM_MIN_SIDE = 161
 """Pixels: four halvings must leave more than a window of 11."""
 
@@ -28,7 +31,7 @@ def psnr(a: Tensor, b: Tensor, peak: float) -> float:
         b: The other one.
         peak: The largest value of a sample: 1 or 255.
     """
-    mse = float((a.double() - b.double()).square().mean())
+    mse = float((in_float64(a) - in_float64(b)).square().mean())
     return 10 * float(np.log10(peak**2 / mse)) if mse else math.inf
 
 
@@ -47,4 +50,5 @@ def ms_ssim(a: Tensor, b: Tensor, peak: float) -> float | None:
         return None
     if not a.is_floating_point():
         a = a.float()
-    return float(pytorch_msssim.ms_ssim(a, b.to(a), data_range=peak))
+    with without_tf32():  # its window is a convolution
+        return float(pytorch_msssim.ms_ssim(a, b.to(a), data_range=peak))

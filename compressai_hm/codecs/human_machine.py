@@ -9,7 +9,9 @@
                                                        └───┘
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -21,6 +23,7 @@ from torch import Tensor
 from .adaptation import DynamicAdaptation
 from .checks import check_finite, check_pictures, check_views
 from .entropy import BitstreamError, Coded, Family, Steps, family_of, step_values
+from .precision import analysis, without_tf32
 from .tables import TablesMixin, with_metadata
 from .tiles import tiled
 
@@ -111,6 +114,13 @@ class HumanMachineMixin(TablesMixin):
     Learned Image Compression", 2020). Noise for all is CompressAI's way.
     """
 
+    tf32 = False
+    """Whether NVIDIA's TF32 may compute what is coded, faster where torch has it on.
+
+    A GPU's symbols are then other than a CPU's, some of a hundred; files decode alike.
+    Training takes what torch is set to.
+    """
+
     def forward(self, x: Tensor) -> dict[str, Any]:
         """Codes without a bitstream.
 
@@ -148,11 +158,18 @@ class HumanMachineMixin(TablesMixin):
         pad = (0, -width % Z_STRIDE, 0, -height % Z_STRIDE)
         if any(pad):
             x = F.pad(x, pad, mode="replicate")
-        y = self._each(self.g_a, x, 1 / Y_STRIDE)
+        with self._coding_precision():
+            y = self._each(partial(analysis, self.g_a), x, 1 / Y_STRIDE)
         _check_stride("g_a", x, y, Y_STRIDE)
         return y
 
-    def _each(self, transform: nn.Module, x: Tensor, scale: float = 1) -> Tensor:
+    def _coding_precision(self) -> AbstractContextManager:
+        exempt = self.training or self.tf32 or torch.compiler.is_compiling()
+        return nullcontext() if exempt else without_tf32()
+
+    def _each(
+        self, transform: Callable[[Tensor], Tensor], x: Tensor, scale: float = 1
+    ) -> Tensor:
         """In eval mode one picture at a time: its numbers depend on no other's.
 
         Args:
@@ -200,7 +217,7 @@ class HumanMachineMixin(TablesMixin):
     def _hyper_analysis(self, y: Tensor) -> Tensor:
         """z of y, in eval mode."""
         family = family_of(self)
-        with torch.autocast(y.device.type, enabled=False):
+        with self._coding_precision(), torch.autocast(y.device.type, enabled=False):
             z = torch.cat([family.hyper_analysis(own) for own in y.split(1)])
         _check_stride("h_a", y, z, Z_STRIDE // Y_STRIDE)
         return z

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import xxhash
 from torch import Tensor, nn
 
 from ..compat import why_unreadable
 from .adaptation import DynamicAdaptation
+from .entropy.coding_tables import add_tensors
 from .files import write_whole
 from .human_machine import HumanMachineMixin
 from .latent_backbone import LatentBackbone
@@ -178,7 +180,25 @@ def stream_of(codec: HumanMachineMixin, reads: str) -> str:
         reads: "y_hat", which depends on the entropy part, or "x_hat": on g_s as well.
     """
     entropy = codec.latent_coder().fingerprint().hex()
-    return entropy if reads == "y_hat" else f"{entropy}-{_digest(codec.g_s)[:8]}"
+    return entropy if reads == "y_hat" else f"{entropy}-{_digest_of(codec.g_s)[:8]}"
+
+
+_KNOWN: dict[str, str] = {}
+_MOST_KNOWN = 16
+
+
+def _digest_of(net: nn.Module) -> str:
+    """Of present weights. SHA-256 is slow: it is taken once of those of some values."""
+    weights = net.state_dict()
+    fast = xxhash.xxh3_128(repr(list(weights)).encode())
+    add_tensors(fast, weights.values())
+    key = fast.hexdigest()
+    found = _KNOWN.get(key)
+    if found is None:
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        found = _KNOWN[key] = _digest(weights)
+    return found
 
 
 def _digest_of_file(content: dict) -> str:
@@ -188,9 +208,7 @@ def _digest_of_file(content: dict) -> str:
     return sha.hexdigest()
 
 
-def _digest(weights: nn.Module | dict[str, Tensor]) -> str:
-    if isinstance(weights, nn.Module):
-        weights = weights.state_dict()
+def _digest(weights: dict[str, Tensor]) -> str:
     sha = hashlib.sha256()
     for key, value in sorted(weights.items()):
         sha.update(key.encode())

@@ -52,8 +52,7 @@ def refine(
         codec.eval()
         return float(loss(codec.code_latent(y)))
 
-    devices = [x.device] if x.is_cuda else []
-    with torch.random.fork_rng(devices), _only_y(codec):
+    with _random_state_kept(x.device), _only_y(codec):
         codec.eval()
         with torch.no_grad():
             best = codec.analyse(x)
@@ -62,7 +61,7 @@ def refine(
         least = coded(best)
         y = best.clone().requires_grad_()
         optimizer = torch.optim.Adam([y], lr)
-        torch.manual_seed(0)
+        _seed(x.device)
         for step in range(1, steps + 1):
             codec.train()
             (y.grad,) = torch.autograd.grad(loss(codec.code_latent(y)), y)
@@ -72,6 +71,33 @@ def refine(
                 if now < least:
                     best, least = y.detach().clone(), now
     return best
+
+
+@contextlib.contextmanager
+def _random_state_kept(device: torch.device) -> Iterator[None]:
+    """Of the CPU and the device; no other is drawn from."""
+    with torch.random.fork_rng([]):
+        if device.type == "cpu":
+            yield
+            return
+        own, at = torch.get_device_module(device), [device]
+        if device.type == "mps":  # there is one
+            at = []
+        state = own.get_rng_state(*at)
+        try:
+            yield
+        finally:
+            own.set_rng_state(state, *at)
+
+
+def _seed(device: torch.device) -> None:
+    """Unlike torch.manual_seed's, it is of the CPU and of this device alone."""
+    torch.default_generator.manual_seed(0)
+    if device.type == "cpu":
+        return
+    own = torch.get_device_module(device)
+    with contextlib.nullcontext() if device.type == "mps" else own.device(device):
+        own.manual_seed(0)
 
 
 @contextlib.contextmanager

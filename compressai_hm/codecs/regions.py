@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .entropy.devices import in_float64
 from .human_machine import Y_STRIDE
 
 
@@ -21,7 +22,7 @@ def map_of_importance(importance: Tensor, gain: float, step: float = 1.0) -> Ten
         step: Where nothing matters.
 
     Returns:
-        step / gain**importance, like ``importance``; not below 1/8.
+        step / gain**importance, where ``importance`` is; not below 1/8.
 
     Raises:
         ValueError: If the gain is too small to be kept, or importance leaves [0, 1].
@@ -32,7 +33,7 @@ def map_of_importance(importance: Tensor, gain: float, step: float = 1.0) -> Ten
             "importance must lie in [0, 1], got "
             f"{float(importance.min()):g} to {float(importance.max()):g}"
         )
-    return (step / gain ** importance.double()).clamp(min=min(step, 1 / 8))
+    return (step / gain ** in_float64(importance)).clamp(min=min(step, 1 / 8))
 
 
 def check_gain(gain: float) -> None:

@@ -1,7 +1,13 @@
 """OpenMMLab side: ``custom_imports = dict(imports=['compressai_hm.detection'])``."""
 
-from ..compat import install_mmcv_ops, load_checkpoints_safely, quiet_imports
+from ..compat import (
+    index_instances_anywhere,
+    install_mmcv_ops,
+    load_checkpoints_safely,
+    quiet_imports,
+)
 
+index_instances_anywhere()
 install_mmcv_ops()
 load_checkpoints_safely()
 with quiet_imports():

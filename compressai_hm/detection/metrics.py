@@ -8,6 +8,7 @@ from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 
 from ..codecs.distortion import ms_ssim, psnr
+from ..codecs.entropy.devices import in_float64
 
 _MOST = 10 * math.log10(255**2 / 1e-10)
 """dB: of equal pictures, whose mean must stay a number."""
@@ -39,12 +40,12 @@ class RateDistortionMetric(BaseMetric):
             data_samples: HumanMachineDetector's, as dicts.
         """
         for picture, sample in zip(data_batch["inputs"], data_samples, strict=True):
-            x = picture.flip(0).to(sample["x_hat"].device).double()[None]
+            x = in_float64(picture.flip(0).to(sample["x_hat"].device))[None]
             result = {"bpp": sample["bits"] / (x.shape[-2] * x.shape[-1])}
             for name in ("x_hat", "x_bar"):
                 if name not in sample:
                     continue
-                view = sample[name].double()[None]
+                view = in_float64(sample[name])[None]
                 result[f"psnr_{name}"] = min(psnr(x, view, 255), _MOST)
                 alike = ms_ssim(x, view, 255)
                 if alike is not None:

@@ -91,11 +91,12 @@ class HumanMachineOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
         optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": groups})
 
-        # A hook of the optimizer, not a wrapper's method: it runs after AMP has
-        # unscaled the gradients, whichever OptimWrapper is used.
+        # A hook of the optimizer, not a wrapper's method: it runs whichever
+        # OptimWrapper is used, after AMP has unscaled the gradients.
         def before_step(
             optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict
         ) -> None:
+            _unscale(optimizer)
             for group in optimizer.param_groups:
                 if group["name"] == "quantiles":
                     group["lr"] = quantiles_lr  # schedulers act on every group
@@ -109,15 +110,29 @@ class HumanMachineOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         )
 
 
+def _unscale(optimizer: torch.optim.Optimizer) -> None:
+    """For fused optimizers, which AMP leaves to unscale gradients in their own step."""
+    scale = getattr(optimizer, "grad_scale", None)
+    if scale is None:
+        return
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if p.grad is not None:
+                p.grad.div_(scale.to(p.grad.device))
+    optimizer.grad_scale = None
+
+
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
-    """Mixed precision on a CPU, where MMEngine's AmpOptimWrapper refuses to run.
+    """Mixed precision where MMEngine's AmpOptimWrapper refuses to run: CPU and MPS.
 
     The transforms and the detector compute in bfloat16 and the entropy model in
     float32: 0.6 of the time of a step on a CPU with instructions for it (AVX512-BF16).
+    On an MPS without it torch warns, and computes in float32.
     """
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        with super().optim_context(model), torch.autocast("cpu", torch.bfloat16):
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
             yield

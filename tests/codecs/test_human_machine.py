@@ -216,9 +216,7 @@ def test_entropy_arithmetic_is_float32_under_autocast():
     net = tiny("hm-mbt2018-mean")
     x = torch.rand(1, 3, 64, 64)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = net.analyse(x)
-        out = net.code_latent(y)
-    assert y.dtype == torch.bfloat16
+        out = net.code_latent(net.analyse(x).bfloat16())
     assert all(p.dtype == torch.float32 for p in out["likelihoods"].values())
     assert out["y_hat"].dtype == torch.float32
 

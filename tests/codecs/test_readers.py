@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from compressai_hm.codecs import (
     find_reader,
     load_reader,
 )
+from compressai_hm.codecs import readers as module
 from compressai_hm.codecs.readers import _digest_of_file, stream_of
 
 
@@ -129,3 +132,22 @@ def test_forged_options_allocate_nothing(readers, tmp_path, options):
         load_reader(path)
     with pytest.raises(ValueError, match="no reader 'boxes'.*a.reader is no reader"):
         find_reader("boxes", [tmp_path, tmp_path / "nowhere"])
+
+
+def test_weights_are_hashed_once_while_they_stay(codec, readers, monkeypatch):
+    hashed, real = [], module._digest
+    monkeypatch.setattr(module, "_digest", lambda w: hashed.append(1) or real(w))
+    monkeypatch.setattr(module, "_KNOWN", {})
+    net, data = copy.deepcopy(codec), encode(codec, torch.rand(1, 3, 64, 64))
+    for _ in range(3):
+        decode(net, data, reader=readers["boxes"])
+    assert len(hashed) == 1
+    net.g_s[0].weight.data[0, 0, 0, 0] += 1  # behind torch's back
+    with pytest.raises(ValueError, match="trained on streams of"):
+        decode(net, data, reader=readers["boxes"])
+    net.g_s[0].weight.data[0, 0, 0, 0] -= 1
+    for i in range(40):
+        net.g_s[0].bias.data[0] = i
+        stream_of(net, "x_hat")
+    assert len(module._KNOWN) <= 16
+    assert stream_of(net, "x_hat").endswith(real(net.g_s.state_dict())[:8])

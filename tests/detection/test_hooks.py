@@ -1,9 +1,11 @@
+import copy
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from compressai_hm.codecs import tables
 from compressai_hm.detection.hooks import (
     HoldRateHook,
     LambdaScheduleHook,
@@ -120,3 +122,24 @@ def test_the_held_rate_is_that_of_files():
     pixels = (64 * 96, 60 * 70)
     bpp = [s.bits / p for s, p in zip(found, pixels, strict=True)]
     assert coded == pytest.approx(np.mean(bpp), abs=0.06)  # two flushes of the coder
+
+
+def test_the_coder_is_made_once_where_the_entropy_part_stays(monkeypatch):
+    built, real = [], tables.LatentCoder
+    monkeypatch.setattr(
+        tables, "LatentCoder", lambda *args: built.append(1) or real(*args)
+    )
+    codec = dict(type="hm-mbt2018", N=8, M=12)
+    model = tiny.model(codec, trainable=("g_a", "g_s"))
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], 1e-3
+    )
+    hook, data = HoldRateHook(bpp=0.2), tiny.batch((64, 64))
+    hook.model = model.train()
+    for _ in range(3):
+        hook._coded(copy.deepcopy(data))
+        x = model.data_preprocessor(copy.deepcopy(data), True)
+        losses = model.loss(x["inputs"], x["data_samples"])
+        sum(v for k, v in losses.items() if "loss" in k).backward()
+        optimizer.step()
+    assert len(built) == 1

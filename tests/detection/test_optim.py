@@ -1,17 +1,22 @@
+import contextlib
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 
 from . import tiny
 
+ADAM = dict(type="Adam", lr=1e-4, weight_decay=0.1)
 
-def wrapper(model, type="OptimWrapper", **paramwise):
+
+def wrapper(model, type="OptimWrapper", optimizer=ADAM, **paramwise):
     return build_optim_wrapper(
         model,
         dict(
             type=type,
             constructor="HumanMachineOptimWrapperConstructor",
-            optimizer=dict(type="Adam", lr=1e-4, weight_decay=0.1),
+            optimizer=optimizer,
             paramwise_cfg=paramwise,
         ),
     )
@@ -45,6 +50,52 @@ def test_the_quantiles_rate_is_constant_and_norms_are_clipped_by_part():
     for group in groups[:-1]:
         norm = torch.stack([p.grad.norm() for p in group["params"]]).norm()
         assert norm == pytest.approx(0.5, rel=1e-3)
+
+
+def moves(optimizer, scaler=None, broken=False, unscaled=False):
+    """How parameters move in one step whose gradients are clipped, by group."""
+    torch.manual_seed(0)
+    model = tiny.model()
+    optim = wrapper(model, max_norm=0.5, optimizer=optimizer).optimizer
+    before = [[p.detach().clone() for p in g["params"]] for g in optim.param_groups]
+    scale = scaler.scale(torch.ones(())) if scaler else 1.0
+    for group in optim.param_groups:
+        for p in group["params"]:
+            p.grad = torch.randn_like(p) * 100 * scale
+    if broken:
+        p.grad[:] = float("inf")
+    if unscaled:
+        scaler.unscale_(optim)
+    scaler.step(optim) if scaler else optim.step()
+    if scaler:
+        scaler.update()
+    return [
+        torch.cat([(p.detach() - b).flatten() for p, b in zip(*pair, strict=True)])
+        for pair in zip((g["params"] for g in optim.param_groups), before, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("type", ["SGD", "Adam", "AdamW", "Adagrad"])
+def test_norms_are_clipped_of_unscaled_gradients(type, fused):
+    optimizer = dict(type=type, lr=1e-3, fused=fused)
+    expected = moves(optimizer)
+    # Beyond the largest of half precision; squares of such gradients are infinite.
+    for scale in (2.0**16, 2.0**70):
+        for unscaled in (False, True):
+            scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+            found = moves(optimizer, scaler, unscaled=unscaled)
+            for a, b in zip(found, expected, strict=True):
+                assert torch.allclose(a, b, rtol=1e-3, atol=1e-7)
+                assert a.abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_that_overflows_is_left_out(fused):
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    found = moves(dict(type="Adam", lr=1e-3, fused=fused), scaler, broken=True)
+    assert not any(moved.any() for moved in found)
+    assert scaler.get_scale() == 2.0**15
 
 
 def test_one_optimizer_equals_compressais_two():
@@ -95,13 +146,34 @@ def test_mixed_precision_on_a_cpu():
     optim = wrapper(model, type="BFloat16OptimWrapper")
     before = model.codec.g_a[0].weight.detach().clone()
     dtypes = {}
-    for name in ("g_a", "h_a"):
-        part = getattr(model.codec, name)
+    parts = {
+        "g_a": model.codec.g_a[0],
+        "y": model.codec.g_a[-1],
+        "h_a": model.codec.h_a,
+    }
+    for name, part in parts.items():
         part.register_forward_hook(
             lambda m, args, out, name=name: dtypes.update({name: out.dtype})
         )
     losses = model.train().train_step(tiny.batch((64, 64)), optim)
-    assert dtypes == {"g_a": torch.bfloat16, "h_a": torch.float32}
+    full = torch.float32
+    assert dtypes == {"g_a": torch.bfloat16, "y": full, "h_a": full}
     assert torch.isfinite(losses["loss"])
     after = model.codec.g_a[0].weight
     assert after.dtype == torch.float32 and not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_mixed_precision_is_of_the_models_device(device, monkeypatch):
+    model, asked = tiny.model(), []
+    optim = wrapper(model, type="BFloat16OptimWrapper")
+
+    def autocast(device, dtype):
+        asked.append((device, dtype))
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch, "autocast", autocast)
+    weight = SimpleNamespace(device=torch.device(device))
+    monkeypatch.setattr(model, "parameters", lambda: iter([weight]))
+    with optim.optim_context(model):
+        assert asked == [(device, torch.bfloat16)]

@@ -161,7 +161,6 @@ def test_two_processes_train_and_test_as_one(trained, tmp_path):
     assert metric(start, "codec/bpp") > 0
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs take MMEngine's wrapper")
 def test_two_processes_on_a_cpu_wait_for_no_unused_parameter(monkeypatch):
     for name in ("RANK", "LOCAL_RANK"):
         monkeypatch.setenv(name, "0")
@@ -170,6 +169,18 @@ def test_two_processes_on_a_cpu_wait_for_no_unused_parameter(monkeypatch):
         [str(tiny.CONFIGS / "person/detector.py"), "--launcher", "pytorch"]
     )
     assert _launch.load_config(args).model_wrapper_cfg.find_unused_parameters
+
+
+@pytest.mark.parametrize("gpus, processes", [(1, 2), (2, 3)])
+def test_more_processes_than_gpus_are_told(gpus, processes, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    with pytest.raises(ValueError, match=f"{processes} processes and {gpus} GPU"):
+        _launch._check_launcher("pytorch")
+    for enough in (0, processes):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda n=enough: n)
+        _launch._check_launcher("pytorch")
 
 
 def test_show_dir_and_out(trained, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TOOLS = sorted(p.stem for p in (ROOT / "tools").glob("[a-z]*.py"))
+SWEEP = "results/sweeps/demo.py"
 DEMO = "mmdet_configs/hm_faster_rcnn_demo.py"
 WEIGHTS = "compressai_hm/zoo/weights"
 COMMAND = runpy.run_path(str(ROOT / "tools/_command.py"))
@@ -87,6 +88,7 @@ def test_every_tool_can_show_the_trace(name, in_process):
         ("test", [DEMO, "README.md"], "README.md"),
         ("rate_accuracy", ["none.py"], "none.py does not exist"),
         ("rate_accuracy", ["results/sweeps/coco.py"], "val2017.json"),
+        ("rate_accuracy", [SWEEP, "--device", "cuda:99"], "'cuda:99' cannot be used"),
         ("coco_subsets", ["none", "out"], "none/annotations"),
     ],
 )

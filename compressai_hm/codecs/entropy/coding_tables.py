@@ -7,7 +7,7 @@ came with a checkpoint stand for as long as the weights that they came with.
 import copy
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -166,13 +166,28 @@ def add_tensor(digest: xxhash.xxh3_128, x: Tensor) -> None:
     digest.update(x.contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
+def add_tensors(digest: xxhash.xxh3_128, tensors: Iterable[Tensor]) -> None:
+    """Adds tensors of any device as they lie in memory.
+
+    Those on another device are summed up there, and one number a tensor comes back, all
+    in one transfer.
+    """
+    elsewhere = []
+    for x in tensors:
+        if x.device.type == "cpu":
+            add_tensor(digest, x.detach())
+        else:
+            digest.update(f"{x.dtype} {tuple(x.shape)}".encode())
+            elsewhere.append(_sum_of_bits(x.detach()))
+    if elsewhere:
+        digest.update(repr(torch.stack(elsewhere).tolist()).encode())
+
+
 @torch.no_grad()
 def digest_of_family(family: Family, scale_tables: Mapping[str, Tensor]) -> str:
     """Fast: of all that a coder is made of, as it lies in memory.
 
-    It is taken at every call that codes, so the weights go through no other precision;
-    those on another device are summed up there, and one number a tensor comes back, all
-    in one transfer.
+    It is taken at every call that codes, so the weights go through no other precision.
 
     Args:
         family: The model's.
@@ -189,15 +204,7 @@ def digest_of_family(family: Family, scale_tables: Mapping[str, Tensor]) -> str:
     for net in nets:
         digest.update(repr(net).encode())
         weights += weights_of(net)
-    elsewhere = []
-    for x in weights:
-        if x.device.type == "cpu":
-            add_tensor(digest, x.detach())
-        else:
-            digest.update(f"{x.dtype} {tuple(x.shape)}".encode())
-            elsewhere.append(_sum_of_bits(x.detach()))
-    if elsewhere:
-        digest.update(repr(torch.stack(elsewhere).tolist()).encode())
+    add_tensors(digest, weights)
     return digest.hexdigest()
 
 

@@ -285,10 +285,12 @@ def weights_of(net: nn.Module) -> Iterable[Tensor]:
     """All tensors of a network that its :class:`FixedNet` is made of."""
     for module in _flat([net]):
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            yield _weight(module)
-            yield _bias(module)
+            weight = _weight(module)
             if isinstance(module, MaskedConv2d):
                 yield module.mask[0, 0]
+                weight = weight * module.mask  # as a step of training leaves it
+            yield weight
+            yield _bias(module)
 
 
 def _bias(conv: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from . import order
 from .coding_tables import CodingTables, check_scales
+from .devices import check_products, has_float64
 from .families import Family, Group
 from .fixed_point import (
     FRACTION,
@@ -127,10 +128,10 @@ class LatentCoder:
         self._to(torch.device(device))
 
     def _to(self, device: torch.device) -> None:
-        try:
-            torch.zeros(1, dtype=torch.float64, device=device)
-        except (TypeError, RuntimeError):
+        if not has_float64(device):
             return
+        if device.type != "cpu":
+            check_products(device)
         for conv in self._convs():
             conv.weight, conv.bias = conv.weight.to(device), conv.bias.to(device)
         for group in self.groups:

@@ -81,7 +81,7 @@ class Steps:
                 f"a map of steps for a picture of {size[1]}x{size[0]} must be {shape}, "
                 f"one for each 16x16 pixels; got {tuple(step.shape)}"
             )
-        logs = [_index(value) for value in step.double().cpu().flatten().tolist()]
+        logs = [_index(value) for value in step.cpu().double().flatten().tolist()]
         indices = np.array(logs).reshape(shape)
         base = int(indices.max())  # regions are finer than the rest, which stays exact
         offsets = np.round((indices - base) / QUARTER).astype(np.int8)

@@ -1,14 +1,14 @@
-"""How a sweep was made: command, versions, weights, seconds."""
+"""How a sweep was made: command, device, versions, weights, seconds."""
 
 import importlib.metadata
 import json
 import platform
 import shlex
+from collections import Counter
 
 import numpy as np
-import torch
 
-from ..sweep import Sweep
+from ..sweep import Point, Sweep
 from ..sweep.digests import file_digest
 
 _PACKAGES = (
@@ -27,7 +27,7 @@ def environment(sweep: Sweep, command: list[str]) -> list[tuple[str, str]]:
     lines = [
         ("command", shlex.join(["python", *command])),
         ("machine", f"{platform.platform()}, Python {platform.python_version()}"),
-        ("CUDA", str(torch.cuda.is_available())),
+        ("device", _devices(sweep)),
     ]
     for package in _PACKAGES:
         try:
@@ -45,14 +45,26 @@ def environment(sweep: Sweep, command: list[str]) -> list[tuple[str, str]]:
     return lines
 
 
+def _devices(sweep: Sweep) -> str:
+    """Where the finished points were measured; before there was a choice, on CPUs."""
+    times = [_measured(sweep, point) for point, _ in sweep.finished()]
+    found = Counter(own.get("device", "cpu") for own in times)
+    if len(found) <= 1:
+        return "".join(found)
+    return ", ".join(f"{name}: {count} points" for name, count in found.items())
+
+
 def _times(sweep: Sweep, which: str) -> str:
     """Of each codec, the median over its points' means."""
     found: dict[str, list[float]] = {}
     for point, _ in sweep.finished():
-        file = sweep.result_file(point, "times")
-        seconds = (
-            json.loads(file.read_text(encoding="utf-8"))[which] if file.exists() else []
-        )
+        seconds = _measured(sweep, point).get(which)
         if point.codec >= 0 and seconds:
             found.setdefault(sweep.name(point), []).append(float(np.mean(seconds)))
     return ", ".join(f"{name} {np.median(v):.3f}" for name, v in found.items())
+
+
+def _measured(sweep: Sweep, point: Point) -> dict:
+    """Seconds and device."""
+    file = sweep.result_file(point, "times")
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}

@@ -1,4 +1,6 @@
-"""What a sweep's config may say."""
+"""What a sweep's config may say, and where it may run."""
+
+import torch
 
 
 def check_keys(what: str, entry: dict, known: set[str]) -> None:
@@ -15,3 +17,12 @@ def check_keys(what: str, entry: dict, known: set[str]) -> None:
     unknown = set(entry) - known
     if unknown:
         raise ValueError(f"{what} has no {sorted(unknown)}; there are {sorted(known)}")
+
+
+def check_device(device: str) -> None:
+    """Raises ValueError if there is no such device."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as e:
+        reason = str(e).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used: {reason}") from e

@@ -50,6 +50,7 @@ class Coder:
         refine: Gradient steps on each picture's latent.
         config: The training config whose loss they lower.
         attention: What makes maps of steps.
+        device: Where an HM codec computes, and all that serves it.
         **options: Of the codec's ``encode``, such as the ``quality`` of its zoo entry.
     """
 
@@ -59,15 +60,19 @@ class Coder:
         refine: int = 0,
         config: str | None = None,
         attention: Attention | None = None,
+        device: str | torch.device = "cpu",
         **options,
     ):
         self.codec, self.refine, self.options = codec, refine, options
         self.attention = attention
-        self.model = build_model(config) if refine else None
+        self.device = torch.device(device if codec.learned else "cpu")
+        self.model = build_model(config).to(device) if refine else None
+        if codec.learned:
+            codec.to(device)
 
     def encode(self, x: Tensor) -> bytes:
         """The file of a picture, uint8 RGB, ``(1, 3, H, W)``."""
-        x, options = x.float() / 255, self.options
+        x, options = x.to(self.device).float() / 255, self.options
         if self.refine:
             options = {**options, "y": self.model.refine(x, self.refine, self.codec)}
         if self.attention:
@@ -79,7 +84,7 @@ class Coder:
         """Its different views, uint8; of a codec that has one, ``x_hat``."""
         views = ("human", "machine") if self.codec.learned else ("human",)
         decoded = self.codec.decode(data, size, views)
-        return {name: (v * 255).round().byte().cpu() for name, v in decoded.items()}
+        return {name: (v * 255).round().byte() for name, v in decoded.items()}
 
     def overhead(self, data: bytes) -> int:
         """Bytes of the file that are container."""
@@ -135,31 +140,30 @@ def _built_attention(options: str) -> Attention:
     return attention
 
 
-def build_coder(entry: dict, quality: int) -> Coder:
-    """The coder of a config's codec at one of its qualities.
+def build_coder(entry: dict, quality: int, device: str = "cpu") -> Coder:
+    """The coder of a config's codec at one of its qualities, on a device.
 
     Raises:
         ValueError: If there is no such codec or quality.
     """
-    return _built_coder(json.dumps(entry), quality)
+    return _built_coder(json.dumps(entry), quality, device)
 
 
 @lru_cache(maxsize=2)
-def _built_coder(entry: str, quality: int) -> Coder:
+def _built_coder(entry: str, quality: int, device: str) -> Coder:
     entry = json.loads(entry)
     kind = entry.get("type")
-    refinement = entry.get("refine", 0), entry.get("config")
+    how = entry.get("refine", 0), entry.get("config"), _attention(entry), device
     quality, step = _of_steps(entry, quality)
-    attention = _attention(entry)
     if entry.get("checkpoints"):
         net = load_checkpoint(entry["checkpoints"][quality], kind)
-        return Coder(net.eval(), *refinement, attention, step=step)
+        return Coder(net.eval(), *how, step=step)
     if classical := find_classical(kind):
         rest = {k: v for k, v in entry.items() if k not in _CODEC_KEYS}
         return Coder(classical(quality=quality, **rest))
     metric, pretrained = entry.get("metric", "mse"), entry.get("pretrained", True)
     net = load_model(kind, quality, metric, pretrained=pretrained)
-    return Coder(net.eval(), *refinement, attention, quality=quality, step=step)
+    return Coder(net.eval(), *how, quality=quality, step=step)
 
 
 def _of_steps(entry: dict, point: int) -> tuple[int, float]:

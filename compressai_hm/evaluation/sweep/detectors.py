@@ -19,13 +19,15 @@ class SweepDetector:
         config: MMDetection's: a file, a name such as "mmdet::yolox/...", or a dict
             with ``model`` and ``test_pipeline``.
         checkpoint: Its weights.
+        device: Where it computes.
     """
 
-    def __init__(self, config: str | dict, checkpoint: str):
+    def __init__(self, config: str | dict, checkpoint: str, device: str = "cpu"):
         init_default_scope("mmdet")
         cfg, resize = detector_config(config, None)
         self.model = MODELS.build(cfg).eval()
         self.classes = load_detector(self.model, checkpoint)
+        self.model.to(device)
         self.view = DetectorView(**resize)
 
     def detect(
@@ -67,15 +69,16 @@ class SweepDetector:
         return out
 
 
-def build_detector(entry: dict) -> SweepDetector:
+def build_detector(entry: dict, device: str = "cpu") -> SweepDetector:
     """The detector of a set's entry, made once in a process.
 
     Args:
         entry: With ``config`` and ``checkpoint``.
+        device: Where it computes.
     """
-    return _built_detector(json.dumps(entry["config"]), entry["checkpoint"])
+    return _built_detector(json.dumps(entry["config"]), entry["checkpoint"], device)
 
 
 @lru_cache
-def _built_detector(config: str, checkpoint: str) -> SweepDetector:
-    return SweepDetector(json.loads(config), checkpoint)
+def _built_detector(config: str, checkpoint: str, device: str) -> SweepDetector:
+    return SweepDetector(json.loads(config), checkpoint, device)

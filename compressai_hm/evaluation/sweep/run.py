@@ -73,7 +73,7 @@ def _run_point(sweep: Sweep, point: Point, tick: Callable[[int], Any]) -> None:
     own, coder = sweep.sets[point.set], sweep.coder(point)
     detectors = {}
     for entry in own.detectors:
-        detector = build_detector(entry)
+        detector = build_detector(entry, sweep.device)
         categories = own.category_of(entry, detector.classes)
         detectors[entry["name"]] = detector, categories
     rows: list[dict] = []
@@ -103,7 +103,8 @@ def _run_point(sweep: Sweep, point: Point, tick: Callable[[int], Any]) -> None:
         tick(1)
     # "identity": the digest's name in the files of before.
     result = {"identity": sweep.digest(point), "pictures": rows}
-    write_whole(_json(seconds), sweep.result_file(point, "times"))
+    times = {**seconds, "device": device_name(sweep.device)}
+    write_whole(_json(times), sweep.result_file(point, "times"))
     write_whole(_json({**result, "detections": detections}), sweep.result_file(point))
 
 
@@ -122,6 +123,9 @@ def _code(
         data = stream.read_bytes()
     started = time.perf_counter()
     views = coder.decode(data, tuple(x.shape[-2:]))
+    views = {name: view.to(sweep.device) for name, view in views.items()}
+    if views["x_hat"].device.type != "cpu":
+        torch.get_device_module(sweep.device).synchronize()
     seconds["decode"].append(time.perf_counter() - started)
     row: dict[str, Any] = {
         "name": path.name,
@@ -136,11 +140,19 @@ def _distortion(
     x: Tensor, picture: Tensor, with_ms_ssim: bool
 ) -> dict[str, float | None]:
     """Of 8-bit pictures; None where there is none."""
+    x = x.to(picture.device)
     in_db = psnr(x, picture, peak=255)
     out: dict[str, float | None] = {"psnr": in_db if math.isfinite(in_db) else None}
     if with_ms_ssim:
         out["ms_ssim"] = ms_ssim(x, picture, peak=255)
     return out
+
+
+def device_name(device: str) -> str:
+    """For people: with what a GPU is."""
+    if torch.device(device).type != "cuda":
+        return device
+    return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
 def _json(value: dict) -> bytes:
@@ -151,7 +163,7 @@ def _run_parallel(sweep: Sweep, todo: list[Point], jobs: int, bar: tqdm) -> None
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
         ticks = manager.Queue()
-        start = (sweep.cfg, sweep.work_dir, os.getpid())
+        start = (sweep.cfg, sweep.work_dir, sweep.device, os.getpid())
         with ProcessPoolExecutor(jobs, context, _start_worker, start) as pool:
             futures = [pool.submit(_work, p, ticks) for p in todo]
             try:
@@ -172,7 +184,7 @@ def _run_parallel(sweep: Sweep, todo: list[Point], jobs: int, bar: tqdm) -> None
 _WORKER: dict[str, Sweep] = {}
 
 
-def _start_worker(cfg: Config, work_dir: Path, parent: int) -> None:
+def _start_worker(cfg: Config, work_dir: Path, device: str, parent: int) -> None:
     def leave_with_parent():
         while os.getppid() == parent:
             time.sleep(1)
@@ -180,7 +192,7 @@ def _start_worker(cfg: Config, work_dir: Path, parent: int) -> None:
 
     threading.Thread(target=leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _WORKER["sweep"] = Sweep(cfg, work_dir)
+    _WORKER["sweep"] = Sweep(cfg, work_dir, device)
 
 
 def _work(point: Point, ticks: Queue) -> None:

@@ -19,6 +19,7 @@ from mmengine.config import Config
 from mmengine.utils import import_modules_from_strings
 
 from ...codecs.classical import find_classical
+from .checks import check_device
 from .coders import Coder, Uncompressed, build_coder, check_codec, codec_digest
 from .digests import value_digest
 from .picture_set import PictureSet
@@ -60,13 +61,17 @@ class Sweep:
             and ``against``, names of codecs) and ``table1`` (``anchor``, ``columns``;
             see ``tables.table1``); what a report reads besides, see ``report.write``.
         work_dir: Folder for all results.
+        device: Where HM codecs, detectors and measures compute. What is finished stays
+            so on another: floating point differs there, as between CPUs, and no more.
 
     Raises:
-        ValueError: If the config asks for something that does not exist.
+        ValueError: If the config asks for something that does not exist, or there is no
+            such device.
     """
 
-    def __init__(self, cfg: Config, work_dir: str | Path):
-        self.cfg, self.work_dir = cfg, Path(work_dir)
+    def __init__(self, cfg: Config, work_dir: str | Path, device: str = "cpu"):
+        self.cfg, self.work_dir, self.device = cfg, Path(work_dir), device
+        check_device(device)
         if cfg.get("custom_imports"):  # in every process that works
             import_modules_from_strings(**cfg.custom_imports)
         _check_names(cfg)
@@ -95,7 +100,7 @@ class Sweep:
         """What codes a point's pictures."""
         if point.codec < 0:
             return Coder(Uncompressed())
-        return build_coder(self.cfg.codecs[point.codec], point.quality)
+        return build_coder(self.cfg.codecs[point.codec], point.quality, self.device)
 
     def name(self, point: Point) -> str:
         """Of a point's codec."""

@@ -148,7 +148,7 @@ def test_streams_of_other_weights_do_not_decode():
         other.latent_coder().decode(*strings, (2, 2))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @families
 def test_a_gpu_decodes_what_a_cpu_coded(name):
     net = portable(name)

@@ -1,3 +1,4 @@
+import functools
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ from PIL import Image
 import compressai_hm.zoo
 from compressai_hm.codecs import Bitstream, checkpoint_of
 from compressai_hm.codecs.pictures import read_picture
+from compressai_hm.evaluation.report.environment import environment
 from compressai_hm.evaluation.sweep import Point, Sweep, run
 
 from ..conftest import ROOT, finish
@@ -211,3 +213,69 @@ def test_a_worker_leaves_with_its_parent(cfg, tmp_path):
     files = len(list((tmp_path / "w/streams").rglob("*-*")))
     time.sleep(3)
     assert len(list((tmp_path / "w/streams").rglob("*-*"))) == files
+
+
+GPU = "cuda:1"
+
+
+@pytest.fixture
+def moved(monkeypatch):
+    """What went to a GPU that there is none of: it all stays where it is."""
+    found, tensor_to, module_to = [], torch.Tensor.to, torch.nn.Module.to
+
+    def to(self, *args, real=None, **kwargs):
+        if args and str(args[0]) == GPU:
+            found.append(type(self).__name__)
+            return self
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "to", functools.partialmethod(to, real=tensor_to))
+    monkeypatch.setattr(
+        torch.nn.Module, "to", functools.partialmethod(to, real=module_to)
+    )
+    monkeypatch.setattr("compressai_hm.evaluation.sweep.sweep.check_device", str)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H200")
+    return found
+
+
+def test_a_device_serves_all_that_computes(cfg, tmp_path, moved):
+    config = str(ROOT / "mmdet_configs/hm_faster_rcnn_demo.py")
+    refined = dict(type="hm-mbt2018-s", qualities=[1], refine=1, config=config)
+    cfg.codecs = [cfg.codecs[0], dict(name="refined", **refined)]
+    cfg.codecs[0].qualities = [30]
+    cfg.sets = cfg.sets[:1]
+    one = Sweep(cfg, tmp_path / "w", GPU)
+    run(one)
+    models = {"HMSmallAutoregressive", "HumanMachineDetector", "FasterRCNN"}
+    assert models <= set(moved)
+    # The pictures that are coded, and those that are measured: of the codec, of JPEG
+    # and uncompressed.
+    pictures = len(one.sets[0].pictures)
+    assert moved.count("Tensor") >= pictures * (1 + 2 + 1 + 1)
+    lines = dict(environment(one, []))
+    assert lines["device"] == "cuda:1 (H200)" and "CUDA" not in lines
+
+    # Where it was measured is no part of what was.
+    other = Sweep(cfg, tmp_path / "w")
+    assert len(list(other.finished())) == 3
+    times = other.result_file(Point(0, 30, 0), "times")
+    before = json.loads(times.read_text())
+    del before["device"]  # as it was before there was a choice
+    times.write_text(json.dumps(before))
+    found = dict(environment(other, []))["device"]
+    assert found == "cuda:1 (H200): 2 points, cpu: 1 points"
+
+
+def test_processes_take_the_device(cfg, tmp_path, monkeypatch):
+    cfg.sets = cfg.sets[1:]
+    module = importlib.import_module("compressai_hm.evaluation.sweep.run")
+    monkeypatch.setattr(module, "_WORKER", {})
+    monkeypatch.setattr("compressai_hm.evaluation.sweep.sweep.check_device", str)
+    module._start_worker(cfg, tmp_path, GPU, os.getppid())
+    assert module._WORKER["sweep"].device == GPU
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nothing", "mps:7"])
+def test_a_device_that_is_not_there_is_named(cfg, tmp_path, device):
+    with pytest.raises(ValueError, match=f"device '{device}' cannot be used: "):
+        Sweep(cfg, tmp_path, device)

@@ -1,0 +1,92 @@
+import contextlib
+
+import pytest
+import torch
+
+from compressai_hm.codecs import refine, refinement, tables
+
+from .families import busy, families
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """One item for each coder that is made."""
+    made, real = [], tables.LatentCoder
+    monkeypatch.setattr(
+        tables, "LatentCoder", lambda *args: made.append(1) or real(*args)
+    )
+    return made
+
+
+def loss(latent):
+    return latent["y_hat"].square().sum()
+
+
+@families
+def test_the_coder_is_made_once(name, built):
+    """Although a step of training clears what a mask hides of a context's weights."""
+    net, x = busy(name), torch.rand(1, 3, 64, 64)
+    for _ in range(2):
+        refine(net, x, loss, 21)
+    assert len(built) == 1
+    h_s = next(k for k, _ in net.named_parameters() if ".h_s" in f".{k}")
+    with torch.no_grad():
+        net.get_parameter(h_s).mul_(1.5)
+    refine(net, x, loss, 1)
+    assert len(built) == 2
+
+
+class Device:
+    """In place of torch.cuda or torch.mps: counts what is drawn, by device."""
+
+    def __init__(self):
+        self.state, self.current, self.seeded = {None: 5, 0: 6, 1: 7}, 0, []
+
+    @contextlib.contextmanager
+    def device(self, device):
+        before, self.current = self.current, device.index
+        yield
+        self.current = before
+
+    def manual_seed(self, seed):
+        self.seeded.append(self.current)
+        self.state[self.current] = seed
+
+    def get_rng_state(self, *device):
+        return self.state[device[0].index if device else None]
+
+    def set_rng_state(self, state, *device):
+        self.state[device[0].index if device else None] = state
+
+
+@pytest.mark.parametrize(
+    "device, places", [("cuda:0", [0]), ("cuda:1", [1]), ("mps", [None]), ("cpu", [])]
+)
+@pytest.mark.parametrize("broken", [False, True])
+def test_random_states_are_put_back(monkeypatch, device, places, broken):
+    fake, device = Device(), torch.device(device)
+    fake.current = None if device.type == "mps" else 0
+    before = dict(fake.state)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: fake)
+    torch.manual_seed(3)
+    expected = torch.rand(())
+    torch.manual_seed(3)
+    with contextlib.suppress(KeyError), refinement._random_state_kept(device):
+        refinement._seed(device)
+        assert {k for k, v in fake.state.items() if v != before[k]} == set(places)
+        drawn = torch.rand(3)
+        if broken:
+            raise KeyError
+    assert fake.state == before and fake.seeded == places
+    assert torch.equal(torch.rand(()), expected)
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(3), drawn)  # files of before can be made again
+
+
+def test_no_other_device_is_seeded(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    monkeypatch.setattr(torch.mps, "manual_seed", seeded.append)
+    net = busy("hm-mbt2018-mean")
+    refine(net, torch.rand(1, 3, 64, 64), loss, 2)
+    assert not seeded
