@@ -34,8 +34,7 @@ class Attention:
             1.68, 2 and so on. Defaults to 2.0.
         margin: Pixels around an object that belong to it. Defaults to 8.
         large: Objects over this many pixels, the root of their area, need less: their
-            gain is gain**sqrt(large / size). Defaults to 96; float("inf") makes all
-            alike.
+            gain is gain**(large / size). Defaults to 64; float("inf") makes all alike.
         score_thr: Objects from this score up. Defaults to 0.3.
         only: Names of the classes that count. Defaults to None, all.
 
@@ -48,7 +47,7 @@ class Attention:
         detectors: Sequence[dict],
         gain: float = 2.0,
         margin: float = 8.0,
-        large: float = 96.0,
+        large: float = 64.0,
         score_thr: float = 0.3,
         only: Sequence[str] | None = None,
     ):
@@ -168,7 +167,7 @@ def importance_of(
         size: (H, W) of the picture.
         margin: Pixels around each object.
         large: An object of more pixels, the root of its box's area, counts
-            sqrt(large / size), others 1.
+            large / size, others 1.
 
     Returns:
         ``(ceil(H / 16), ceil(W / 16))``, float32, 0 to 1.
@@ -176,7 +175,7 @@ def importance_of(
     rows, cols = (Y_STRIDE * torch.arange(-(-side // Y_STRIDE)) for side in size)
     boxes = found.bboxes.double()
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1).sqrt()
-    weights = (large / sides.clamp(min=1)).clamp(max=1).sqrt()
+    weights = (large / sides.clamp(min=1)).clamp(max=1)
     if "masks" in found:
         pixels = torch.zeros(size, dtype=torch.float64)
         for mask, weight in zip(found.masks, weights, strict=True):
