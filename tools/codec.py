@@ -261,7 +261,7 @@ def _add_rate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--attend-gain",
         type=float,
-        default=2.0,
+        default=1.41,
         help="the step elsewhere over that at what is found, likewise; default: "
         "%(default)s",
     )

@@ -31,10 +31,8 @@ class Attention:
             (names, or "coco") where neither weights nor config say them. What any of
             them finds counts.
         gain: The step elsewhere over that at objects, in quarter octaves: 1.19, 1.41,
-            1.68, 2 and so on. Defaults to 2.0.
+            1.68, 2 and so on. Defaults to 1.41, which costs people little.
         margin: Pixels around an object that belong to it. Defaults to 8.
-        large: Objects over this many pixels, the root of their area, need less: their
-            gain is gain**(large / size). Defaults to 64; float("inf") makes all alike.
         score_thr: Objects from this score up. Defaults to 0.3.
         only: Names of the classes that count. Defaults to None, all.
 
@@ -45,9 +43,8 @@ class Attention:
     def __init__(
         self,
         detectors: Sequence[dict],
-        gain: float = 2.0,
+        gain: float = 1.41,
         margin: float = 8.0,
-        large: float = 64.0,
         score_thr: float = 0.3,
         only: Sequence[str] | None = None,
     ):
@@ -58,15 +55,13 @@ class Attention:
             )
         if not 0 <= margin < float("inf"):
             raise ValueError(f"attention.margin must be 0 or more, got {margin}")
-        if not large > 0:
-            raise ValueError(f"attention.large must be over 0, got {large}")
         if only is not None and (isinstance(only, str) or not only):
             raise ValueError(f"attention.only must be a list of names, got {only!r}")
         try:
             check_gain(gain)
         except ValueError as e:
             raise ValueError(f"attention.{e}") from None
-        self.gain, self.margin, self.large = float(gain), float(margin), float(large)
+        self.gain, self.margin = float(gain), float(margin)
         self.score_thr, self.only = float(score_thr), only
         self.detectors = [_built(entry) for entry in detectors]
         self._entries = list(detectors)
@@ -81,7 +76,7 @@ class Attention:
             [own.cfg, own.resize, own.checkpoint, entry.get("classes")]
             for own, entry in zip(self.detectors, self._entries, strict=True)
         ]
-        rules = self.gain, self.margin, self.large, self.score_thr, self.only
+        rules = self.gain, self.margin, self.score_thr, self.only
         return {"rules": rules, "detectors": detectors}
 
     def load(self) -> None:
@@ -129,7 +124,7 @@ class Attention:
 
     @torch.no_grad()
     def importance(self, x: Tensor) -> Tensor:
-        """0 where nothing is found, up to 1 where something is.
+        """1 where something is found and 0 elsewhere.
 
         Args:
             x: One picture, RGB in [0, 1], ``(1, 3, H, W)``.
@@ -147,48 +142,34 @@ class Attention:
             if wanted is not None:
                 keep = [int(label) in wanted for label in found.labels]
                 found = found[torch.tensor(keep, dtype=torch.bool)]
-            out = torch.maximum(
-                out, importance_of(found, size, self.margin, self.large)
-            )
+            out = torch.maximum(out, importance_of(found, size, self.margin))
         return out
 
 
 def importance_of(
-    found: InstanceData,
-    size: tuple[int, int],
-    margin: float = 0.0,
-    large: float = float("inf"),
+    found: InstanceData, size: tuple[int, int], margin: float = 0.0
 ) -> Tensor:
-    """How much each block of 16x16 pixels matters, by the objects that touch it.
+    """1 in each block of 16x16 pixels that an object, with its margin, touches.
 
     Args:
         found: With ``bboxes``, ``(n, 4)`` in pixels, or also ``masks``, ``(n, H, W)``,
             which count in their place.
         size: (H, W) of the picture.
         margin: Pixels around each object.
-        large: An object of more pixels, the root of its box's area, counts
-            large / size, others 1.
 
     Returns:
-        ``(ceil(H / 16), ceil(W / 16))``, float32, 0 to 1.
+        ``(ceil(H / 16), ceil(W / 16))``, float32.
     """
     rows, cols = (Y_STRIDE * torch.arange(-(-side // Y_STRIDE)) for side in size)
-    boxes = found.bboxes.double()
-    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1).sqrt()
-    weights = (large / sides.clamp(min=1)).clamp(max=1)
     if "masks" in found:
-        pixels = torch.zeros(size, dtype=torch.float64)
-        for mask, weight in zip(found.masks, weights, strict=True):
-            pixels = torch.maximum(pixels, weight * torch.as_tensor(mask))
-        return importance_of_mask(_grown(pixels.float(), int(margin)))
-    left, top, right, bottom = boxes.T[..., None]
+        mask = torch.as_tensor(found.masks).any(0) if len(found) else torch.zeros(size)
+        return importance_of_mask(_grown(mask.float(), int(margin)))
+    left, top, right, bottom = found.bboxes.double().T[..., None]
     inside = [
         (first - margin < start + Y_STRIDE) & (last + margin > start)
         for first, last, start in ((top, bottom, rows), (left, right, cols))
     ]
-    touched = inside[0][:, :, None] & inside[1][:, None]
-    none = torch.zeros(1, len(rows), len(cols))
-    return torch.cat((none, weights[:, None, None] * touched)).amax(0).float()
+    return (inside[0][:, :, None] & inside[1][:, None]).any(0).float()
 
 
 def _grown(mask: Tensor, margin: int) -> Tensor:

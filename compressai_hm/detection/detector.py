@@ -85,7 +85,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         step: Of quantisation at evaluation, 1/8 to 16. Defaults to 1.0.
         attention: At evaluation, finer steps where detectors find something in the
             uncompressed picture: ``dict(detectors=[dict(config=..., checkpoint=...)],
-            gain=2.0)``, arguments of :class:`Attention`. Defaults to None.
+            gain=1.41)``, arguments of :class:`Attention`. Defaults to None.
         coding: "bytes" codes and decodes real bitstreams at evaluation; "forward"
             takes the codec's eval forward and its likelihoods. Defaults to "bytes".
         data_preprocessor: Defaults to HumanMachineDataPreprocessor.

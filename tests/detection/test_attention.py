@@ -48,19 +48,6 @@ def test_objects_cover_the_blocks_they_touch():
     assert importance_of(found((-5, -5, 99, 99)), (50, 70)).all()
 
 
-def test_large_objects_matter_less():
-    boxes = found((0, 0, 32, 32), (32, 0, 160, 128))
-    inside = importance_of(boxes, (128, 160), large=64)
-    assert (inside[:2, :2] == 1).all() and (inside[2:, :2] == 0).all()
-    assert torch.allclose(inside[:, 2:], torch.tensor(0.5))
-    masks = torch.zeros(2, 128, 160, dtype=torch.bool)
-    masks[0, :32, :32] = masks[1, :, 32:] = True
-    own = InstanceData(bboxes=boxes.bboxes, masks=masks)
-    assert torch.equal(importance_of(own, (128, 160), large=64), inside)
-    over = importance_of(found((0, 0, 32, 32), (0, 0, 160, 128)), (128, 160), 0, 32)
-    assert (over[:2, :2] == 1).all() and (over[2:] < 0.3).all()
-
-
 def test_masks_count_in_place_of_boxes():
     masks = torch.zeros(1, 50, 70, dtype=torch.bool)
     masks[0, 20:30, 20:30] = True
@@ -81,7 +68,7 @@ def test_the_map_is_of_what_is_found(picture):
     boxes = own.view.detect(own.module, picture[0])
     boxes = boxes[boxes.scores >= 0.3]
     assert len(boxes)
-    expected = importance_of(boxes, tuple(picture.shape[-2:]), 8, 64)
+    expected = importance_of(boxes, tuple(picture.shape[-2:]), 8)
     assert torch.equal(steps == 0.5, expected == 1)
     assert torch.equal(Attention([DEMO, DEMO], gain=4.0).steps(picture, 2.0), steps)
 
@@ -147,7 +134,6 @@ PEOPLE = dict(dataset=dict(type="CocoDataset", metainfo=dict(classes=("person",)
         (dict(detectors=[DEMO], gain=0.5), "attention.gain must be 1 or from 1.1 on"),
         (dict(detectors=[DEMO], gain=1.05), "must be 1 or from 1.1 on, got 1.05"),
         (dict(detectors=[DEMO], margin=-1), "margin must be 0 or more, got -1"),
-        (dict(detectors=[DEMO], large=0), "large must be over 0, got 0"),
         (dict(detectors=[DEMO], only="person"), "only must be a list of names"),
         (dict(detectors=[DEMO], only=[]), "only must be a list of names"),
     ],
@@ -214,7 +200,7 @@ def test_classical_codecs_have_no_steps():
 def test_the_map_is_drawn(picture, tmp_path):
     height, width = picture.shape[-2:]
     panels = []
-    for options in ({}, dict(attention=dict(detectors=[DEMO]))):
+    for options in ({}, dict(attention=dict(detectors=[DEMO], gain=2))):
         model = tiny.model(codec=CODEC, **options).eval()
         model.init_weights()
         (sample,) = model.predict(picture, [tiny.sample(height, width)])

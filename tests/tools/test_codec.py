@@ -505,7 +505,7 @@ def test_attention_sends_bits_to_what_is_found(tool, drawn_picture, tmp_path):
     code, _, _ = tool("encode", drawn_picture, *weights, *attend, "--out", tmp_path)
     assert code == 0
     code, shown, _ = tool("info", tmp_path / "a.hmc")
-    assert code == 0 and re.search(r"steps 0.500 to 1.000 by a map of \d+ bytes", shown)
+    assert code == 0 and re.search(r"steps 0.707 to 1.000 by a map of \d+ bytes", shown)
     code, _, _ = tool("encode", drawn_picture, *weights, *attend, "--attend-gain", 16,
                       "--bytes", 600, "--out", tmp_path / "large")  # fmt: skip
     steps = Bitstream.read((tmp_path / "large/a.hmc").read_bytes()).steps()
