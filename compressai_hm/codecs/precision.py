@@ -15,6 +15,8 @@ import torch
 from compressai.layers import GDN, GDN1
 from torch import Tensor, nn
 
+from .entropy.coding_tables import parameters_of
+
 
 def analysis(g_a: nn.Module, x: Tensor) -> Tensor:
     """y = g_a(x); under autocast without it from y's resolution on.
@@ -35,7 +37,7 @@ def analysis(g_a: nn.Module, x: Tensor) -> Tensor:
     for part in parts[:first]:
         x = part(x)
     with torch.autocast(device, enabled=False):
-        x = x.to(next(g_a.parameters()).dtype)
+        x = x.to(next(parameters_of(g_a)).dtype)
         for part in parts[first:]:
             x = part(x)
     return x

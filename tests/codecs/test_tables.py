@@ -229,6 +229,13 @@ def test_replicas_of_data_parallel(name, train):
         assert net.latent_coder() is replica(net).latent_coder()
 
 
+@families
+def test_replicas_in_mixed_precision(name):
+    net, x = busy(name).train(), torch.rand(1, 3, 64, 64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(replica(net).analyse(x), net.analyse(x))
+
+
 @pytest.mark.parametrize("buffers", [False, True])
 def test_averages_follow_between_evaluations(buffers):
     net, x = busy(MEAN), torch.rand(1, 3, 64, 64)
