@@ -240,7 +240,7 @@ class LatentCoder:
         kept = _Kept(self._target(y), len(y))
         q_z = self._symbols_of_z(z)
         self._walk(q_z, y.shape[-2:], kept, steps)
-        finite = z.isfinite().all()  # so is y then, of which z is made
+        finite = z.isfinite().all().to(self.device)  # z is made of y
         finite, q_z, kept_y = _on_host(finite, q_z, kept.symbols_and_index)
         _check_finite(finite)
         out = Coded([[], []], [], steps or [Steps()] * len(y))

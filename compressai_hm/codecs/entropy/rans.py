@@ -206,7 +206,7 @@ class Encoder:
 
     def _encode(self, symbols: np.ndarray, index: np.ndarray) -> None:
         places, rows, sizes, offsets = self.tables.used(index)
-        symbols = _listed(symbols, max(sizes) - 1)
+        symbols = _listed(symbols, max(sizes))
         self._encoder.encode_with_indexes(symbols, places, rows, sizes, offsets)
 
     def _encode_bytes(self, raw: np.ndarray) -> None:
@@ -255,9 +255,10 @@ class Decoder:
         tables = self.tables
         if len(index) > self._largest:
             raise ValueError(f"a step of {len(index)} symbols, not {self._largest}")
+        index = index.astype(np.int64, copy=False)
         places, rows, sizes, offsets = tables.used(index)
         symbols = self._decoder.decode_stream(places, rows, sizes, offsets)
-        symbols = _unlisted(symbols, max(sizes) - 1)
+        symbols = _unlisted(symbols, max(sizes))
         cost = tables.bits.reshape(-1).take(index * tables.bits.shape[1] + symbols)
         self._bits_left -= cost.sum()
         self._check(self._bits_left >= 0)
