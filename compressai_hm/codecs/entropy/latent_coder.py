@@ -15,6 +15,7 @@ an integer: abs(q D) <= 2**15 2**18, far below 2**53.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,19 +35,22 @@ from .fixed_point import (
     FixedConv,
     FixedNet,
     literal_list,
+    rounded_,
     to_fixed,
 )
-from .rans import LOWEST, Decoder, Encoder, Tables, flat_int64
+from .places import BORDER, Place, Span, places
+from .rans import LOWEST, Decoder, DeviceTables, Encoder, Tables
 from .steps import Steps, batch_widths
 
 _Z_BAND = 1024
 """h_s goes in bands of rows of at most about this many positions of z."""
 
 Step = Tensor | None
-"""D over 2**FRACTION at some positions, ``(N, n, 1)``; None where it is 1."""
+"""D over 2**FRACTION in some rows, ``(N n, 1)``; None where it is 1."""
 
-Exchange = Callable[[Tensor, "_FixedGroup", Tensor, Tensor, Step], Tensor]
-"""Positions, group, index of the scale's table, mean and step to symbols."""
+Exchange = Callable[["_FixedGroup", Place, Tensor, Tensor, Step], Tensor]
+"""Group, place, index of the scale's table, mean and step to symbols: the last three
+and what it returns have a row for each row of the place."""
 
 
 class _FixedGroup:
@@ -54,8 +58,7 @@ class _FixedGroup:
 
     def __init__(self, group: Group, buffers: Mapping[str, Tensor]):
         self.channels, self.parts = group.channels, group.parts
-        self.order, self.steps = group.order, order.ORDERS[group.order]
-        self.means_first = group.means_first
+        self.order, self.means_first = group.order, group.means_first
         self.across = FixedNet(group.across) if group.across else None
         self.spatial = None
         if group.spatial is not None:
@@ -71,6 +74,59 @@ class _FixedGroup:
             )
         # CompressAI's rule: the smallest scale of the table that is not below.
         self.thresholds = (scales[:-1] * 2**FRACTION).floor()
+        self.taps = tuple(self.spatial.layers[0].taps) if self.spatial else ()
+        self.move(torch.device("cpu"))
+
+    def nets(self) -> Iterator[FixedNet]:
+        yield from filter(None, (self.across, self.spatial, self.parameters))
+
+    def move(self, device: torch.device) -> None:
+        for net in self.nets():
+            net.move(device)
+        self.thresholds = self.thresholds.to(device)
+        self.cost = DeviceTables(self.tables, device)
+        self.known = self.seen = None
+        self._divide()
+
+    def _divide(self) -> None:
+        """The first layer's columns of what is known before the group, and of the rest.
+
+        So its sums over what is known are computed for many steps together.
+        """
+        layers, edges = self.parameters.layers, (self.parts[0], self.parts[-1])
+        if not layers or not isinstance(layers[0], FixedConv) or len(self.parts) == 1:
+            return
+        if "spatial" in edges:
+            weight, seen = layers[0].weight, len(self.spatial.layers[0].bias)
+            cut = seen if edges[0] == "spatial" else weight.shape[1] - seen
+            both = weight[:, :cut], weight[:, cut:]
+            self.known, self.seen = both[::-1] if edges[0] == "spatial" else both
+
+    def before(self, parts: list[Tensor]) -> list[Tensor]:
+        """What can be computed of its known parts alone, for :meth:`predicted`."""
+        if self.known is None:
+            return parts
+        x = torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+        return [nn.functional.linear(x, self.known, self.parameters.layers[0].bias)]
+
+    def predicted(self, before: list[Tensor], context: Step) -> Tensor:
+        """Parameters of y; without context they are those of a context of zeros."""
+        if self.known is not None:
+            (x,), (_, *layers) = before, self.parameters.layers
+            if context is not None:
+                x = torch.addmm(x, context, self.seen.t())
+            x = rounded_(x)
+            for layer in layers:
+                x = layer(x)
+            return x
+        if self.spatial:
+            if context is None:
+                width = len(self.spatial.layers[0].bias)
+                context = before[0].new_zeros(len(before[0]), width)
+            at = self.parts.index("spatial")
+            before = [*before[:at], context, *before[at:]]
+        x = torch.cat(before, -1) if len(before) > 1 else before[0]
+        return self.parameters(x)
 
     def literal(self) -> str:
         """All but weights and tables; fingerprints hold it, so it is frozen."""
@@ -123,6 +179,7 @@ class LatentCoder:
                 f"z must have at least 4 channels, not {len(self.medians)}"
             )
         self.h_s = FixedNet(family.h_s)
+        self.z_cost = DeviceTables(self.z_tables, torch.device("cpu"))
         self._fingerprint = self._digest()[:4]
         self.device = torch.device("cpu")
         self._to(torch.device(device))
@@ -132,17 +189,17 @@ class LatentCoder:
             return
         if device.type != "cpu":
             check_products(device)
-        for conv in self._convs():
-            conv.weight, conv.bias = conv.weight.to(device), conv.bias.to(device)
+        self.h_s.move(device)
         for group in self.groups:
-            group.thresholds = group.thresholds.to(device)
+            group.move(device)
+        self.z_cost = DeviceTables(self.z_tables, device)
         self.medians = self.medians.to(device)
         self.device = device
 
     def _nets(self) -> Iterator[FixedNet]:
         yield self.h_s
         for group in self.groups:
-            yield from filter(None, (group.across, group.spatial, group.parameters))
+            yield from group.nets()
 
     def _convs(self) -> Iterator[FixedConv]:
         for net in self._nets():
@@ -155,8 +212,9 @@ class LatentCoder:
     def _digest(self) -> bytes:
         digest = hashlib.sha256()
         for conv in self._convs():
-            digest.update(conv.weight.int().numpy().tobytes())
-            digest.update(conv.bias.long().numpy().tobytes())
+            weight, bias = conv.integers()
+            digest.update(weight.int().numpy().tobytes())
+            digest.update(bias.long().numpy().tobytes())
         digest.update(literal_list(self._nets()).encode())
         digest.update(self.medians.long().numpy().tobytes())
         for group in self.groups:
@@ -180,33 +238,26 @@ class LatentCoder:
         Returns:
             Their streams and symbols.
         """
+        kept = _Kept(self._target(y), len(y))
         q_z = self._symbols_of_z(z)
-        z_index = self._z_index(q_z)
-        z_encoders = [Encoder(self.z_tables) for _ in q_z]
-        symbols = [[flat_int64(q).astype("<i2")] for q in q_z]
-        for encoder, q in zip(z_encoders, q_z, strict=True):
-            encoder.push(flat_int64(q), z_index)
-
-        target = self._target(y)
-        y_encoders = [Encoder(self.groups[0].tables) for _ in q_z]
-
-        def exchange(
-            at: Tensor, group: _FixedGroup, index: Tensor, mean: Tensor, step: Step
-        ) -> Tensor:
-            q = _nearest(target[:, at, group.channels], mean, step)
-            for i, encoder in enumerate(y_encoders):
-                values = flat_int64(q[i])
-                encoder.tables = group.tables
-                encoder.push(values, flat_int64(index[i]))
-                symbols[i].append(values.astype("<i2"))
-            return q
-
-        self._walk(q_z, y.shape[-2:], exchange, steps)
-        return Coded(
-            [[e.finish() for e in y_encoders], [e.finish() for e in z_encoders]],
-            [np.concatenate(s) for s in symbols],
-            steps or [Steps()] * len(symbols),
-        )
+        self._walk(q_z, y.shape[-2:], kept, steps)
+        finite = z.isfinite().all().to(self.device)  # z is made of y
+        finite, q_z, kept_y = _on_host(finite, q_z, kept.symbols_and_index)
+        _check_finite(finite)
+        out = Coded([[], []], [], steps or [Steps()] * len(y))
+        for z_values, y_values, y_index in zip(q_z, *kept_y, strict=True):
+            z_encoder, y_encoder = Encoder(self.z_tables), Encoder(self.z_tables)
+            z_encoder.push(z_values.reshape(-1), self._z_index(z_values))
+            for group, ends in kept.parts:
+                own = slice(ends[0], ends[-1])
+                y_encoder.tables = group.tables
+                y_encoder.push_steps(
+                    y_values[own], y_index[own], np.array(ends[1:]) - ends[0]
+                )
+            out.strings[0].append(y_encoder.finish())
+            out.strings[1].append(z_encoder.finish())
+            out.symbols.append(np.concatenate([z_values.reshape(-1), y_values]))
+        return out
 
     @torch.no_grad()
     def decode(
@@ -239,7 +290,7 @@ class LatentCoder:
             decoder = Decoder(self.z_tables, string, count, count, "z")
             values = decoder.pull(z_index)
             decoder.finish()
-            symbols.append([values.astype("<i2")])
+            symbols.append(values.astype("<i2"))
             q_z.append(torch.from_numpy(values).view(height, width, channels))
 
         size = (height * self.h_s.stride, width * self.h_s.stride)
@@ -251,21 +302,12 @@ class LatentCoder:
             for string in y_strings
         ]
 
-        def exchange(
-            at: Tensor, group: _FixedGroup, index: Tensor, mean: Tensor, step: Step
-        ) -> Tensor:
-            q = np.empty(index.shape)
-            for i, decoder in enumerate(decoders):
-                decoder.tables = group.tables
-                values = decoder.pull(flat_int64(index[i]))
-                symbols[i].append(values.astype("<i2"))
-                q[i] = values.reshape(q[i].shape)
-            return torch.from_numpy(q).to(self.device)
-
-        y_hat = self._walk(torch.stack(q_z).to(self.device), size, exchange, steps)
+        pulled = _Pulled(decoders, count, self.device)
+        y_hat = self._walk(torch.stack(q_z).to(self.device), size, pulled, steps)
         for decoder in decoders:
             decoder.finish()
-        return y_hat, [np.concatenate(s) for s in symbols]
+        both = zip(symbols, pulled.symbols, strict=True)
+        return y_hat, [np.concatenate(parts) for parts in both]
 
     @torch.no_grad()
     def measure(
@@ -282,39 +324,28 @@ class LatentCoder:
             ``y_hat``, like y, and ``likelihoods`` ``{"y", "z"}``, float32: the
             probabilities that the range coder uses.
         """
-        q_z = self._symbols_of_z(z)
-        z_index = np.tile(self._z_index(q_z), len(q_z))
-        p_z = torch.from_numpy(_likelihood(self.z_tables, flat_int64(q_z), z_index))
-        target = self._target(y)
-        p_y = torch.empty(target.shape, dtype=torch.float64)
-
-        def exchange(
-            at: Tensor, group: _FixedGroup, index: Tensor, mean: Tensor, step: Step
-        ) -> Tensor:
-            q = _nearest(target[:, at, group.channels], mean, step)
-            p = _likelihood(group.tables, flat_int64(q), flat_int64(index))
-            p_y[:, at.cpu(), group.channels] = torch.from_numpy(p).view(q.shape)
-            return q
-
-        y_hat = self._walk(q_z, y.shape[-2:], exchange, steps)
-        likelihoods = {
-            "y": p_y.transpose(1, 2).reshape(y.shape).float().to(y.device),
-            "z": p_z.view(q_z.shape).permute(0, 3, 1, 2).float().to(y.device),
-        }
+        _check_finite(z.isfinite().all())
+        q_z, kept = self._symbols_of_z(z), _Kept(self._target(y), len(y))
+        y_hat = self._walk(q_z, y.shape[-2:], kept, steps)
+        channel = torch.arange(len(self.medians), device=self.device)
+        p_z = self.z_cost.likelihood(q_z.flatten(), channel.repeat(q_z[..., 0].numel()))
+        p_z = p_z.view(q_z.shape).permute(0, 3, 1, 2)
+        p_y = kept.likelihood().transpose(1, 2).reshape(y.shape)
+        likelihoods = {"y": p_y.to(y.device), "z": p_z.to(y.device)}
         return {"y_hat": y_hat.to(y.dtype).to(y.device), "likelihoods": likelihoods}
 
     def _target(self, y: Tensor) -> Tensor:
-        """``(N, h w, M)``, fixed point."""
-        return to_fixed(y.to(self.device)).flatten(2).transpose(1, 2)
+        """``(N h w, M)``, fixed point."""
+        y = y.to(self.device).permute(0, 2, 3, 1)
+        return to_fixed(y.reshape(-1, y.shape[-1]))
 
     def _symbols_of_z(self, z: Tensor) -> Tensor:
-        if not z.isfinite().all():  # so is y, of which it is made
-            raise ValueError("g_a or h_a gave values that are not finite")
+        """``(N, h', w', C)`` int16."""
         z = to_fixed(z.to(self.device)).permute(0, 2, 3, 1)
-        return _nearest(z, self.medians)
+        return _nearest(z, self.medians).short()
 
-    def _z_index(self, q_z: Tensor) -> np.ndarray:
-        _, height, width, channels = q_z.shape
+    def _z_index(self, q_z: np.ndarray) -> np.ndarray:
+        height, width, channels = q_z.shape
         return np.tile(np.arange(channels), height * width)
 
     def _walk(
@@ -339,42 +370,131 @@ class LatentCoder:
         widths = batch_widths(steps, size, self.device)
         z_hat = q_z.double().mul_(2**FRACTION).add_(self.medians).clamp_(-LIMIT, LIMIT)
         hyper = _Rows(self.h_s, z_hat, max(1, _Z_BAND // z_hat.shape[2]))
-        # Two positions of border, for the contexts at the edge.
-        pitch = width + 4
+        bordered = (n, height + 2 * BORDER, width + 2 * BORDER)
         channels = self.groups[-1].channels.stop
-        y_hat = _lazy_zeros((n, (height + 4) * pitch, channels), z_hat.device)
-        picture = y_hat.view(n, height + 4, pitch, channels)[:, 2:-2, 2:-2]
+        y_hat = _lazy_zeros((math.prod(bordered), channels), z_hat.device)
+        picture = y_hat.view(*bordered, channels)
+        picture = picture[:, BORDER:-BORDER, BORDER:-BORDER]
 
         for group in self.groups:
-            across = None
+            known = {"hyper": hyper}
             if group.across:
                 before = picture[..., : group.channels.start]
-                across = _Rows(group.across, before, max(16, order.BAND // width))
-            for at, has_context in group.steps(height, width):
-                at = at.to(self.device)
-                rows, cols = at // width, at % width
-                flat = (rows + 2) * pitch + cols + 2
-                parts = []
-                for part in group.parts:
-                    if part == "hyper":
-                        parts.append(hyper.at(rows, at))
-                    elif part == "channels":
-                        parts.append(across.at(rows, at))
+                band = max(16, order.BAND // width)
+                known["channels"] = _Rows(group.across, before, band)
+            own = y_hat[:, group.channels]
+            shape = n, height, width
+            for span in places(group.order, shape, group.taps, self.device):
+                parts = [known[p].at(span) for p in group.parts if p != "spatial"]
+                before = group.before(parts)
+                for place in span.steps:
+                    context = (
+                        None if place.read is None else _context(own, place, group)
+                    )
+                    rows = [x[place.first : place.end] for x in before]
+                    params = group.predicted(rows, context)[: len(place.at)]
+                    scale, mean = _scale_and_mean(params, group.means_first)
+                    step = None
+                    if widths is not None:
+                        step = widths.index_select(0, place.at)
+                        scale = _over_step(scale, step)
+                    index = torch.searchsorted(group.thresholds, scale.contiguous())
+                    q = exchange(group, place, index, mean, step)
+                    if step is None:
+                        values = torch.add(mean, q, alpha=2**FRACTION)
                     else:
-                        parts.append(
-                            _context(y_hat, flat, pitch, group, zero=not has_context)
-                        )
-                params = group.parameters(torch.cat(parts, -1))
-                scale, mean = _scale_and_mean(params, group.means_first)
-                step = None if widths is None else widths[:, at, None]
-                if step is not None:
-                    scale = _over_step(scale, step)
-                index = torch.searchsorted(group.thresholds, scale.contiguous())
-                q = exchange(at, group, index, mean, step)
-                values = q * (2**FRACTION if step is None else step)
-                values = values.add_(mean).clamp_(-LIMIT, LIMIT)
-                y_hat[:, flat, group.channels] = values
+                        values = (q * step).add_(mean)
+                    own.index_copy_(0, place.inside, values.clamp_(-LIMIT, LIMIT))
         return picture.permute(0, 3, 1, 2) * 2.0**-FRACTION
+
+
+class _Kept:
+    """The exchange of an encoder: it keeps what is coded, where it was computed.
+
+    Args:
+        target: ``(N h w, M)``, fixed point.
+        n: Pictures.
+
+    Attributes:
+        symbols_and_index: ``(2, N, h w M)`` int16, in coding order.
+        parts: Each group, and where its steps end in it, after where the first begins.
+    """
+
+    def __init__(self, target: Tensor, n: int):
+        self.target, self.n, self.end = target, n, 0
+        self.symbols_and_index = target.new_empty(
+            (2, n, target.numel() // n), dtype=torch.int16
+        )
+        self.parts: list[tuple[_FixedGroup, list[int]]] = []
+        self.order: list[list[Tensor]] = []
+
+    def __call__(
+        self, group: _FixedGroup, place: Place, index: Tensor, mean: Tensor, step: Step
+    ) -> Tensor:
+        if not self.parts or self.parts[-1][0] is not group:
+            self.parts.append((group, [self.end]))
+            self.order.append([])
+        target = self.target[:, group.channels].index_select(0, place.at)
+        q = _nearest(target, mean, step)
+        first, self.end = self.end, self.end + q.numel() // self.n
+        for kept, x in zip(self.symbols_and_index, (q, index), strict=True):
+            kept[:, first : self.end].copy_(x.view(self.n, -1))
+        self.parts[-1][1].append(self.end)
+        self.order[-1].append(place.at[: len(place.at) // self.n])
+        return q
+
+    def likelihood(self) -> Tensor:
+        """Of all symbols, ``(N, h w, M)`` float32."""
+        out = self.target.new_empty(self.target.shape, dtype=torch.float32)
+        out = out.view(self.n, -1, out.shape[-1])
+        for (group, ends), order_ in zip(self.parts, self.order, strict=True):
+            values, index = self.symbols_and_index[..., ends[0] : ends[-1]]
+            p = group.cost.likelihood(values.reshape(-1), index.reshape(-1))
+            own = out[..., group.channels]
+            own.index_copy_(1, torch.cat(order_), p.view(own.shape))
+        return out
+
+
+class _Pulled:
+    """The exchange of a decoder.
+
+    Args:
+        decoders: Of each picture.
+        count: Symbols of each.
+        device: Where the symbols go.
+    """
+
+    def __init__(self, decoders: list[Decoder], count: int, device: torch.device):
+        self.decoders, self.device, self.end = decoders, device, 0
+        self.symbols = np.empty((len(decoders), count), dtype="<i2")
+
+    def __call__(
+        self, group: _FixedGroup, place: Place, index: Tensor, mean: Tensor, step: Step
+    ) -> Tensor:
+        if self.device.type != "cpu":
+            index = index.short().cpu()
+        rows = index.view(len(self.decoders), -1).numpy()
+        first, self.end = self.end, self.end + rows.shape[1]
+        symbols = self.symbols[:, first : self.end]
+        for decoder, own, out in zip(self.decoders, rows, symbols, strict=True):
+            decoder.tables = group.tables
+            out[:] = decoder.pull(own)
+        return torch.from_numpy(symbols).to(self.device).reshape(mean.shape)
+
+
+def _on_host(*tensors: Tensor) -> list[np.ndarray]:
+    """As int16; from a device in one transfer."""
+    if all(x.is_cpu for x in tensors):
+        return [x.short().numpy() for x in tensors]
+    every = torch.cat([x.flatten().short() for x in tensors]).cpu()
+    parts = every.split([x.numel() for x in tensors])
+    both = zip(parts, tensors, strict=True)
+    return [part.view(x.shape).numpy() for part, x in both]
+
+
+def _check_finite(finite: Tensor | np.ndarray) -> None:
+    if not finite:
+        raise ValueError("g_a or h_a gave values that are not finite")
 
 
 @dataclass
@@ -399,11 +519,10 @@ class _Rows:
         self.net, self.x, self.band, self.done = net, x, band, 0
         self.out = None
 
-    def at(self, rows: Tensor, positions: Tensor) -> Tensor:
-        """``(N, n, C)`` at flat positions of these rows."""
-        if len(rows):
-            self._fill_to(int(rows[-1]))
-        return self.out[:, positions].double()
+    def at(self, span: Span) -> Tensor:
+        """``(rows, C)`` of a span."""
+        self._fill_to(span.last)
+        return self.out.flatten(0, 1).index_select(0, span.at).double()
 
     def _fill_to(self, row: int) -> None:
         n, height, width, _ = self.x.shape
@@ -429,16 +548,9 @@ def _lazy_zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64, device=device)
 
 
-def _context(
-    y_hat: Tensor, flat: Tensor, pitch: int, group: _FixedGroup, zero: bool
-) -> Tensor:
-    (conv,), n = group.spatial.layers, len(y_hat)
-    if zero:
-        return y_hat.new_zeros(n, len(flat), len(conv.bias))
-    taps = flat.new_tensor([dy * pitch + dx for dy, dx in conv.taps])
-    read = (flat[:, None] + taps).flatten()
-    seen = y_hat[..., group.channels].index_select(1, read)
-    return conv.rows(seen.view(n, len(flat), -1))
+def _context(y_hat: Tensor, place: Place, group: _FixedGroup) -> Tensor:
+    seen = y_hat.index_select(0, place.read)
+    return group.spatial.layers[0].rows(seen.view(place.end - place.first, -1))
 
 
 def _scale_and_mean(params: Tensor, means_first: bool | None) -> tuple[Tensor, Tensor]:
@@ -462,10 +574,6 @@ def _over_step(scale: Tensor, step: Tensor) -> Tensor:
     integer is farther from one than float64 rounds.
     """
     return scale.mul(2**FRACTION).div_(step).ceil_()
-
-
-def _likelihood(tables: Tables, values: np.ndarray, index: np.ndarray) -> np.ndarray:
-    return tables.probability[index, tables.symbols(values, index)]
 
 
 def _spatial(context: nn.Module, causal: bool = False) -> FixedNet:

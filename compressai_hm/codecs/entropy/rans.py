@@ -18,8 +18,10 @@ that has no room for it, is undefined behaviour there. Here
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
+import torch
 from compressai.ans import BufferedRansEncoder, RansDecoder
 from torch import Tensor
 
@@ -28,6 +30,9 @@ TOTAL = 2**16
 
 LOWEST = -(2**15)
 """Symbols lie in [LOWEST, -LOWEST - 1]: an escape's two bytes."""
+
+_PORTION = 2**18
+"""Encoders take at most about this many symbols at a time, as lists are large."""
 
 _END = bytes(range(0x9D, 0x9D + 32))
 
@@ -89,24 +94,74 @@ class Tables:
         for p, row, size in zip(self.probability, cdfs, self.sizes, strict=True):
             p[:size] = np.diff(row[: size + 1]) / TOTAL
             p[size - 1] /= 2**16
+        self.escapes = self.sizes - 1
         with np.errstate(divide="ignore"):
             self.bits = -np.log2(self.probability)
 
     def symbols(self, values: np.ndarray, index: np.ndarray) -> np.ndarray:
         """Which symbol of its table codes each value; the last is the escape."""
-        symbols = values - self.offsets[index]
-        escape = self.sizes[index] - 1
+        symbols = values - self.offsets.take(index)
+        escape = self.escapes.take(index)
         return np.where((symbols < 0) | (symbols > escape), escape, symbols)
 
     def used(self, index: np.ndarray) -> tuple[list, list, list, list]:
         """The arguments after the symbols of CompressAI's calls."""
         is_used = np.bincount(index) > 0
         rows = self.rows[: len(is_used)][is_used].tolist()
-        index = np.cumsum(is_used)[index] - 1
-        return index.tolist(), rows, [len(r) for r in rows], [0] * len(rows)
+        place = (np.cumsum(is_used) - 1).take(index)
+        return _listed(place, len(rows)), rows, [*map(len, rows)], [0] * len(rows)
 
     def code_bytes(self, count: int) -> tuple[list, list, list, list]:
         return self.used(np.full(count, len(self.rows) - 1))
+
+
+class DeviceTables:
+    """What values cost, where they lie.
+
+    Args:
+        tables: Of which.
+        device: Of the values.
+    """
+
+    def __init__(self, tables: Tables, device: torch.device):
+        self.offsets = torch.from_numpy(tables.offsets).to(device)
+        self.escapes = torch.from_numpy(tables.escapes).to(device)
+        self.stride = tables.probability.shape[1]
+        probability = torch.from_numpy(tables.probability).float().to(device)
+        self.probability = probability.reshape(-1)
+
+    def likelihood(self, values: Tensor, index: Tensor) -> Tensor:
+        """Probabilities, float32, of flat integers coded with table ``index[i]``."""
+        return torch.cat(
+            [
+                self._likelihood(*part)
+                for part in zip(
+                    values.split(_PORTION), index.split(_PORTION), strict=True
+                )
+            ]
+        )
+
+    def _likelihood(self, values: Tensor, index: Tensor) -> Tensor:
+        index = index.long()
+        symbols = values - self.offsets.index_select(0, index)
+        escapes = self.escapes.index_select(0, index)
+        outside = (symbols < 0).logical_or_(symbols > escapes)
+        at = torch.where(outside, escapes, symbols).add_(index.mul_(self.stride))
+        return self.probability.index_select(0, at)
+
+
+def _listed(symbols: np.ndarray, below: int) -> list[int]:
+    """A list of whole numbers under a bound; by way of bytes, where they fit, twice as
+    fast."""
+    if below > 256:
+        return symbols.tolist()
+    return list(symbols.astype(np.uint8).tobytes())
+
+
+def _unlisted(symbols: list[int], below: int) -> np.ndarray:
+    if below > 256:
+        return np.fromiter(symbols, np.int64, len(symbols))
+    return np.frombuffer(bytes(symbols), np.uint8).astype(np.int64)
 
 
 class Encoder:
@@ -118,14 +173,45 @@ class Encoder:
 
     def push(self, values: np.ndarray, index: np.ndarray) -> None:
         """Codes a step: values in the clamp, ``(n,)``, with table ``index[i]``."""
+        self.push_steps(values, index, np.array([len(values)]))
+
+    def push_steps(
+        self, values: np.ndarray, index: np.ndarray, ends: np.ndarray
+    ) -> None:
+        """Codes several steps, as :meth:`push` does one after the other.
+
+        Args:
+            values: Of all of them.
+            index: Their tables.
+            ends: Where each step ends.
+        """
+        portion = ends // _PORTION
+        last = [*ends[:-1][np.diff(portion) > 0], len(values)]
+        for first, end in pairwise([0, *last]):
+            own = ends[(ends > first) & (ends <= end)] - first
+            self._push(values[first:end].astype(np.int64), index[first:end], own)
+
+    def _push(self, values: np.ndarray, index: np.ndarray, ends: np.ndarray) -> None:
         tables = self.tables
         symbols = tables.symbols(values, index)
-        self._encoder.encode_with_indexes(symbols.tolist(), *tables.used(index))
-        escaped = symbols == tables.sizes[index] - 1
-        if escaped.any():
-            raw = values[escaped] - LOWEST
-            raw = np.stack([raw % 256, raw // 256], 1).reshape(-1).tolist()
-            self._encoder.encode_with_indexes(raw, *tables.code_bytes(len(raw)))
+        escaped = np.flatnonzero(symbols == tables.escapes.take(index))
+        # Escapes follow their step: one that holds some is the last of a call.
+        with_escapes = np.unique(np.searchsorted(ends, escaped, "right"))
+        cuts = sorted({*ends.take(with_escapes).tolist(), len(values)})
+        for first, end in pairwise([0, *cuts]):
+            self._encode(symbols[first:end], index[first:end])
+            own = escaped[(escaped >= first) & (escaped < end)]
+            if len(own):
+                self._encode_bytes(values.take(own) - LOWEST)
+
+    def _encode(self, symbols: np.ndarray, index: np.ndarray) -> None:
+        places, rows, sizes, offsets = self.tables.used(index)
+        symbols = _listed(symbols, max(sizes))
+        self._encoder.encode_with_indexes(symbols, places, rows, sizes, offsets)
+
+    def _encode_bytes(self, raw: np.ndarray) -> None:
+        raw = np.stack([raw % 256, raw // 256], 1).reshape(-1).tolist()
+        self._encoder.encode_with_indexes(raw, *self.tables.code_bytes(len(raw)))
 
     def finish(self) -> bytes:
         """The stream. At least 4 symbols must have been pushed."""
@@ -169,13 +255,15 @@ class Decoder:
         tables = self.tables
         if len(index) > self._largest:
             raise ValueError(f"a step of {len(index)} symbols, not {self._largest}")
-        symbols = np.asarray(
-            self._decoder.decode_stream(*tables.used(index)), dtype=np.int64
-        )
-        self._bits_left -= tables.bits[index, symbols].sum()
+        index = index.astype(np.int64, copy=False)
+        places, rows, sizes, offsets = tables.used(index)
+        symbols = self._decoder.decode_stream(places, rows, sizes, offsets)
+        symbols = _unlisted(symbols, max(sizes))
+        cost = tables.bits.reshape(-1).take(index * tables.bits.shape[1] + symbols)
+        self._bits_left -= cost.sum()
         self._check(self._bits_left >= 0)
-        escaped = symbols == tables.sizes[index] - 1
-        values = symbols + tables.offsets[index]
+        escaped = symbols == tables.escapes.take(index)
+        values = symbols + tables.offsets.take(index)
         if escaped.any():
             raw = np.asarray(self._pull_bytes(2 * int(escaped.sum()))).reshape(-1, 2)
             values[escaped] = raw[:, 0] + 256 * raw[:, 1] + LOWEST
@@ -198,8 +286,3 @@ class Decoder:
                 f"the {self.name} stream does not decode: it is damaged, or was coded "
                 "with other weights"
             )
-
-
-def flat_int64(x: Tensor) -> np.ndarray:
-    """A flat int64 array."""
-    return x.reshape(-1).to("cpu").long().numpy()

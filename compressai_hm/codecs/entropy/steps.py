@@ -132,11 +132,11 @@ def step_values(steps: list[Steps], size: tuple[int, int]) -> Tensor:
 def batch_widths(
     steps: "list[Steps] | None", size: tuple[int, int], device: torch.device
 ) -> Tensor | None:
-    """D over 2**14 of several pictures, ``(N, h w)``; None where all are 1."""
+    """D over 2**14 of several pictures, ``(N h w, 1)``; None where all are 1."""
     if steps is None or all(own.plain for own in steps):
         return None
     widths = np.stack([own.widths(size).reshape(-1) for own in steps])
-    return torch.from_numpy(widths).to(device)
+    return torch.from_numpy(widths.reshape(-1, 1)).to(device)
 
 
 # The map in a file. In the differences of a map along both axes only the corners of

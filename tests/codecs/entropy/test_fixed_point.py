@@ -145,7 +145,9 @@ def test_no_activations_can_leave_the_exact_range():
         with torch.no_grad():
             conv.weight *= scale
         (layer,) = FixedNet(conv).layers
-        largest = layer.weight.abs().sum(1) * LIMIT + layer.bias.abs()
+        weight, bias = layer.integers()
+        assert (weight == weight.round()).all() and (bias == bias.round()).all()
+        largest = weight.abs().sum(1) * LIMIT + bias.abs()
         assert largest.max() <= 2**53
         assert layer.shift == 24 or largest.max() * 2 > 2**52
 
