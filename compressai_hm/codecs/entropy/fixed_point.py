@@ -14,6 +14,7 @@ float weights of a checkpoint are the integers, and all its readers find the sam
 Tensors are ``(N, H, W, C)`` or rows ``(..., C)``.
 """
 
+import functools
 from collections.abc import Iterable
 
 import torch
@@ -23,6 +24,8 @@ from torch import Tensor
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.weight_norm import WeightNorm
 
+from .winograd import TAPS, Winograd
+
 FRACTION = 14
 """Bits of an activation after the binary point."""
 
@@ -31,6 +34,9 @@ LIMIT = 2**27
 
 MAX_SHIFT = 24
 SLOPE_SHIFT = 19
+_LEAST = 256
+"""Winograd's way is the faster one from so many positions."""
+
 _CHUNK = 2**22
 """im2col copies at most about this many numbers at a time."""
 
@@ -110,6 +116,8 @@ class FixedConv:
         """``(N, H, W, C_in)`` to ``(N, H, W, C_out)``; beyond the border is zero."""
         if self.taps == [(0, 0)]:
             return self.rows(x)
+        if self._suits_winograd(x):
+            return rounded_(self._winograd(x).add_(self.bias))
         n, height, width, channels = x.shape
         r = self.reach
         x = nn.functional.pad(x, (0, 0, r, r, r, r))
@@ -123,6 +131,16 @@ class FixedConv:
             ]
             out[:, top:end] = self.rows(torch.cat(views, -1))
         return out
+
+    def _suits_winograd(self, x: Tensor) -> bool:
+        """Not on a GPU, which would wait for the largest activation."""
+        if self.taps != TAPS or not x.is_cpu or x[..., 0].numel() < _LEAST:
+            return False
+        return max(map(abs, map(float, x.aminmax()))) <= self._winograd.most
+
+    @functools.cached_property
+    def _winograd(self) -> Winograd:
+        return Winograd(self.weight, self.shift)
 
 
 class FixedUpsample:

@@ -7,6 +7,7 @@ from compressai.layers import CheckerboardMaskedConv2d, MaskedConv2d
 from compressai.models.utils import deconv
 from torch import nn
 
+from compressai_hm.codecs.entropy import fixed_point, winograd
 from compressai_hm.codecs.entropy.fixed_point import (
     FRACTION,
     LIMIT,
@@ -98,6 +99,28 @@ def test_convolutions_are_int64_arithmetic(conv, scale):
     net, x = FixedNet(conv), extremes(6)
     expected = int64_conv(conv, net.layers[0], as_int64(x))
     assert (as_int64(net(x)) == expected).all()
+
+
+@pytest.mark.parametrize("size", [(4, 5), (5, 4), (1, 2), (7, 9)])
+@pytest.mark.parametrize("band", [1, 2**21])
+def test_winograds_way_is_int64_arithmetic(size, band, monkeypatch):
+    """To the largest activations that it may take; larger ones go the direct way."""
+    monkeypatch.setattr(fixed_point, "_LEAST", 0)
+    monkeypatch.setattr(winograd, "_CHUNK", band)
+    conv = nn.Conv2d(6, 5, 3, padding=1)
+    net, calls = FixedNet(conv), []
+    (layer,) = net.layers
+    fast = layer._winograd
+    layer._winograd = lambda x: calls.append(x) or fast(x)
+    layer._winograd.most = fast.most
+    most = int(fast.most)
+    assert LIMIT / 64 < most < LIMIT
+    x = extremes(6, *size)
+    for bound in (most, most + 1):
+        own = x.clamp(-bound, bound)
+        expected = int64_conv(conv, layer, as_int64(own))
+        assert (as_int64(net(own)) == expected).all()
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("conv", [deconv(6, 5), deconv(6, 5, 3, 1), deconv(6, 5, 3, 2)])
