@@ -68,7 +68,7 @@ def test_all_processes_stop(tmp_path, drawn_set):
         [sys.executable, "-m", "torch.distributed.run", "--standalone",
          "--nproc_per_node", "2", tiny.ROOT / "tools/train.py", tmp_path / "cfg.py",
          "--launcher", "pytorch"],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=300,
         env={**os.environ, "PYTHONPATH": str(tiny.ROOT)},
     )  # fmt: skip
     assert done.returncode
