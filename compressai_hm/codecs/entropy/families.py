@@ -133,10 +133,10 @@ class Family(ABC):
                 if group.spatial is not None:
                     noisy = group.gaussian.quantize(own / step, "noise") * step
                     parts["spatial"] = group.spatial(noisy)
-                scale, mean = _scale_and_mean(group, parts)
+                scale, mean = _predicted(group, parts)
                 if mixed and group.spatial is not None:
                     parts["spatial"] = group.spatial(_rounded(own, mean, step))
-                    scale, mean = _scale_and_mean(group, parts)
+                    scale, mean = _predicted(group, parts)
             if mixed:
                 y_hat, p_y = _mixed(group.gaussian, own, scale, mean, step)
             else:
@@ -331,14 +331,27 @@ def _mixed(
     return y_hat + (mean - mean.detach()), coded * (noisy / noisy.detach())
 
 
-def _scale_and_mean(group: Group, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def scale_and_mean(
+    params: Tensor, means_first: bool | None, dim: int
+) -> tuple[Tensor, Tensor]:
+    """The halves of what a group's networks give; means are 0 where there are none.
+
+    Args:
+        params: With twice the group's channels, or once without means.
+        means_first: See :class:`Group`.
+        dim: Of the channels.
+    """
+    if means_first is None:
+        return params, torch.zeros_like(params)
+    first, second = params.chunk(2, dim)
+    return (second, first) if means_first else (first, second)
+
+
+def _predicted(group: Group, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     params = torch.cat([parts[part] for part in group.parts], 1)
     for net in group.parameters:
         params = net(params)
-    if group.means_first is None:
-        return params, torch.zeros_like(params)
-    first, second = params.chunk(2, 1)
-    return (second, first) if group.means_first else (first, second)
+    return scale_and_mean(params, group.means_first, 1)
 
 
 def _in_two_passes(
@@ -348,9 +361,9 @@ def _in_two_passes(
     rows, cols = (torch.arange(side, device=y.device) for side in y.shape[-2:])
     anchor = (rows[:, None] + cols) % 2 == 0
     none = y.new_zeros(len(y), group.spatial.out_channels, *y.shape[-2:])
-    first = _scale_and_mean(group, {**parts, "spatial": none})
+    first = _predicted(group, {**parts, "spatial": none})
     context = group.spatial(torch.where(anchor, _rounded(y, first[1], step), 0))
-    second = _scale_and_mean(group, {**parts, "spatial": context})
+    second = _predicted(group, {**parts, "spatial": context})
     both = zip(first, second, strict=True)
     scale, mean = (torch.where(anchor, a, b) for a, b in both)
     return scale, mean

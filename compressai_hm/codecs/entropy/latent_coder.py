@@ -26,16 +26,16 @@ import torch.nn as nn
 from torch import Tensor
 
 from . import order
-from .coding_tables import CodingTables, check_scales
+from .coding_tables import CodingTables
 from .devices import check_products, has_float64
-from .families import Family, Group
+from .families import Family, scale_and_mean
+from .fixed_group import FixedGroup
 from .fixed_point import (
     FRACTION,
     LIMIT,
     FixedConv,
     FixedNet,
     literal_list,
-    rounded_,
     to_fixed,
 )
 from .places import BORDER, Place, Span, places
@@ -48,95 +48,9 @@ _Z_BAND = 1024
 Step = Tensor | None
 """D over 2**FRACTION in some rows, ``(N n, 1)``; None where it is 1."""
 
-Exchange = Callable[["_FixedGroup", Place, Tensor, Tensor, Step], Tensor]
+Exchange = Callable[[FixedGroup, Place, Tensor, Tensor, Step], Tensor]
 """Group, place, index of the scale's table, mean and step to symbols: the last three
 and what it returns have a row for each row of the place."""
-
-
-class _FixedGroup:
-    """A :class:`Group` in integers."""
-
-    def __init__(self, group: Group, buffers: Mapping[str, Tensor]):
-        self.channels, self.parts = group.channels, group.parts
-        self.order, self.means_first = group.order, group.means_first
-        self.across = FixedNet(group.across) if group.across else None
-        self.spatial = None
-        if group.spatial is not None:
-            self.spatial = _spatial(group.spatial, causal=group.order == "wavefront")
-        self.parameters = FixedNet(*group.parameters)
-        self.tables = Tables(buffers)
-        scales = buffers["scale_table"].double()
-        check_scales(scales)
-        if len(scales) != len(self.tables.sizes):
-            raise ValueError(
-                f"the conditional Gaussian has {len(scales)} scales and tables of "
-                f"{len(self.tables.sizes)}; make them anew with update(force=True)"
-            )
-        # CompressAI's rule: the smallest scale of the table that is not below.
-        self.thresholds = (scales[:-1] * 2**FRACTION).floor()
-        self.taps = tuple(self.spatial.layers[0].taps) if self.spatial else ()
-        self.move(torch.device("cpu"))
-
-    def nets(self) -> Iterator[FixedNet]:
-        yield from filter(None, (self.across, self.spatial, self.parameters))
-
-    def move(self, device: torch.device) -> None:
-        for net in self.nets():
-            net.move(device)
-        self.thresholds = self.thresholds.to(device)
-        self.cost = DeviceTables(self.tables, device)
-        self.known = self.seen = None
-        self._divide()
-
-    def _divide(self) -> None:
-        """The first layer's columns of what is known before the group, and of the rest.
-
-        So its sums over what is known are computed for many steps together.
-        """
-        layers, edges = self.parameters.layers, (self.parts[0], self.parts[-1])
-        if not layers or not isinstance(layers[0], FixedConv) or len(self.parts) == 1:
-            return
-        if "spatial" in edges:
-            weight, seen = layers[0].weight, len(self.spatial.layers[0].bias)
-            cut = seen if edges[0] == "spatial" else weight.shape[1] - seen
-            both = weight[:, :cut], weight[:, cut:]
-            self.known, self.seen = both[::-1] if edges[0] == "spatial" else both
-
-    def before(self, parts: list[Tensor]) -> list[Tensor]:
-        """What can be computed of its known parts alone, for :meth:`predicted`."""
-        if self.known is None:
-            return parts
-        x = torch.cat(parts, -1) if len(parts) > 1 else parts[0]
-        return [nn.functional.linear(x, self.known, self.parameters.layers[0].bias)]
-
-    def predicted(self, before: list[Tensor], context: Step) -> Tensor:
-        """Parameters of y; without context they are those of a context of zeros."""
-        if self.known is not None:
-            (x,), (_, *layers) = before, self.parameters.layers
-            if context is not None:
-                x = torch.addmm(x, context, self.seen.t())
-            x = rounded_(x)
-            for layer in layers:
-                x = layer(x)
-            return x
-        if self.spatial:
-            if context is None:
-                width = len(self.spatial.layers[0].bias)
-                context = before[0].new_zeros(len(before[0]), width)
-            at = self.parts.index("spatial")
-            before = [*before[:at], context, *before[at:]]
-        x = torch.cat(before, -1) if len(before) > 1 else before[0]
-        return self.parameters(x)
-
-    def literal(self) -> str:
-        """All but weights and tables; fingerprints hold it, so it is frozen."""
-        own, parts = self.channels, ", ".join(f"'{part}'" for part in self.parts)
-        if len(self.parts) == 1:
-            parts += ","
-        return (
-            f"((slice({own.start}, {own.stop}, None), ({parts}), {self.means_first}), "
-            f"'{self.order}')"
-        )
 
 
 class LatentCoder:
@@ -166,7 +80,7 @@ class LatentCoder:
             return tables.buffers[names[id(module)]]
 
         bottleneck = family.bottleneck
-        self.groups = [_FixedGroup(g, buffers(g.gaussian)) for g in family.groups()]
+        self.groups = [FixedGroup(g, buffers(g.gaussian)) for g in family.groups()]
         self.z_tables = Tables(buffers(bottleneck))
         self.medians = to_fixed(bottleneck._get_medians().detach()[:, 0, 0].cpu())
         if len(self.medians) != len(self.z_tables.sizes):
@@ -393,7 +307,7 @@ class LatentCoder:
                     )
                     rows = [x[place.first : place.end] for x in before]
                     params = group.predicted(rows, context)[: len(place.at)]
-                    scale, mean = _scale_and_mean(params, group.means_first)
+                    scale, mean = scale_and_mean(params, group.means_first, -1)
                     step = None
                     if widths is not None:
                         step = widths.index_select(0, place.at)
@@ -425,11 +339,11 @@ class _Kept:
         self.symbols_and_index = target.new_empty(
             (2, n, target.numel() // n), dtype=torch.int16
         )
-        self.parts: list[tuple[_FixedGroup, list[int]]] = []
+        self.parts: list[tuple[FixedGroup, list[int]]] = []
         self.order: list[list[Tensor]] = []
 
     def __call__(
-        self, group: _FixedGroup, place: Place, index: Tensor, mean: Tensor, step: Step
+        self, group: FixedGroup, place: Place, index: Tensor, mean: Tensor, step: Step
     ) -> Tensor:
         if not self.parts or self.parts[-1][0] is not group:
             self.parts.append((group, [self.end]))
@@ -469,7 +383,7 @@ class _Pulled:
         self.symbols = np.empty((len(decoders), count), dtype="<i2")
 
     def __call__(
-        self, group: _FixedGroup, place: Place, index: Tensor, mean: Tensor, step: Step
+        self, group: FixedGroup, place: Place, index: Tensor, mean: Tensor, step: Step
     ) -> Tensor:
         if self.device.type != "cpu":
             index = index.short().cpu()
@@ -548,16 +462,9 @@ def _lazy_zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.zeros(shape, dtype=torch.float64, device=device)
 
 
-def _context(y_hat: Tensor, place: Place, group: _FixedGroup) -> Tensor:
+def _context(y_hat: Tensor, place: Place, group: FixedGroup) -> Tensor:
     seen = y_hat.index_select(0, place.read)
     return group.spatial.layers[0].rows(seen.view(place.end - place.first, -1))
-
-
-def _scale_and_mean(params: Tensor, means_first: bool | None) -> tuple[Tensor, Tensor]:
-    if means_first is None:
-        return params, torch.zeros_like(params)
-    first, second = params.chunk(2, -1)
-    return (second, first) if means_first else (first, second)
 
 
 def _nearest(target: Tensor, mean: Tensor, step: Step = None) -> Tensor:
@@ -574,19 +481,3 @@ def _over_step(scale: Tensor, step: Tensor) -> Tensor:
     integer is farther from one than float64 rounds.
     """
     return scale.mul(2**FRACTION).div_(step).ceil_()
-
-
-def _spatial(context: nn.Module, causal: bool = False) -> FixedNet:
-    """The context's net, if the orders here suit it."""
-    net = FixedNet(context)
-    suits = len(net.layers) == 1 and net.layers[0].reach <= 2
-    if suits and causal:
-        suits = all(tap < (0, 0) for tap in net.layers[0].taps)
-    if suits and not causal:  # neighbours of the other parity only
-        suits = all((dy + dx) % 2 for dy, dx in net.layers[0].taps)
-    if not suits:
-        raise TypeError(
-            f"no order of coding is known for the context {context}; there is for "
-            "MaskedConv2d and CheckerboardMaskedConv2d of at most 5x5"
-        )
-    return net

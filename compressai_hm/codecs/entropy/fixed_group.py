@@ -1,0 +1,114 @@
+"""A group of y's channels in integers: what it is predicted of, and how."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from .coding_tables import check_scales
+from .families import Group
+from .fixed_point import FRACTION, FixedConv, FixedNet, rounded_
+from .rans import DeviceTables, Tables
+
+
+class FixedGroup:
+    """A :class:`Group` in integers."""
+
+    def __init__(self, group: Group, buffers: Mapping[str, Tensor]):
+        self.channels, self.parts = group.channels, group.parts
+        self.order, self.means_first = group.order, group.means_first
+        self.across = FixedNet(group.across) if group.across else None
+        self.spatial = None
+        if group.spatial is not None:
+            self.spatial = _spatial(group.spatial, causal=group.order == "wavefront")
+        self.parameters = FixedNet(*group.parameters)
+        self.tables = Tables(buffers)
+        scales = buffers["scale_table"].double()
+        check_scales(scales)
+        if len(scales) != len(self.tables.sizes):
+            raise ValueError(
+                f"the conditional Gaussian has {len(scales)} scales and tables of "
+                f"{len(self.tables.sizes)}; make them anew with update(force=True)"
+            )
+        # CompressAI's rule: the smallest scale of the table that is not below.
+        self.thresholds = (scales[:-1] * 2**FRACTION).floor()
+        self.taps = tuple(self.spatial.layers[0].taps) if self.spatial else ()
+        self.move(torch.device("cpu"))
+
+    def nets(self) -> Iterator[FixedNet]:
+        yield from filter(None, (self.across, self.spatial, self.parameters))
+
+    def move(self, device: torch.device) -> None:
+        for net in self.nets():
+            net.move(device)
+        self.thresholds = self.thresholds.to(device)
+        self.cost = DeviceTables(self.tables, device)
+        self.known = self.seen = None
+        self._divide()
+
+    def _divide(self) -> None:
+        """The first layer's columns of what is known before the group, and of the rest.
+
+        So its sums over what is known are computed for many steps together.
+        """
+        layers, edges = self.parameters.layers, (self.parts[0], self.parts[-1])
+        if not layers or not isinstance(layers[0], FixedConv) or len(self.parts) == 1:
+            return
+        if "spatial" in edges:
+            weight, seen = layers[0].weight, len(self.spatial.layers[0].bias)
+            cut = seen if edges[0] == "spatial" else weight.shape[1] - seen
+            both = weight[:, :cut], weight[:, cut:]
+            self.known, self.seen = both[::-1] if edges[0] == "spatial" else both
+
+    def before(self, parts: list[Tensor]) -> list[Tensor]:
+        """What can be computed of its known parts alone, for :meth:`predicted`."""
+        if self.known is None:
+            return parts
+        x = torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+        return [nn.functional.linear(x, self.known, self.parameters.layers[0].bias)]
+
+    def predicted(self, before: list[Tensor], context: Tensor | None) -> Tensor:
+        """Parameters of y; without context they are those of a context of zeros."""
+        if self.known is not None:
+            (x,), (_, *layers) = before, self.parameters.layers
+            if context is not None:
+                x = torch.addmm(x, context, self.seen.t())
+            x = rounded_(x)
+            for layer in layers:
+                x = layer(x)
+            return x
+        if self.spatial:
+            if context is None:
+                width = len(self.spatial.layers[0].bias)
+                context = before[0].new_zeros(len(before[0]), width)
+            at = self.parts.index("spatial")
+            before = [*before[:at], context, *before[at:]]
+        x = torch.cat(before, -1) if len(before) > 1 else before[0]
+        return self.parameters(x)
+
+    def literal(self) -> str:
+        """All but weights and tables; fingerprints hold it, so it is frozen."""
+        own, parts = self.channels, ", ".join(f"'{part}'" for part in self.parts)
+        if len(self.parts) == 1:
+            parts += ","
+        return (
+            f"((slice({own.start}, {own.stop}, None), ({parts}), {self.means_first}), "
+            f"'{self.order}')"
+        )
+
+
+def _spatial(context: nn.Module, causal: bool = False) -> FixedNet:
+    """The context's net, if the orders here suit it."""
+    net = FixedNet(context)
+    suits = len(net.layers) == 1 and net.layers[0].reach <= 2
+    if suits and causal:
+        suits = all(tap < (0, 0) for tap in net.layers[0].taps)
+    if suits and not causal:  # neighbours of the other parity only
+        suits = all((dy + dx) % 2 for dy, dx in net.layers[0].taps)
+    if not suits:
+        raise TypeError(
+            f"no order of coding is known for the context {context}; there is for "
+            "MaskedConv2d and CheckerboardMaskedConv2d of at most 5x5"
+        )
+    return net
