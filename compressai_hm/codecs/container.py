@@ -217,7 +217,7 @@ def encode(
     quality: int = 0,
     metric: str = "mse",
     y: Tensor | None = None,
-    step: float | Tensor | Steps = 1.0,
+    step: float | Tensor | Steps | None = None,
 ) -> bytes:
     """Codes a picture to a file.
 
@@ -228,7 +228,8 @@ def encode(
         metric: Of the zoo entry.
         y: What is coded instead of g_a(x), such as :func:`refine` gives.
         step: Of quantisation, from 1/8 (more bits) to 16 (fewer); or a map of them,
-            ``(ceil(H / 16), ceil(W / 16))``, one for each 16x16 pixels.
+            ``(ceil(H / 16), ceil(W / 16))``, one for each 16x16 pixels. The model's
+            ``step`` if left out.
 
     Raises:
         ValueError: If x is not such a picture, or too large for the format; for a step
@@ -246,8 +247,9 @@ def encode(
         raise ValueError(
             f"y of {tuple(y.shape)} is not of a picture of {tuple(x.shape)}"
         )
-    coded = net.encode_latent(y, [Steps.of(step, tuple(x.shape[-2:]))])
-    return pack(net, coded, tuple(x.shape[-2:]), quality, metric)
+    size = tuple(x.shape[-2:])
+    coded = net.encode_latent(y, [Steps.of(net.step if step is None else step, size)])
+    return pack(net, coded, size, quality, metric)
 
 
 def pack(

@@ -114,6 +114,9 @@ class HumanMachineMixin(TablesMixin):
     Learned Image Compression", 2020). Noise for all is CompressAI's way.
     """
 
+    step = 1.0
+    """Of quantisation, where none is asked for: 1/8 (more bits) to 16 (fewer)."""
+
     tf32 = False
     """Whether NVIDIA's TF32 may compute what is coded, faster where torch has it on.
 
@@ -194,12 +197,12 @@ class HumanMachineMixin(TablesMixin):
 
         Args:
             y: ``(N, M, h, w)``.
-            steps: The quantisation steps of each picture; 1 if left out.
+            steps: The quantisation steps of each picture; ``step`` if left out.
 
         Returns:
             ``y_hat``, like y, and ``likelihoods``.
         """
-        y = self._own_precision(y)
+        y, steps = self._own_precision(y), self._steps_of(len(y), steps)
         if not self.training:
             return self._measure(y, steps)
         with torch.autocast(y.device.type, enabled=False):
@@ -208,6 +211,12 @@ class HumanMachineMixin(TablesMixin):
                 return family.training(y, mixed)
             step = step_values(steps, y.shape[-2:]).to(y)
             return family.training(y, mixed, step)
+
+    def _steps_of(self, count: int, steps: list[Steps] | None) -> list[Steps] | None:
+        """Those of several pictures; None where all are 1."""
+        if steps is None and self.step != 1:
+            return [Steps.of(self.step, (1, 1))] * count
+        return steps
 
     @torch.compiler.disable
     @torch.no_grad()
@@ -255,27 +264,31 @@ class HumanMachineMixin(TablesMixin):
         return out
 
     @torch.no_grad()
-    def compress(self, x: Tensor, step: float | Tensor | Steps = 1.0) -> dict[str, Any]:
+    def compress(
+        self, x: Tensor, step: float | Tensor | Steps | None = None
+    ) -> dict[str, Any]:
         """Codes pictures of one size; the bytes of each depend on no other.
 
         Args:
             x: RGB in [0, 1], ``(N, 3, H, W)``.
             step: Of quantisation, from 1/8 (more bits) to 16 (fewer); or a map of them,
-                ``(ceil(H / 16), ceil(W / 16))``, for all pictures alike.
+                ``(ceil(H / 16), ceil(W / 16))``, for all pictures alike. The model's
+                ``step`` if left out.
 
         Returns:
             ``strings``: ``[[y's bytes per picture], [z's bytes per picture]]``;
-            ``shape``: (H, W) of the pictures; and, where the step is not 1, ``steps``
-            of each picture, which decoding needs.
+            ``shape``: (H, W) of the pictures; and, where the step is not the model's,
+            ``steps`` of each picture, which decoding needs.
 
         Raises:
             ValueError: See :meth:`forward`; for a step or map that cannot be.
         """
         y, shape = self.analyse(x), tuple(x.shape[-2:])
-        steps = Steps.of(step, shape)
+        usual = Steps.of(self.step, shape)
+        steps = usual if step is None else Steps.of(step, shape)
         coded = self.encode_latent(y, [steps] * len(y))
         out = {"strings": coded.strings, "shape": shape}
-        return out if steps.plain else {**out, "steps": coded.steps}
+        return out if steps == usual else {**out, "steps": coded.steps}
 
     @torch.no_grad()
     def encode_latent(self, y: Tensor, steps: list[Steps] | None = None) -> Coded:
@@ -283,12 +296,13 @@ class HumanMachineMixin(TablesMixin):
 
         Args:
             y: ``(N, M, h, w)``.
-            steps: Of each picture; 1 if left out.
+            steps: Of each picture; ``step`` if left out.
 
         Returns:
             The strings, and per picture its symbols in coding order.
         """
         y = self._own_precision(y)
+        steps = self._steps_of(len(y), steps)
         return self.latent_coder().encode(y, self._hyper_analysis(y), steps)
 
     @torch.no_grad()
@@ -305,7 +319,7 @@ class HumanMachineMixin(TablesMixin):
             strings: ``[[y's bytes per picture], [z's bytes per picture]]``.
             shape: (H, W) of the pictures.
             views: Any of "human" and "machine"; only these are computed.
-            steps: Of each picture, if compress returned them.
+            steps: Of each picture, if compress returned them; else the model's.
 
         Returns:
             ``x_hat`` and / or ``x_bar``, ``(N, 3, H, W)``, clamped to [0, 1].
@@ -341,6 +355,7 @@ class HumanMachineMixin(TablesMixin):
             )
         if steps is not None and len(steps) != len(strings[0]):
             raise BitstreamError(f"{len(steps)} steps for {len(strings[0])} pictures")
+        steps = self._steps_of(len(strings[0]), steps)
         z_shape = tuple(-(-side // Z_STRIDE) for side in shape)
         y_hat, symbols = self.latent_coder().decode(*strings, z_shape, steps)
         own = family_of(self).bottleneck.quantiles

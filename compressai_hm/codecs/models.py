@@ -35,12 +35,15 @@ class ZooEntry:
         model: The class.
         channels: By quality, the arguments that it is made with.
         g_t: Arguments of g_t, where they are not the defaults.
+        steps: By quality, the step of quantisation of its one set of weights; empty
+            where each quality has weights of its own.
         released: Whether its weights ship in the package, at every quality.
     """
 
     model: type[HumanMachineMixin]
     channels: Mapping[int, tuple[int, ...]]
     g_t: Mapping[str, int] = field(default_factory=dict)
+    steps: Mapping[int, float] = field(default_factory=dict)
     released: bool = False
 
 
@@ -95,24 +98,28 @@ class HMSmallAutoregressive(HumanMachineMixin, JointAutoregressiveHierarchicalPr
         **kwargs: See :class:`HumanMachineMixin`.
     """
 
+    blocks = (3, 3, 2)
+    """Residual blocks at a quarter, an eighth and a sixteenth of the resolution."""
+
     def __init__(self, N: int = 64, M: int = 192, **kwargs):
         super().__init__(N=N, M=M, **kwargs)
         high, middle = N * 3 // 2, N * 2
+        of_high, of_middle, of_latent = self.blocks
         self.g_a = nn.Sequential(
             nn.PixelUnshuffle(4),
             conv3x3(48, high),
-            *(ResidualBlock(high) for _ in range(3)),
+            *(ResidualBlock(high) for _ in range(of_high)),
             conv3x3(high, middle, stride=2),
-            *(ResidualBlock(middle) for _ in range(3)),
+            *(ResidualBlock(middle) for _ in range(of_middle)),
             conv3x3(middle, M, stride=2),
-            *(ResidualBlock(M) for _ in range(2)),
+            *(ResidualBlock(M) for _ in range(of_latent)),
         )
         self.g_s = nn.Sequential(
-            *(ResidualBlock(M) for _ in range(2)),
+            *(ResidualBlock(M) for _ in range(of_latent)),
             deconv(M, middle, kernel_size=3),
-            *(ResidualBlock(middle) for _ in range(3)),
+            *(ResidualBlock(middle) for _ in range(of_middle)),
             deconv(middle, high, kernel_size=3),
-            *(ResidualBlock(high) for _ in range(3)),
+            *(ResidualBlock(high) for _ in range(of_high)),
             conv3x3(high, 48),
             nn.PixelShuffle(4),
         )

@@ -82,7 +82,8 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
             of :class:`RandomSteps`. Each training picture is coded with a step of its
             own, and its distortion and machine losses count 1/Δ² times. Defaults to
             None, a step of 1.
-        step: Of quantisation at evaluation, 1/8 to 16. Defaults to 1.0.
+        step: Of quantisation at evaluation, 1/8 to 16. Defaults to the codec's, which
+            is 1 but for a zoo entry with one set of weights for every quality.
         attention: At evaluation, finer steps where detectors find something in the
             uncompressed picture: ``dict(detectors=[dict(config=..., checkpoint=...)],
             gain=1.41)``, arguments of :class:`Attention`. Defaults to None.
@@ -125,7 +126,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         reader: str | None = None,
         mixed_quantisation: bool = False,
         steps: dict | None = None,
-        step: float = 1.0,
+        step: float | None = None,
         attention: dict | None = None,
         coding: str = "bytes",
         data_preprocessor: dict | None = None,
@@ -158,10 +159,11 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
                 )
             self.codec.mixed_quantisation = True
         self.steps = None if steps is None else RandomSteps(**steps)
-        self.step = step
-        Steps.of(step, (1, 1))  # says what is wrong with it
+        own_step = self.codec.step if self.codec.learned else 1.0
+        self.step = own_step if step is None else step
+        Steps.of(self.step, (1, 1))  # says what is wrong with it
         self.attention = None if attention is None else Attention(**attention)
-        if not self.codec.learned and (step != 1 or steps or attention):
+        if not self.codec.learned and (self.step != 1 or steps or attention):
             raise ValueError(
                 "model.step, steps and attention are of HM codecs, not of "
                 f"{type(self.codec).__name__}"

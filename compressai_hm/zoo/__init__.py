@@ -15,7 +15,7 @@ from compressai.registry import MODELS
 from compressai.zoo.image import model_architectures, model_urls
 from torch import nn
 
-from ..codecs import ENTRIES, HM_MODELS, HumanMachineMixin, read_checkpoint
+from ..codecs import ENTRIES, HM_MODELS, HumanMachineMixin, Steps, read_checkpoint
 from ..codecs.tables import with_metadata
 from .released import load_released
 
@@ -31,6 +31,7 @@ def load_model(
     metric: str = "mse",
     pretrained: bool | str = False,
     progress: bool = True,
+    step: float | None = None,
     **kwargs,
 ) -> nn.Module:
     """An HM model of the zoo; ``image_models[name]`` is this, with its name filled in.
@@ -38,15 +39,19 @@ def load_model(
     Args:
         name: A zoo name such as "hm-cheng2020-anchor".
         quality: Chooses the channels and, with weights, the λ_h they were trained
-            at: from 1 (lowest) to 4, 6 or 8.
+            at: from 1 (lowest) to 4, 6 or 8. Of an entry with one set of weights for
+            every rate, the step of quantisation.
         metric: What the weights were trained for: "mse" or "ms-ssim".
         pretrained: True loads released HM weights, from the package;
             "base" loads CompressAI's, with g_t the identity.
         progress: Whether a download shows a progress bar.
+        step: The model's step of quantisation, from 1/8 to 16; left out, that of the
+            quality.
         **kwargs: For the model: ``g_t_width``, ``g_t_downscale``.
 
     Raises:
-        ValueError: For a name, quality, metric or ``pretrained`` that does not exist.
+        ValueError: For a name, quality, metric, step or ``pretrained`` that does not
+            exist.
         RuntimeError: If there are no such weights, or they cannot be downloaded.
     """
     entry = ENTRIES.get(name)
@@ -64,6 +69,8 @@ def load_model(
             f"pretrained must be False, True or 'base', got {pretrained!r}"
         )
     net = entry.model(*entry.channels[quality], **{**entry.g_t, **kwargs})
+    net.step = entry.steps.get(quality, net.step) if step is None else float(step)
+    Steps.of(net.step, (1, 1))  # says what is wrong with it
     if pretrained is True:
         if metric != "mse":
             raise RuntimeError(f"no HM weights of {name} are released for {metric}")

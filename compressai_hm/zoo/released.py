@@ -3,6 +3,7 @@
 ::
 
     weights/NAME-QUALITY.pth   weights of one quality, and its bottleneck's tables
+    weights/NAME.pth           of an entry with one set for every quality
     weights/NAME-tables.npz    the Gaussian's tables, the same at every quality
     weights/SHA256SUMS         of every file; for `sha256sum --check`
 
@@ -43,8 +44,13 @@ def load_released(name: str, quality: int) -> dict[str, Tensor]:
             "CompressAI's"
         )
     tables = np.load(_read(f"{name}-tables.npz"))
-    weights = torch.load(_read(f"{name}-{quality}.pth"), weights_only=True)
+    weights = torch.load(_read(file_of(name, quality)), weights_only=True)
     return {**{key: torch.from_numpy(tables[key]) for key in tables}, **weights}
+
+
+def file_of(name: str, quality: int) -> str:
+    """The name of the file of weights."""
+    return f"{name}.pth" if ENTRIES[name].steps else f"{name}-{quality}.pth"
 
 
 def _read(file: str) -> io.BytesIO:
@@ -86,7 +92,10 @@ def rounded_codec(net: nn.Module) -> dict[str, Tensor]:
 
 
 def write_released(name: str, models: dict[int, nn.Module]) -> None:
-    """Rounds models and makes them the released ones of their qualities."""
+    """Rounds models and makes them the released ones of their qualities.
+
+    Of an entry with one set of weights, give one quality.
+    """
     shared: dict[str, Tensor] = {}
     for quality, net in models.items():
         weights = rounded_codec(net)
@@ -99,7 +108,7 @@ def write_released(name: str, models: dict[int, nn.Module]) -> None:
             for key, value in weights.items()
             if key not in shared and not key.endswith(".mask")  # of masked convolutions
         }
-        save(weights, WEIGHTS / f"{name}-{quality}.pth")
+        save(weights, WEIGHTS / file_of(name, quality))
     with io.BytesIO() as f:
         np.savez_compressed(f, **{key: value.numpy() for key, value in shared.items()})
         write_whole(f.getvalue(), WEIGHTS / f"{name}-tables.npz")

@@ -11,12 +11,12 @@ from mmengine.config import Config
 from torch import Tensor
 
 from ... import __version__
-from ...codecs import CLASSICAL, PictureCodec, Steps, container
+from ...codecs import CLASSICAL, ENTRIES, PictureCodec, Steps, container
 from ...codecs.classical import find_classical
 from ...detection import Attention
 from ...detection.build import build_model
 from ...zoo import cfgs, is_hm, load_checkpoint, load_model
-from ...zoo.released import RELEASED
+from ...zoo.released import RELEASED, file_of
 from .checks import check_keys
 from .digests import file_digest, value_digest
 
@@ -112,7 +112,8 @@ def codec_digest(entry: dict, quality: int) -> str:
     if entry.get("checkpoints"):
         rest["weights"] = file_digest(entry["checkpoints"][quality])
     elif entry.get("type") in RELEASED:
-        rest["weights"] = file_digest(f"compressai_hm://{entry['type']}-{quality}.pth")
+        file = file_of(entry["type"], quality)
+        rest["weights"] = file_digest(f"compressai_hm://{file}")
     if find_classical(entry.get("type")):
         versions = ("pillow", "imageio-ffmpeg")
         rest["versions"] = [importlib.metadata.version(v) for v in versions]
@@ -169,7 +170,8 @@ def _built_coder(entry: str, quality: int, device: str) -> Coder:
 def _of_steps(entry: dict, point: int) -> tuple[int, float]:
     """The quality, or the place of the checkpoint, and the step of a point."""
     if not entry.get("steps"):
-        return point, 1.0
+        own = None if entry.get("checkpoints") else ENTRIES.get(entry["type"])
+        return point, own.steps.get(point, 1.0) if own else 1.0
     quality = 0 if entry.get("checkpoints") else entry["qualities"][0]
     return quality, float(entry["steps"][point])
 

@@ -183,3 +183,20 @@ def test_the_maps_tables_are_frozen():
 
 WIDTHS, TABLES = "766fa9f52e481de9", "2bb59c8a1a42d5f3"
 """Files hold what they make: a change is a new format version."""
+
+
+def test_a_models_own_step_is_taken_where_none_is_asked_for():
+    net, x = busy("hm-mbt2018-s"), torch.rand(2, 3, 70, 90)
+    coarse = net.compress(x, 2.5)
+    net.step = 2.5
+    own = net.compress(x)
+    assert own["strings"] == coarse["strings"] and "steps" not in own
+    expected = net.decompress(**coarse)["x_hat"]
+    assert torch.equal(net.decompress(**own)["x_hat"], expected)
+    assert torch.equal(net(x)["x_hat"].clamp(0, 1), expected)
+    plain = net.compress(x, 1)
+    net.step = 1.0
+    assert torch.equal(
+        net.decompress(**plain)["x_hat"], net.decompress(**net.compress(x))["x_hat"]
+    )
+    assert encode(net, x[:1]) == encode(net, x[:1], step=1)
