@@ -47,6 +47,10 @@ class _OnDevice(Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
+    def tolist(self) -> list:
+        """Of subclasses torch's own gives none."""
+        return self.cpu().tolist()
+
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         raise RuntimeError(f"{func} after the simulated device was left")
@@ -118,11 +122,16 @@ def simulated_device(float64: bool = True) -> Iterator[SimulatedDevice]:
     """
     torch._C._ensureCUDADeviceGuardSet()
     start, torch.cuda._lazy_init = torch.cuda._lazy_init, lambda: None
-    try:
-        with SimulatedDevice(float64) as device:
-            yield device
-    finally:
-        torch.cuda._lazy_init = start
-        # Of a device that is no more.
+    with contextlib.ExitStack() as stack:
+        stack.callback(setattr, torch.cuda, "_lazy_init", start)
         for cached in (places._places, devices.has_float64, devices.check_products):
-            cached.cache_clear()
+            stack.callback(cached.cache_clear)  # of a device that is no more
+        # torch.tensor would ask the driver, and modules keep the kind of their tensors.
+        for switch in (
+            torch._C._set_only_lift_cpu_tensors,
+            torch.__future__.set_overwrite_module_params_on_conversion,
+        ):
+            stack.callback(switch, False)
+            switch(True)
+        stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        yield stack.enter_context(SimulatedDevice(float64))

@@ -236,7 +236,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         """All terms of what the latent decodes to, weighted."""
         sizes = [tuple(s.img_shape[:2]) for s in samples]
         bits = picture_bits(latent["likelihoods"], sizes)
-        pixels = bits.new_tensor([h * w for h, w in sizes])
+        pixels = torch.stack([bits.new_full((), h * w) for h, w in sizes])
         losses = {"loss_rate": (bits / pixels).mean()}
 
         codec = codec or self.codec

@@ -156,10 +156,10 @@ class DetectorView:
             view = F.interpolate(view, (new_h, new_w), mode="bilinear")
         view = view[0]
         if (pad_h, pad_w) != (new_h, new_w):
-            value = view.new_tensor(self.pad_val).expand(3)[:, None, None]
-            mask = F.pad(torch.ones_like(view), (0, pad_w - new_w, 0, pad_h - new_h))
-            view = F.pad(view, (0, pad_w - new_w, 0, pad_h - new_h))
-            view = view + value * (1 - mask)
+            pad = (0, pad_w - new_w, 0, pad_h - new_h)
+            values = np.broadcast_to(self.pad_val, 3).tolist()
+            both = zip(view, values, strict=True)
+            view = torch.stack([F.pad(own, pad, value=value) for own, value in both])
 
         sample = sample.new()
         scale = (new_w / width, new_h / height)
@@ -306,8 +306,8 @@ def _scaled(
 ) -> InstanceData:
     instances = instances.new()
     if "bboxes" in instances:
-        boxes = instances.bboxes
-        instances.bboxes = boxes * boxes.new_tensor(scale * 2)
+        x, y = (instances.bboxes[:, i::2] * scale[i] for i in range(2))
+        instances.bboxes = torch.stack((x, y), -1).flatten(1)
     if "masks" in instances:
         instances.masks = instances.masks.resize(size).pad(padded)
     return instances

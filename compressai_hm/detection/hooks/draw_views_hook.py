@@ -107,9 +107,9 @@ def draw_views(
     Returns:
         A matplotlib figure.
     """
-    views = picture.flip(0), sample.x_hat, sample.x_bar
-    decibels = [psnr(view.cpu(), views[0].cpu(), 255) for view in views[1:]]
-    x, x_hat, x_bar = (view.permute(1, 2, 0).cpu().numpy() for view in views)
+    views = [view.cpu() for view in (picture.flip(0), sample.x_hat, sample.x_bar)]
+    decibels = [psnr(view, views[0], 255) for view in views[1:]]
+    x, x_hat, x_bar = (view.permute(1, 2, 0).numpy() for view in views)
     steps = sample.metainfo.get("steps", Steps())
     columns = 3 if steps.offsets is None else 4
 

@@ -71,14 +71,14 @@ class HoldRateHook(Hook):
     ) -> None:
         estimate = torch.as_tensor(outputs["loss_rate"]).detach().clone()
         all_reduce(estimate, "mean")
-        if not torch.isfinite(estimate):
+        rate = float(estimate)
+        if not math.isfinite(rate):
             return  # the step is lost, the rate need not be
         if runner.iter % _EVERY == 0:
             coded = self._coded(data_batch).to(estimate)
             all_reduce(coded, "mean")
-            share = float(coded / estimate)
-            _follow(runner, "coded_share", share, 0.3)
-        rate = float(estimate) * _get(runner, "coded_share", 1.0)
+            _follow(runner, "coded_share", float(coded) / rate, 0.3)
+        rate *= _get(runner, "coded_share", 1.0)
         rate = _follow(runner, "bpp", rate, 0.1)
         # Far-off starts must not drive it beyond what can be taken back.
         error = max(-1.0, min(1.0, math.log(self.bpp / rate)))

@@ -31,27 +31,28 @@ class ObjectFeatureLoss(MachineLoss):
         """``loss_objects``."""
         own, reference = reading.features, reading.reference
         inside = inside_boxes(reading.annotations, reading.inputs.shape[-2:])
-        inside = inside.to(reading.inputs)
         return {"loss_objects": relative_error(own, reference, inside)}
 
 
 def inside_boxes(samples: SampleList, size: tuple[int, int]) -> Tensor:
-    """1 in the annotated boxes, 0 elsewhere: ``(N, 1, H, W)``.
+    """1 in the annotated boxes, 0 elsewhere: ``(N, 1, H, W)``, on their device.
 
     Raises:
         ValueError: If a picture has no annotations; an empty list is one.
     """
-    masks = torch.zeros(len(samples), 1, *size)
-    for mask, sample in zip(masks, samples, strict=True):
+    masks = []
+    for sample in samples:
         if "bboxes" not in sample.get("gt_instances", {}):
             raise ValueError(
                 "model.machine_losses: objects needs annotated pictures; these have no "
                 "boxes: use features, or LoadAnnotations"
             )
-        boxes = get_box_tensor(sample.gt_instances.bboxes)
-        for left, top, right, bottom in boxes.round().long().clamp(min=0).tolist():
-            mask[:, top:bottom, left:right] = 1
-    return masks
+        boxes = get_box_tensor(sample.gt_instances.bboxes).round()
+        left, top, right, bottom = boxes.T[..., None]
+        y, x = (torch.arange(side, device=boxes.device) for side in size)
+        rows, columns = (top <= y) & (y < bottom), (left <= x) & (x < right)
+        masks.append(rows.float().T @ columns.float() > 0)
+    return torch.stack(masks)[:, None].float()
 
 
 def relative_error(

@@ -78,6 +78,30 @@ def test_the_host_seldom_waits(name):
             assert launches <= 50
 
 
+@families
+def test_a_training_pass_waits_once(name):
+    """Are the pictures in [0, 1]? And for the map of steps, if there is one."""
+    net = portable(name).train()
+    x = torch.rand(2, 3, 128, 190)
+
+    def trained(x, steps):
+        torch.manual_seed(1)
+        out = net.code_latent(net.analyse(x), steps)
+        return [out["y_hat"], *out["likelihoods"].values()]
+
+    every = [(None, 1), ([Steps(100), STEPS], 2)]
+    expected = [trained(x, steps) for steps, _ in every]
+    with simulated_device() as device:
+        net.to(DEVICE)
+        there = x.to(DEVICE)
+        for (steps, most), on_cpu in zip(every, expected, strict=True):
+            waits = device.waits
+            out = trained(there, steps)
+            assert device.waits - waits <= most
+            for found, own in zip(out, on_cpu, strict=True):
+                torch.testing.assert_close(found.detach().cpu(), own.detach())
+
+
 def test_the_simulated_device_raises_and_counts():
     with simulated_device() as device:
         x = torch.arange(4.0).to(DEVICE)
@@ -88,7 +112,11 @@ def test_the_simulated_device_raises_and_counts():
         assert (device.launches, device.waits) == (0, 1)
         x[1:].add_(1)
         assert (device.launches, device.waits) == (1, 1)
-        assert x.sum() == 9 and x.cpu().tolist() == [0, 2, 3, 4]
-        assert (device.launches, device.waits) == (3, 3)
+        assert x.sum() == 9 and x.cpu().tolist() == x.tolist() == [0, 2, 3, 4]
+        assert (device.launches, device.waits) == (3, 4)
+        layer = torch.nn.Linear(4, 1).to(DEVICE)
+        with pytest.raises(RuntimeError, match="on cuda:0 and on the CPU"):
+            layer(torch.ones(4))
+        assert layer(torch.tensor([0.0, 1, 2, 3], device=DEVICE)).device == DEVICE
     with simulated_device(float64=False), pytest.raises(TypeError, match="float64"):
         torch.zeros(1, dtype=torch.float64, device=DEVICE)
