@@ -80,8 +80,8 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
             checkerboard's latent codecs quantise by themselves. Defaults to False.
         steps: Trains for many rates: ``dict(low=0.5, high=4, regions=0.3)``, arguments
             of :class:`RandomSteps`. Each training picture is coded with a step of its
-            own, and its distortion and machine losses count 1/Δ² times. Defaults to
-            None, a step of 1.
+            own, and its distortion and machine losses count 1/Δ² times as much as its
+            bits. Defaults to None, a step of 1.
         step: Of quantisation at evaluation, 1/8 to 16. Defaults to the codec's, which
             is 1 but for a zoo entry with one set of weights for every quality.
         attention: At evaluation, finer steps where detectors find something in the
@@ -237,11 +237,16 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         sizes = [tuple(s.img_shape[:2]) for s in samples]
         bits = picture_bits(latent["likelihoods"], sizes)
         pixels = torch.stack([bits.new_full((), h * w) for h, w in sizes])
-        losses = {"loss_rate": (bits / pixels).mean()}
+        counts = torch.ones_like(bits)
+        if steps is not None:
+            counts = self.steps.weights(steps).to(bits)
+        losses = {"loss_rate": (bits / pixels * counts).mean()}
 
         codec = codec or self.codec
         views = codec.synthesise(latent["y_hat"], x.shape[-2:], self._wanted_views())
-        weights = None if steps is None else _weights(steps, latent["y_hat"], x)
+        weights = None
+        if steps is not None:
+            weights = _weights(steps, counts, latent["y_hat"], x)
         if "x_hat" in views:
             errors = (views["x_hat"].float() - x).square()
             mse = _of_pictures(errors, sizes)
@@ -388,10 +393,16 @@ def _of_pictures(errors: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
     return torch.stack(means)
 
 
-def _weights(steps: list[Steps], y_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
-    """1/Δ² at each place of each view: by so much errors are weighed against bits."""
+def _weights(
+    steps: list[Steps], counts: Tensor, y_hat: Tensor, x: Tensor
+) -> dict[str, Tensor]:
+    """1/Δ² at each place of each view, as often as the picture counts.
+
+    By so much errors are weighed against bits.
+    """
     height, width = x.shape[-2:]
     places = step_values(steps, y_hat.shape[-2:]).pow(-2).to(y_hat)
+    places = places * counts[:, None, None, None]
     pixels = F.interpolate(places, scale_factor=Y_STRIDE, mode="nearest")
     pixels = pixels[..., :height, :width]
     return {"y_hat": places, "x_hat": pixels, "x_bar": pixels}

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..codecs import Steps
 from ..codecs.entropy.steps import FIRST, LAST, OCTAVE, QUARTER
@@ -24,12 +25,17 @@ class RandomSteps:
         high: The largest, to 16.
         regions: The share of pictures that have one to three regions, whose steps are 1
             to 8 quarter octaves finer, where ``low`` leaves room. Defaults to 0.
+        weight: A picture of step Δ counts Δ^weight times. With 0 the fine steps, whose
+            losses are the largest, have most of the say; with 1.2 all have about the
+            same. Defaults to 0.
 
     Raises:
         ValueError: If these are no such numbers.
     """
 
-    def __init__(self, low: float, high: float, regions: float = 0.0):
+    def __init__(
+        self, low: float, high: float, regions: float = 0.0, weight: float = 0.0
+    ):
         if not 1 / 8 <= low <= high <= 16:
             raise ValueError(
                 "model.steps: low and high must rise within 0.125 to 16, got "
@@ -44,7 +50,13 @@ class RandomSteps:
             )
         self.first = max(FIRST, round(OCTAVE * math.log2(low)))
         self.last = min(LAST, round(OCTAVE * math.log2(high)))
-        self.regions = regions
+        if not -4 <= weight <= 4:
+            raise ValueError(f"model.steps: weight must be -4 to 4, got {weight}")
+        self.regions, self.weight = regions, weight
+
+    def weights(self, steps: list[Steps]) -> Tensor:
+        """How much each picture counts, ``(N,)``."""
+        return torch.tensor([2 ** (self.weight * own.base / OCTAVE) for own in steps])
 
     @torch.compiler.disable
     def draw(self, count: int, size: tuple[int, int]) -> list[Steps]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from compressai_hm.codecs.entropy.steps import FIRST, LAST
+from compressai_hm.codecs import Steps
+from compressai_hm.codecs.entropy.steps import FIRST, LAST, OCTAVE
 from compressai_hm.detection.random_steps import RandomSteps
 
 from . import tiny
@@ -57,3 +58,10 @@ def test_the_same_seed_draws_the_same():
 def test_bad_steps_name_their_key(steps, named):
     with pytest.raises(ValueError, match=f"model.steps: .*{named}"):
         tiny.model(steps=steps)
+
+
+def test_a_picture_counts_by_its_step():
+    steps = [Steps(), Steps(OCTAVE), Steps(-2 * OCTAVE)]
+    assert RandomSteps(0.25, 2).weights(steps).tolist() == [1, 1, 1]
+    expected = pytest.approx([1, 2**0.3, 2**-0.6])
+    assert RandomSteps(0.25, 2, weight=0.3).weights(steps).tolist() == expected
