@@ -3,6 +3,7 @@
 python tools/benchmark.py train
 python tools/benchmark.py codec
 python tools/benchmark.py sweep
+python tools/benchmark.py folder
 python tools/benchmark.py latent
 python tools/benchmark.py polite
 """
@@ -38,6 +39,7 @@ from compressai_hm.codecs import (
     mask_of_boxes,
     picture_bits,
 )
+from compressai_hm.codecs.files import write_png
 from compressai_hm.codecs.pictures import find_pictures, read_picture
 from compressai_hm.codecs.tables import TablesMixin
 from compressai_hm.zoo import load_checkpoint, load_model
@@ -384,6 +386,59 @@ def size(args: argparse.Namespace) -> None:
         print(f"{target:5g}{quality:9}{over:6}{under:8.2%}{ratio:14.2f}")
 
 
+def folder(args: argparse.Namespace) -> None:
+    """Encoding a folder: several pictures at a time against one by one.
+
+    Both sides read, code and write, with torch's own number of threads. They take
+    turns, and coding must give the same bytes.
+    """
+    import codec as tool
+
+    with contextlib.ExitStack() as stack:
+        out = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        pictures = args.pictures
+        if pictures is None:
+            pictures = out / "pictures"
+            for i in range(args.count):
+                x = sum(_picture(512, 768) for _ in range(4)) / 4
+                write_png(x, pictures / f"{i:02}.png")
+        which = ["--checkpoint", str(args.checkpoint)]
+        if args.model:
+            which = ["--model", args.model, "--quality", str(args.quality)]
+        streams = out / "streams"
+        own = tool.parse(
+            ["encode", str(pictures), *which, "--out", str(streams), "--overwrite"]
+        )
+        jobs = tool.find(own)[: args.count]
+        tool.work(own, jobs[:1], 1)  # reads the weights
+        workers = args.workers or tool.workers_for(own, len(jobs))
+        sides = {"one by one": 1, f"{workers} at a time": workers}
+        took: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+        files: list[list[bytes]] = []
+        for _ in range(args.repeats):
+            for side, count in sides.items():
+                begun = time.perf_counter(), time.process_time()
+                *_, failed = tool.work(own, jobs, count)
+                ended = time.perf_counter(), time.process_time()
+                took[side].append((ended[0] - begun[0], ended[1] - begun[1]))
+                files.append([p.read_bytes() for p in sorted(streams.rglob("*.hmc"))])
+                if failed or files[-1] != files[0]:
+                    raise RuntimeError(f"{side}: other files, or errors {failed}")
+    print(
+        f"{' '.join(which)}, {len(jobs)} pictures, {torch.get_num_threads()} threads, "
+        f"medians of {args.repeats}"
+    )
+    print(f"{'':16}{'pictures/s':>12}{'CPU s/picture':>15}")
+    speed = []
+    for side, times in took.items():
+        seconds, processor = (statistics.median(t) for t in zip(*times, strict=True))
+        speed.append(len(jobs) / seconds)
+        print(f"{side:16}{speed[-1]:12.2f}{processor / len(jobs):15.3f}")
+    pairs = [a[0] / b[0] for a, b in zip(*took.values(), strict=True)]
+    print(f"faster {speed[1] / speed[0]:.2f} times", end="")
+    print(f" ({min(pairs):.2f} to {max(pairs):.2f} in turns)")
+
+
 _BOXES = [(0.1, 0.2, 0.3, 0.9), (0.4, 0.1, 0.6, 0.5), (0.7, 0.6, 0.8, 0.7)]
 
 
@@ -575,6 +630,15 @@ def main() -> None:
     command.add_argument("--pictures", type=Path, help="folder; default: drawn ones")
     command.add_argument("--count", type=int, default=24)
     command.set_defaults(run=map_of_steps)
+    command = commands.add_parser("folder", help=folder.__doc__.splitlines()[0])
+    command.add_argument("--pictures", type=Path, help="folder; default: drawn ones")
+    command.add_argument("--count", type=int, default=24)
+    command.add_argument("--checkpoint", type=Path, default=DEMO_CODEC)
+    command.add_argument("--model", help="zoo entry in place of --checkpoint")
+    command.add_argument("--quality", type=int, default=2)
+    command.add_argument("--workers", type=int, help="default: the tool's")
+    command.add_argument("--repeats", type=int, default=5)
+    command.set_defaults(run=folder)
     command = commands.add_parser("latent", help=latent.__doc__.splitlines()[0])
     demo = "mmdet_configs/hm_faster_rcnn{}_demo.py"
     command.add_argument("--picture", default=demo.format(""), help="config")

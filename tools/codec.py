@@ -18,17 +18,19 @@ import math
 import os
 import re
 import sys
+import threading
 import warnings
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import _command
 import numpy as np
 import torch
+from _folder import InOrder, default_workers
 from torch import nn
 from tqdm import tqdm
 
@@ -41,12 +43,13 @@ from compressai_hm.codecs import (
     decode,
     encode,
 )
-from compressai_hm.codecs.files import write_png, write_whole
+from compressai_hm.codecs.colours import heard
+from compressai_hm.codecs.files import png_of, write_png, write_whole
 from compressai_hm.codecs.pictures import (
-    PictureWarning,
     find_pictures,
     is_hidden,
     is_picture,
+    pixels_of,
     read_picture,
 )
 from compressai_hm.codecs.rate import encode_to_size
@@ -81,7 +84,6 @@ def main() -> int:
         raise ValueError(f"there are no {kind} in {', '.join(map(str, args.inputs))}")
     for name in getattr(args, "imports", ()):
         import_own(name)
-    run = {"encode": encode_file, "decode": decode_file, "info": info_file}
     if args.command != "info" and (
         args.checkpoint or (args.model and args.quality is not None)
     ):
@@ -92,29 +94,7 @@ def main() -> int:
             refiner(args.config)
     if args.command == "encode" and args.attend:
         attention(*attended(args))
-    failed, remarks, lines, bpps = [], [], [], []
-    sources: dict[Path, Path] = {}
-    quiet = args.command == "info" or len(jobs) == 1
-    with tqdm(jobs, unit="picture", disable=quiet) as bar:
-        for source, target in bar:
-            bar.set_postfix_str(shown(source.name))
-            try:
-                first = sources.setdefault(target, source)
-                if first != source:
-                    raise ValueError(f"{first} has the same name; give another --out")
-                with warnings.catch_warnings(record=True) as caught:
-                    warnings.simplefilter("ignore")
-                    warnings.simplefilter("always", PictureWarning)
-                    line, bpp = run[args.command](args, source, target)
-            except (OSError, ValueError, RuntimeError, MemoryError) as e:
-                reason = _command.sentence(e).removeprefix(f"{source}: ")
-                failed.append(f"{source}: {reason}")
-                if len(jobs) == 1:
-                    raise ValueError(shown(failed[0])) from e
-                continue
-            remarks += [str(w.message) for w in caught]
-            lines.append(line)
-            bpps.append(bpp)
+    lines, bpps, remarks, failed = work(args, jobs, workers_for(args, len(jobs)))
     for line in lines:
         print(shown(line))
     if len(bpps) > 1:
@@ -124,6 +104,75 @@ def main() -> int:
     if failed:
         print(f"{len(failed)} of {len(jobs)} failed", file=sys.stderr)
     return bool(failed)
+
+
+def workers_for(args: argparse.Namespace, count: int) -> int:
+    # --refine draws from the process's one generator of random numbers.
+    alone = args.command == "info" or (args.command == "encode" and args.refine)
+    return 1 if alone else min(count, default_workers())
+
+
+def work(
+    args: argparse.Namespace, jobs: list[tuple[Path, Path]], workers: int
+) -> tuple[list[str], list[float], list[str], list[str]]:
+    """Does what there is to do, and writes the files.
+
+    Args:
+        args: Of the command.
+        jobs: Of :func:`find`.
+        workers: How many files at a time.
+
+    Returns:
+        Lines and bpp of the files that went well, warnings of these, and errors.
+
+    Raises:
+        ValueError: If the only file fails.
+    """
+    lines, bpps, remarks, failed = [], [], [], []
+    firsts: dict[Path, Path] = {}
+    for source, target in jobs:
+        firsts.setdefault(target, source)
+    do = {"encode": encode_file, "decode": decode_file, "info": info_file}[args.command]
+
+    def run(job: tuple[Path, Path]) -> tuple[Result, list[str]]:
+        source, target = job
+        if firsts[target] != source:
+            raise ValueError(f"{firsts[target]} has the same name; give another --out")
+        before = heard.set([])
+        try:
+            return do(args, source, target), heard.get()
+        finally:
+            heard.reset(before)
+
+    def size(job: tuple[Path, Path]) -> int:
+        return (pixels_of if args.command == "encode" else pixels_in)(job[0])
+
+    most = getattr(args, "max_pixels", 0)
+    quiet = args.command == "info" or len(jobs) == 1
+    with (
+        warnings.catch_warnings(),
+        InOrder(run, jobs, workers, size, most) as results,
+        tqdm(results, total=len(jobs), unit="picture", disable=quiet) as bar,
+    ):
+        warnings.simplefilter("ignore")
+        for (source, _), awaited in bar:
+            bar.set_postfix_str(shown(source.name))
+            try:
+                (line, bpp, files), warned = awaited()
+                for path in files:
+                    check_free(args, path)
+                for path, data in files.items():
+                    write_whole(data, path)
+            except (OSError, ValueError, RuntimeError, MemoryError) as e:
+                reason = _command.sentence(e).removeprefix(f"{source}: ")
+                failed.append(f"{source}: {reason}")
+                if len(jobs) == 1:
+                    raise ValueError(shown(failed[0])) from e
+                continue
+            lines.append(line)
+            bpps.append(bpp)
+            remarks += warned
+    return lines, bpps, remarks, failed
 
 
 def import_own(name: str) -> None:
@@ -145,7 +194,7 @@ def shown(text: str) -> str:
     )
 
 
-def parse() -> argparse.Namespace:
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = _command.parser(f"{__doc__}\n{BPP}")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
@@ -188,7 +237,7 @@ def parse() -> argparse.Namespace:
         default=READERS,
         help="files or folders; default: work_dirs",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     check(parser, args)
     return args
 
@@ -385,12 +434,29 @@ def free_path(args: argparse.Namespace, target: Path, ending: str) -> Path:
         mark = f"~{zlib.crc32(os.fsencode(target.name)):08x}"
         name = name[:-1]
     path = target.with_name(name + mark + ending)
-    if path.exists() and not args.overwrite:
-        raise ValueError(f"{path} is there already; --overwrite replaces it")
+    check_free(args, path)
     return path
 
 
-@cache
+def check_free(args: argparse.Namespace, path: Path) -> None:
+    """Raises ValueError if another file is there."""
+    if path.exists() and not args.overwrite:
+        raise ValueError(f"{path} is there already; --overwrite replaces it")
+
+
+def once(make: Callable) -> Callable:
+    """A cache for threads: those that ask meanwhile wait for what is being made."""
+    kept, lock = cache(make), threading.RLock()
+
+    @wraps(make)
+    def found(*args):
+        with lock:
+            return kept(*args)
+
+    return found
+
+
+@once
 def weights(
     checkpoint: Path | None, model: str | None, quality: int | None, metric: str
 ) -> nn.Module:
@@ -403,13 +469,13 @@ def weights(
     return net.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@cache
+@once
 def reader(name: str) -> StreamReader:
     """The reader, once for all files."""
     return find_reader(name, READERS)
 
 
-@cache
+@once
 def refiner(config: str) -> nn.Module:
     """The model of a training config, once for all files."""
     from compressai_hm.detection.build import build_model
@@ -421,7 +487,7 @@ def attended(args: argparse.Namespace) -> tuple:
     return tuple(args.attend), args.attend_gain, tuple(args.attend_only)
 
 
-@cache
+@once
 def attention(
     given: tuple[str, ...], gain: float, only: tuple[str, ...]
 ) -> "Attention":
@@ -459,9 +525,11 @@ def list_readers(args: argparse.Namespace) -> int:
     return bool(failed)
 
 
-def encode_file(
-    args: argparse.Namespace, source: Path, target: Path
-) -> tuple[str, float]:
+Result = tuple[str, float, dict[Path, bytes]]
+"""A line for the user, bits a pixel, and the files that are to be written."""
+
+
+def encode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
     target = free_path(args, target, SUFFIX)
     x = read_picture(source, args.max_pixels)
     most = args.bytes or (args.bpp and int(args.bpp * x[0, 0].numel() / 8))
@@ -478,14 +546,18 @@ def encode_file(
         data = encode(net, x, step=step, **own)
     else:
         data = encode_to_size(net, x, most, step, **own)
-    write_whole(data, target)
     bpp = 8 * len(data) / x[0, 0].numel()
     finer = ""
     if args.roi or args.attend:
         finer = ", the same step everywhere"
         if step.offsets is not None:
             finer = f", {(step.offsets < 0).mean():.0%} of it finer"
-    return f"{target}: {len(data)} bytes, {bpp:.4f} bpp{finer}", bpp
+    line = f"{target}: {len(data)} bytes, {bpp:.4f} bpp{finer}"
+    return line, bpp, {target: data}
+
+
+_detecting = threading.Lock()
+"""OpenMMLab promises nothing to threads."""
 
 
 def wanted_steps(args: argparse.Namespace, x: torch.Tensor) -> Steps:
@@ -498,7 +570,8 @@ def wanted_steps(args: argparse.Namespace, x: torch.Tensor) -> Steps:
         importance = importance_of_mask(region(args.roi, size))
         maps.append(map_of_importance(importance, args.roi_gain, step))
     if args.attend:
-        maps.append(attention(*attended(args)).steps(x, step))
+        with _detecting:
+            maps.append(attention(*attended(args)).steps(x, step))
     steps = Steps.of(torch.stack(maps).amin(0) if maps else args.step, size)
     return Steps(0, steps.offsets) if args.bpp or args.bytes else steps
 
@@ -536,9 +609,7 @@ def nearest_quality(args: argparse.Namespace, x: torch.Tensor, most: int) -> int
     return min(around, key=lambda quality: abs(math.log(size(quality) / most)))
 
 
-def decode_file(
-    args: argparse.Namespace, source: Path, target: Path
-) -> tuple[str, float]:
+def decode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
     data = source.read_bytes()
     stream = Bitstream.read(data)
     which = args.checkpoint, args.model, args.quality, args.metric
@@ -557,28 +628,27 @@ def decode_file(
         kind = "npz" if own and own.reads == "y_hat" else "png"
         paths[view] = free_path(args, target, f".{own.name if own else view}.{kind}")
     out = decode(net, data, views, args.max_pixels, chosen)
-    for view, path in paths.items():
-        if VIEWS[view] in out:
-            write_png(out[VIEWS[view]], path)
-        else:
-            write_features(out["features"], chosen.net.strides, path)
-    return ", ".join(map(str, paths.values())), _bpp(stream, data)
+    files = {
+        path: png_of(out[VIEWS[view]])
+        if VIEWS[view] in out
+        else npz_of(out["features"], chosen.net.strides)
+        for view, path in paths.items()
+    }
+    return ", ".join(map(str, files)), _bpp(stream, data), files
 
 
-def write_features(levels: tuple, strides: tuple[int, ...], path: Path) -> None:
-    """A pyramid as NumPy arrays ``stride_S``, ``(C, h, w)``."""
+def npz_of(levels: tuple, strides: tuple[int, ...]) -> bytes:
+    """A pyramid as a file of NumPy arrays ``stride_S``, ``(C, h, w)``."""
     arrays = {
         f"stride_{stride}": level[0].cpu().numpy()
         for stride, level in zip(strides, levels, strict=True)
     }
     with io.BytesIO() as f:
         np.savez(f, **arrays)
-        write_whole(f.getvalue(), path)
+        return f.getvalue()
 
 
-def info_file(
-    args: argparse.Namespace, source: Path, target: Path
-) -> tuple[str, float]:
+def info_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
     data = source.read_bytes()
     stream = Bitstream.read(data)
     height, width = stream.size
@@ -589,6 +659,7 @@ def info_file(
         f"{source}: {width}x{height}, {len(data)} bytes, {bpp:.4f} bpp "
         f"(y {len(stream.y)}, z {len(stream.z)}), {steps_of(stream)}{stream.weights()}",
         bpp,
+        {},
     )
 
 
@@ -613,6 +684,14 @@ def picture_of_steps(stream: Bitstream) -> torch.Tensor:
     shade = torch.from_numpy(0.5 - np.log2(values) / 4).clamp(0, 1).float()
     shade = shade.repeat_interleave(16, 0).repeat_interleave(16, 1)
     return shade[:height, :width].expand(1, 3, -1, -1)
+
+
+def pixels_in(path: Path) -> int:
+    """Of the picture in a file; 0 if it holds none."""
+    try:
+        return math.prod(Bitstream.read(path.read_bytes()).size)
+    except (OSError, ValueError):
+        return 0
 
 
 def _bpp(stream: Bitstream, data: bytes) -> float:

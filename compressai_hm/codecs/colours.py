@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,14 @@ class PictureWarning(UserWarning):
     """A picture was read, but not all that its file holds was used."""
 
 
+heard: ContextVar[list[str] | None] = ContextVar("heard", default=None)
+"""Where it is a list it takes what is warned of: threads share filters of warnings."""
+
+
 def warn(path: Path, what: str) -> None:
+    if (own := heard.get()) is not None:
+        own.append(f"{path}: {what}")
+        return
     warnings.warn(f"{path}: {what}", PictureWarning, stacklevel=4)
 
 

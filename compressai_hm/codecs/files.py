@@ -11,10 +11,15 @@ from torch import Tensor
 
 def write_png(x: Tensor, path: str | Path) -> None:
     """Writes RGB in [0, 1], ``(1, 3, H, W)``, as an 8-bit PNG; whole or not at all."""
+    write_whole(png_of(x), path)
+
+
+def png_of(x: Tensor) -> bytes:
+    """The file of :func:`write_png`."""
     picture = (x[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     with io.BytesIO() as f:
         Image.fromarray(picture).save(f, "PNG")
-        write_whole(f.getvalue(), path)
+        return f.getvalue()
 
 
 def write_whole(data: bytes, path: str | Path) -> None:

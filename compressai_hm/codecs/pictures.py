@@ -4,6 +4,7 @@ Pillow decodes. What it leaves to its callers (ICC profiles, deep samples, polar
 EXIF) is done here, or refused with the reason.
 """
 
+import math
 import re
 import struct
 import sys
@@ -98,6 +99,15 @@ def is_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> bool:
     except Exception:  # a damaged header makes Pillow raise almost anything
         return False
     return True
+
+
+def pixels_of(path: str | Path) -> int:
+    """How many a picture says to have, without reading it; 0 if it is none."""
+    try:
+        with open(path, "rb") as f, _pillow_allows(sys.maxsize):
+            return math.prod(_identify(f, Path(path)).size)
+    except Exception:  # a damaged header makes Pillow raise almost anything
+        return 0
 
 
 def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:

@@ -41,6 +41,7 @@ from .fixed_point import (
 from .places import BORDER, Place, Span, places
 from .rans import LOWEST, Decoder, DeviceTables, Encoder, Tables
 from .steps import Steps, batch_widths
+from .threads import in_own_threads
 
 _Z_BAND = 1024
 """h_s goes in bands of rows of at most about this many positions of z."""
@@ -140,6 +141,7 @@ class LatentCoder:
             digest.update(tables.offsets.tobytes())
         return digest.digest()
 
+    @in_own_threads
     @torch.no_grad()
     def encode(self, y: Tensor, z: Tensor, steps: list[Steps] | None = None) -> "Coded":
         """Codes latents of pictures of one size.
@@ -173,6 +175,7 @@ class LatentCoder:
             out.symbols.append(np.concatenate([z_values.reshape(-1), y_values]))
         return out
 
+    @in_own_threads
     @torch.no_grad()
     def decode(
         self,
