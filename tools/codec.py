@@ -27,6 +27,9 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# Threads that wait for each other must not keep cores from those that work.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import _command
 import numpy as np
 import torch
