@@ -2,9 +2,11 @@
 
     python tools/train_weights.py demo      the demo's, on drawn pictures: 1 to 2 hours
     python tools/train_weights.py small     hm-mbt2018-s, on COCO: many hours
+    python tools/train_weights.py person    the person detector, on COCO: over an hour
 
-on 2 cores. The small models' pictures: tools/coco_subsets.py; MOBILENETV2 names the
-file of their detector's backbone. The same command goes on where it was stopped.
+on 2 cores. The last two's pictures: tools/coco_subsets.py; MOBILENETV2 names the file
+of their detector's backbone, RTMDET_NANO that of the person detector's teacher. The
+same command goes on where it was stopped.
 """
 
 import os
@@ -12,11 +14,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import _command
 import _launch
 import torch
 from mmengine.config import Config
+from torch import Tensor
 
 from compressai_hm.codecs import HM_MODELS
 from compressai_hm.zoo import load_checkpoint, released
@@ -27,16 +31,15 @@ WORK = Path("work_dirs")
 
 def main() -> None:
     parser = _command.parser(__doc__)
-    parser.add_argument("which", choices=("demo", "small"))
-    {"demo": demo, "small": small}[parser.parse_args().which]()
+    recipes = {"demo": demo, "small": small, "person": person}
+    parser.add_argument("which", choices=recipes)
+    recipes[parser.parse_args().which]()
 
 
 def demo() -> None:
     for part in ("detector", "codec"):
         config = f"mmdet_configs/demo/{part}.py"
-        train(config)
-        checkpoint = _launch.latest_checkpoint(Config.fromfile(ROOT / config).work_dir)
-        weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+        weights = trained(config)
         if part == "codec":
             weights = {k.removeprefix("codec."): v for k, v in weights.items()}
             net = HM_MODELS["hm-mbt2018-mean"].from_state_dict(weights)
@@ -73,6 +76,22 @@ def small() -> None:
         released.save(
             released.rounded_codec(load_checkpoint(path)), path.with_name("codec.pth")
         )
+
+
+def person() -> None:
+    env = {"OMP_NUM_THREADS": "1"}
+    config = "mmdet_configs/person/rtmdet_mobilenetv2_distilled.py"
+    weights = trained(config, options=("--amp",), env=env)
+    path = released.WEIGHTS / "person_detector.pth"
+    released.save(released.rounded(weights), path)
+    released.write_sums()
+
+
+def trained(config: str, **kwargs: Any) -> dict[str, Tensor]:
+    """The last weights of a config after :func:`train`; averaged by an EMAHook."""
+    train(config, **kwargs)
+    checkpoint = _launch.latest_checkpoint(Config.fromfile(ROOT / config).work_dir)
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
 
 
 def train_small(

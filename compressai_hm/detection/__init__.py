@@ -27,6 +27,7 @@ from .datasets import (  # noqa: E402
     PictureFolder,
 )
 from .detector import HumanMachineDetector  # noqa: E402
+from .distilled_detector import DistilledRTMDet  # noqa: E402
 from .latent_detector import LatentHumanMachineDetector  # noqa: E402
 from .losses import (  # noqa: E402
     DetectorLoss,
@@ -48,6 +49,7 @@ __all__ = [
     "CheckedCocoDataset",
     "DetectorLoss",
     "DetectorView",
+    "DistilledRTMDet",
     "DrawnCocoDataset",
     "FeatureLoss",
     "HumanMachineDataPreprocessor",

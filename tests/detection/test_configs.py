@@ -74,6 +74,10 @@ def small(path, drawn_set, work_dir) -> Config:
     model = cfg.model
     if model.type != "HumanMachineDetector":
         shrink(model)
+        if model.get("teacher"):
+            teacher = MODELS.build(detector_config(model.teacher, None)[0])
+            model.teacher_checkpoint = str(work_dir / "teacher.pth")
+            torch.save(teacher.state_dict(), model.teacher_checkpoint)
     else:
         without_g_t = model.codec.get("g_t_width") == 0
         model.codec = {**tiny.CODEC, **(dict(g_t_width=0) if without_g_t else {})}

@@ -51,6 +51,8 @@ def coco(tmp_path):
                 "val": [1, 2],
                 "person_val": [1],
                 "person_train": {"3": [8, 10, 24, 16]},
+                "person_more": [2],
+                "person_more_val": [1],
             }
         )
     )
@@ -67,7 +69,12 @@ def test_the_sets_are_built(coco):
         "annotations/instances_val2017.json",
         "person/annotations/person_train.json",
         "person/annotations/person_val.json",
+        "person/annotations/whole_train.json",
+        "person/annotations/whole_val.json",
         "person/train/000000000003.png",
+        "person/whole/000000000001.jpg",
+        "person/whole/000000000002.jpg",
+        "person/whole/000000000003.jpg",
         "train2017/000000000002.jpg",
         "val2017/000000000001.jpg",
         "val2017/000000000002.jpg",
@@ -82,6 +89,10 @@ def test_the_sets_are_built(coco):
     truth = json.loads((out / "person/annotations/person_val.json").read_text())
     assert {a["category_id"] for a in truth["annotations"]} == {1}
     assert [c["name"] for c in truth["categories"]] == ["person"]
+    truth = json.loads((out / "person/annotations/whole_train.json").read_text())
+    assert [image["id"] for image in truth["images"]] == [2, 3]
+    boxes = [a["bbox"] for a in truth["annotations"] if a["image_id"] == 3]
+    assert boxes == [[4, 4, 20, 20], [0, 0, 12, 12]]
 
 
 def test_another_coco_is_refused(coco):
@@ -100,5 +111,12 @@ def test_the_shipped_lists_do_not_mix():
         220,
         230,
     ]
+    assert len(lists["person_more"]) == 200 and len(lists["person_more_val"]) == 300
     assert set(lists["person_val"]) <= set(lists["val"])
-    assert not set(map(int, lists["person_train"])) & set(lists["val"])
+    crops, more, more_val = (
+        set(map(int, lists[k]))
+        for k in ("person_train", "person_more", "person_more_val")
+    )
+    assert not crops & set(lists["val"])
+    assert not (crops | more) & more_val
+    assert not (more | more_val) & set(lists["val"])

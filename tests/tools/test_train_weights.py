@@ -3,6 +3,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.registry import init_default_scope
+
+from compressai_hm.detection.frozen_detector import FrozenDetector
 
 from ..detection.tiny import ROOT
 
@@ -18,3 +21,38 @@ def test_two_processes_share_no_gpu(gpus, hidden, monkeypatch, capsys):
     (env,) = started
     assert env["CUDA_VISIBLE_DEVICES"] == ("" if hidden else "7")
     assert ("train on the CPU" in capsys.readouterr().out) == hidden
+
+
+def test_the_person_detector_is_the_rounded_last_checkpoint(tmp_path, monkeypatch):
+    tool = runpy.run_path(str(ROOT / "tools/train_weights.py"))
+    started = []
+    init_default_scope("mmdet")
+    monkeypatch.setitem(
+        tool["person"].__globals__,
+        "train",
+        lambda *args, **kw: started.append(args),
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tool["released"], "WEIGHTS", tmp_path)
+    config = ROOT / "mmdet_configs/person/rtmdet_mobilenetv2.py"
+    own = FrozenDetector(str(config), "", None)
+    own.build()
+    weights = own.module.state_dict()
+    weights["bbox_head.rtm_cls.0.bias"] += 0.1
+    folder = tmp_path / "work_dirs/person_distilled"
+    folder.mkdir(parents=True)
+    for epoch in (1, 2):
+        saved = dict(meta=dict(iter=epoch, epoch=epoch), optimizer={}, state_dict={})
+        saved["state_dict"] = weights if epoch == 2 else {}
+        torch.save(saved, folder / f"epoch_{epoch}.pth")
+    tool["person"]()
+    assert started == [("mmdet_configs/person/rtmdet_mobilenetv2_distilled.py",)]
+    path = tmp_path / "person_detector.pth"
+    assert path.stat().st_size < 12e6
+    assert path.name in (tmp_path / "SHA256SUMS").read_text()
+    shipped = FrozenDetector(str(config), str(path), None)
+    shipped.build()
+    shipped.load()
+    for key, value in shipped.module.state_dict().items():
+        rounded = weights[key].half() if value.is_floating_point() else weights[key]
+        assert torch.equal(value, rounded.to(value)), key
