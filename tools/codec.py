@@ -38,6 +38,7 @@ from torch import nn
 from tqdm import tqdm
 
 from compressai_hm.codecs import (
+    ENTRIES,
     Bitstream,
     BitstreamError,
     Steps,
@@ -69,6 +70,9 @@ if TYPE_CHECKING:
     from compressai_hm.detection import Attention
 
 SUFFIX = ".hmc"
+MODEL, QUALITY = "hm-mbt2018-vbr-s", 4
+"""What codes where nothing is said."""
+
 VIEWS = {"human": "x_hat", "machine": "x_bar"}
 BPP = """bpp is of the whole file, its header of 32 bytes included, over the picture's
 own pixels; python -m compressai_hm.eval_model counts otherwise, its --help says how."""
@@ -259,14 +263,14 @@ def _add_files_and_weights(sub: argparse.ArgumentParser, name: str) -> None:
     sub.add_argument("--checkpoint", type=Path, help="weights of your own")
     sub.add_argument(
         "--model",
-        help="zoo entry, or the registered name of --checkpoint's model"
-        + ("; default: what the file says" if name == "decode" else ""),
+        help="zoo entry, or the registered name of --checkpoint's model; default: "
+        + ("what the file says" if name == "decode" else MODEL),
     )
-    nearest = "; with --bpp or --bytes, default: the nearest"
+    default = f"; default: {QUALITY} of {MODEL}; with --bpp or --bytes the nearest"
     sub.add_argument(
         "--quality",
         type=int,
-        help="of the zoo entry" + (nearest if name == "encode" else ""),
+        help="of the zoo entry" + (default if name == "encode" else ""),
     )
     sub.add_argument("--metric", default="mse", choices=("mse", "ms-ssim"))
 
@@ -276,8 +280,8 @@ def _add_rate(sub: argparse.ArgumentParser) -> None:
     rate.add_argument(
         "--step",
         type=float,
-        default=1.0,
-        help="of quantisation, 0.125 (more bits) to 16 (fewer); default: 1",
+        help="of quantisation, 0.125 (more bits) to 16 (fewer); default: that of "
+        f"--quality of {MODEL}, 1 of others",
     )
     rate.add_argument(
         "--bpp",
@@ -344,6 +348,10 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--quality belongs to a zoo entry; --checkpoint is another")
     if not args.checkpoint:
         sized = args.command == "encode" and (args.bpp or args.bytes)
+        if args.command == "encode" and args.model is None:
+            args.model = MODEL
+        if args.command == "encode" and args.quality is None and args.model in ENTRIES:
+            args.quality = QUALITY if ENTRIES[args.model].steps else None
         if args.command == "encode" and (
             args.model is None or (args.quality is None and not sized)
         ):
@@ -361,8 +369,9 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.command == "encode":
         if args.attend_only and not args.attend:
             parser.error("--attend-only goes with --attend")
-        sized = args.bpp or args.bytes or args.step != 1
-        if args.refine and (sized or args.roi or args.attend):
+        moved = args.bpp or args.bytes or args.step is not None or args.roi
+        steps = not args.checkpoint and ENTRIES[args.model].steps
+        if args.refine and (moved or args.attend or steps):
             parser.error("--refine is for a step of 1 everywhere, and no size")
     if args.command == "encode" and args.refine < 0:
         parser.error(f"--refine {args.refine}: give 0 or more steps")
@@ -544,7 +553,7 @@ def encode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
     if args.refine:
         y = refiner(args.config).to(x.device).refine(x, args.refine, net)
     own = dict(quality=quality or 0, metric=args.metric, y=y)
-    step = wanted_steps(args, x)
+    step = wanted_steps(args, x, net.step if args.step is None else args.step)
     if most is None:
         data = encode(net, x, step=step, **own)
     else:
@@ -563,11 +572,11 @@ _detecting = threading.Lock()
 """OpenMMLab promises nothing to threads."""
 
 
-def wanted_steps(args: argparse.Namespace, x: torch.Tensor) -> Steps:
+def wanted_steps(args: argparse.Namespace, x: torch.Tensor, own: float) -> Steps:
     """Of a picture: where regions or detectors ask for different ones, the finest."""
     size = tuple(x.shape[-2:])
     # For a size the base is moved: from the middle no gain is cut off.
-    step = 4.0 if args.bpp or args.bytes else args.step
+    step = 4.0 if args.bpp or args.bytes else own
     maps = []
     if args.roi:
         importance = importance_of_mask(region(args.roi, size))
@@ -575,7 +584,7 @@ def wanted_steps(args: argparse.Namespace, x: torch.Tensor) -> Steps:
     if args.attend:
         with _detecting:
             maps.append(attention(*attended(args)).steps(x, step))
-    steps = Steps.of(torch.stack(maps).amin(0) if maps else args.step, size)
+    steps = Steps.of(torch.stack(maps).amin(0) if maps else own, size)
     return Steps(0, steps.offsets) if args.bpp or args.bytes else steps
 
 
@@ -621,7 +630,8 @@ def decode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
             raise BitstreamError(
                 f"give the weights with --checkpoint: {stream.weights()}"
             )
-        which = None, stream.model, stream.quality, stream.metric
+        quality = 1 if ENTRIES[stream.model].steps else stream.quality
+        which = None, stream.model, quality, stream.metric
     net = weights(*which)
     views = tuple(VIEWS) if args.view == "both" else (args.view,)
     chosen = reader(args.reader) if args.reader else None

@@ -3,6 +3,7 @@
     python tools/train_weights.py demo      the demo's, on drawn pictures: 1 to 2 hours
     python tools/train_weights.py small     hm-mbt2018-s, on COCO: many hours
     python tools/train_weights.py person    the person detector, on COCO: over an hour
+    python tools/train_weights.py vbr       hm-mbt2018-vbr-s, from hm-mbt2018-s: hours
 
 on 2 cores. The last two's pictures: tools/coco_subsets.py; MOBILENETV2 names the file
 of their detector's backbone, RTMDET_NANO that of the person detector's teacher. The
@@ -20,9 +21,9 @@ import _command
 import _launch
 import torch
 from mmengine.config import Config
-from torch import Tensor
+from torch import Tensor, nn
 
-from compressai_hm.codecs import HM_MODELS
+from compressai_hm.codecs import ENTRIES, HM_MODELS
 from compressai_hm.zoo import load_checkpoint, released
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +32,7 @@ WORK = Path("work_dirs")
 
 def main() -> None:
     parser = _command.parser(__doc__)
-    recipes = {"demo": demo, "small": small, "person": person}
+    recipes = {"demo": demo, "small": small, "vbr": vbr, "person": person}
     parser.add_argument("which", choices=recipes)
     recipes[parser.parse_args().which]()
 
@@ -92,6 +93,68 @@ def trained(config: str, **kwargs: Any) -> dict[str, Tensor]:
     train(config, **kwargs)
     checkpoint = _launch.latest_checkpoint(Config.fromfile(ROOT / config).work_dir)
     return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def vbr() -> None:
+    name = "hm-mbt2018-vbr-s"
+    train("mmdet_configs/small/all_rates.py", options=("--amp",))
+    start = WORK / "small_vbr_start.pth"
+    if not start.exists():
+        net = ENTRIES[name].model(*ENTRIES[name].channels[1], **ENTRIES[name].g_t)
+        grow(load_checkpoint(WORK / "small_all_rates/codec.pth.tar"), net)
+        released.save(net.state_dict(), start)
+    train("mmdet_configs/small/vbr.py", options=("--amp",))
+    net = load_checkpoint(WORK / "small_vbr/codec.pth.tar")
+    released.write_released(name, {1: net})
+
+
+def grow(old: nn.Module, new: nn.Module) -> None:
+    """Gives a codec of hm-mbt2018-s's kind the weights of a smaller one.
+
+    Blocks that it has beyond it, at the end of each row, and channels that its latent
+    has, change nothing of the picture until they are trained.
+    """
+    own = old.state_dict()
+    for name in ("g_a", "g_s"):
+        rest = list(getattr(old, name))
+        for place, layer in enumerate(getattr(new, name)):
+            if rest and type(rest[0]) is type(layer):
+                weights = rest.pop(0).state_dict()
+            else:
+                nn.init.zeros_(layer.body[-1].weight)
+                nn.init.zeros_(layer.body[-1].bias)
+                weights = layer.state_dict()
+            own.update({f"{name}.{place}.{k}": v for k, v in weights.items()})
+    transposed = {
+        f"{name}.weight"
+        for name, layer in new.named_modules()
+        if isinstance(layer, nn.ConvTranspose2d)
+    }
+    parts = new.entropy_parameters[-1].out_channels // 2
+    for key, value in new.state_dict().items():
+        if key not in own or key.endswith(".mask") or key.startswith("g_t."):
+            continue
+        if key.startswith("entropy_parameters.4."):  # scales, then means
+            halves = own[key].chunk(2)
+            value[:] = 0
+            if value.ndim == 1:
+                value[:parts] = 0.15  # little of what is new is coded at first
+            for new_half, old_half in zip(value.chunk(2), halves, strict=True):
+                new_half[: len(old_half)] = old_half
+        elif value.shape == own[key].shape:
+            value[:] = own[key]
+        elif value.ndim == 4:
+            if key.startswith("g_a.") and len(value) > len(own[key]):
+                value.mul_(0.15)
+            outs, ins = own[key].shape[:2]
+            # What is new reads of what is old, and not the other way round.
+            if key in transposed:
+                value[outs:, :ins] = 0
+            else:
+                value[:outs, ins:] = 0
+            value[:outs, :ins] = own[key]
+        elif value.ndim == 1 and value.numel() and own[key].numel():
+            value[: len(own[key])] = own[key]
 
 
 def train_small(

@@ -43,6 +43,7 @@ from .human_machine import (
     registered_name,
     unwrapped,
 )
+from .models import ENTRIES
 from .readers import StreamReader
 
 MAGIC = b"HMC"
@@ -207,6 +208,8 @@ class Bitstream:
         """For people: which weights it was coded with."""
         name = self.model or f"a model unknown here (id {self.model_id:04x})"
         entry = f" quality {self.quality} ({self.metric})" if self.quality else ""
+        if self.model in ENTRIES and ENTRIES[self.model].steps:
+            entry = ""  # they are the same at every quality
         return f"{name}{entry}, entropy part {self.fingerprint.hex()}"
 
 

@@ -146,6 +146,22 @@ class HMSmallAutoregressive(HumanMachineMixin, JointAutoregressiveHierarchicalPr
         return net
 
 
+@_entry(
+    "hm-mbt2018-vbr-s",
+    dict.fromkeys(range(1, 9), (64, 256)),
+    g_t=dict(g_t_width=0),
+    steps={1: 5.6, 2: 3.9, 3: 2.7, 4: 1.9, 5: 1.3, 6: 0.9, 7: 0.62, 8: 0.43},
+    released=True,
+)
+class HMSmallVariableRate(HMSmallAutoregressive):
+    """One set of weights for every rate: hm-mbt2018-s, deeper and with a wider latent.
+
+    Without g_t: it is for people, and readers are trained on its streams.
+    """
+
+    blocks = (3, 5, 3)
+
+
 @_entry("hm-cheng2020-anchor", _BASE["cheng2020-anchor"])
 class HMCheng2020Anchor(HumanMachineMixin, Cheng2020Anchor):
     """Cheng 2020 without attention, with g_t: the paper's codec."""

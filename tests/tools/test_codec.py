@@ -150,7 +150,6 @@ def test_a_file_of_a_zoo_entry_finds_its_weights(tool, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "named"),
     [
-        (["encode", "x.png"], "--model and --quality, or --checkpoint"),
         (["encode", "x.png", "--model", "hm-mbt2018"], "--model and --quality"),
         (["encode", "x.png", "--model", "mbt", "--quality", 1], "hm-mbt2018-mean"),
         (["encode", "x.png", "--checkpoint", "none.pth"], "none.pth: there is no such"),
