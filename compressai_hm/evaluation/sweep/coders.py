@@ -16,7 +16,7 @@ from ...codecs.classical import find_classical
 from ...detection import Attention
 from ...detection.build import build_model
 from ...zoo import cfgs, is_hm, load_checkpoint, load_model
-from ...zoo.released import RELEASED, file_of
+from ...zoo.released import RELEASED, file_of, local_path
 from .checks import check_keys
 from .digests import file_digest, value_digest
 
@@ -235,7 +235,7 @@ def check_codec(entry: dict) -> list[int]:
     if entry.get("attention") is not None:
         _check_attention(entry, classical is not None)
     for path in checkpoints:
-        if not Path(path).is_file():
+        if not local_path(path).is_file():
             raise ValueError(f"codec {name!r}: {path} does not exist")
     qualities = list(range(len(checkpoints)) or entry.get("qualities", ()))
     if entry.get("steps"):
