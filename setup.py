@@ -11,6 +11,27 @@ version = next(
     if line.startswith("__version__")
 )
 
+OPENMMLAB = [
+    "onedl-mmengine>=0.10.12",
+    "onedl-mmcv>=2.3.6",
+    "onedl-mmdetection>=3.5.1",
+    "matplotlib",
+    "pycocotools",
+    "pytorch-optimizer>=4.1",  # SOAP
+]
+EVALUATION = [
+    "bjontegaard>=1.3",
+    "imageio-ffmpeg>=0.8.1",  # its wheel holds an ffmpeg with all encoders
+    "matplotlib",
+    "pycocotools",
+]
+# The tools, and beside them what they read, under a name of their own in a wheel.
+FOLDERS = {
+    "compressai_hm_tools": "tools",
+    "compressai_hm_tools.mmdet_configs": "mmdet_configs",
+    "compressai_hm_tools.results.sweeps": "results/sweeps",
+}
+
 setup(
     name="compressai-hm",
     version=version,
@@ -18,16 +39,32 @@ setup(
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["compressai_hm", "compressai_hm.*"]),
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Multimedia :: Graphics :: Graphics Conversion",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    packages=[
+        *find_packages(include=["compressai_hm", "compressai_hm.*"]),
+        *FOLDERS,
+    ],
+    package_dir=FOLDERS,
     package_data={
-        "compressai_hm": ["py.typed", "zoo/weights/*", "evaluation/published.json"]
+        "compressai_hm": ["py.typed", "zoo/weights/*", "evaluation/published.json"],
+        "compressai_hm_tools.mmdet_configs": ["**/*.py", "**/*.json"],
+    },
+    entry_points={
+        "console_scripts": [
+            f"hm-{name} = compressai_hm_tools:{name}"
+            for name in ("codec", "train", "test", "sweep", "demo")
+        ]
     },
     python_requires=">=3.11,<3.13",  # compressai 1.2.8 has no wheel for 3.13
     install_requires=[
-        "bjontegaard>=1.3",
         "compressai==1.2.8",
-        "imageio-ffmpeg>=0.8.1",  # its wheel holds an ffmpeg with all encoders
-        "matplotlib",
         "numpy<2",  # compressai 1.2.8
         "pillow>=11.3",  # AVIF
         "torch>=2.5",
@@ -37,19 +74,19 @@ setup(
     ],
     extras_require={
         # One of these two lines; they have the same import names.
-        "openmmlab": [
-            "onedl-mmengine>=0.10.12",
-            "onedl-mmcv>=2.3.6",
-            "onedl-mmdetection>=3.5.1",
-            "pytorch-optimizer>=4.1",  # SOAP
-        ],
+        "openmmlab": OPENMMLAB,
         "openmmlab-upstream": [
             "mmengine==0.10.7",
             "mmcv-lite==2.1.0",
             "mmdet==3.3.0",
+            "matplotlib",
+            "pycocotools",
             "pytorch-optimizer>=4.1",
             "setuptools<82",  # mmengine imports pkg_resources
         ],
-        "dev": ["pytest", "ruff"],
+        # Sweeps, their classical codecs and reports; beside one of the lines above.
+        "evaluation": EVALUATION,
+        "all": [*OPENMMLAB, *EVALUATION],
+        "dev": [*EVALUATION, "pytest", "ruff", "setuptools>=70.1"],
     },
 )

@@ -31,7 +31,8 @@ _LAUNCHED = {
 def parser(description: str) -> argparse.ArgumentParser:
     """A parser with the options that MMDetection's train and test tools share."""
     p = argparse.ArgumentParser(description=description)
-    p.add_argument("config", help="config file")
+    p.add_argument("config", help="config file, or the name of one that ships")
+    add_list(p)
     p.add_argument(
         "--work-dir", help="folder for logs and checkpoints [work_dirs/CONFIG]"
     )
@@ -73,17 +74,52 @@ def add_cfg_options(p: argparse.ArgumentParser) -> None:
     )
 
 
+_HERE = Path(__file__).resolve().parent
+SHIPPED = _HERE if (_HERE / "mmdet_configs").is_dir() else _HERE.parent
+"""What mmdet_configs/ and results/sweeps/ are in: of a wheel, or the repository."""
+
+
+def find_config(path: str | Path, folder: str = "mmdet_configs") -> Path:
+    """A config's file: that of a path, or the one that ships under a name.
+
+    Args:
+        path: Such as ``mmdet_configs/hm_faster_rcnn.py``, or ``hm_faster_rcnn.py``.
+        folder: Where those are that ship.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    path = Path(path)
+    for found in (path, SHIPPED / folder / path, SHIPPED / path):
+        if found.is_file():
+            return found
+    raise FileNotFoundError(
+        f"{path} does not exist; --list names the configs that there are"
+    )
+
+
+def add_list(p: argparse.ArgumentParser, folder: str = "mmdet_configs") -> None:
+    """Adds ``--list``, which prints the names of the configs that ship, and ends."""
+
+    class List(argparse.Action):
+        def __call__(self, parser: argparse.ArgumentParser, *_) -> None:
+            for path in sorted((SHIPPED / folder).rglob("*.py")):
+                name = path.relative_to(SHIPPED / folder).as_posix()
+                if not name.startswith("_"):
+                    print(name)
+            parser.exit()
+
+    p.add_argument("--list", action=List, nargs=0, help="name the configs, and end")
+
+
 def read_config(path: str | Path) -> Config:
-    """A config file's content.
+    """The content of a config, see :func:`find_config`.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; the configs are in mmdet_configs/"
-        )
+    path = find_config(path)
     try:
         return Config.fromfile(path)
     except Exception as e:  # it runs: it can raise anything
@@ -121,7 +157,7 @@ def load_config(args: argparse.Namespace, demo_if_absent: bool = False) -> Confi
         FileNotFoundError: If there is no such config.
         ValueError: If the launcher's variables or GPUs are not there.
     """
-    path = Path(args.config)
+    path = find_config(args.config)
     _check_launcher(args.launcher)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg = read_config(path)

@@ -74,8 +74,9 @@ def build(coco: Path, out: Path, lists: Path = LISTS) -> None:
     _write(_crops(people, subsets["person_train"]), annotations / "person_train.json")
     _write(_chosen(people, whole_train), annotations / "whole_train.json")
     _write(_chosen(people, whole_val), annotations / "whole_val.json")
-    for number in tqdm([*whole_train, *whole_val], desc="person/whole"):
-        _copy(coco / "val2017", out / "person/whole", f"{number:012d}.jpg")
+    for name, numbers in (("whole_train", whole_train), ("whole_val", whole_val)):
+        for number in tqdm(numbers, desc=f"person/{name}"):
+            _copy(coco / "val2017", out / "person" / name, f"{number:012d}.jpg")
     for number, (left, top, width, height) in tqdm(
         subsets["person_train"].items(), desc="person/train"
     ):

@@ -260,7 +260,9 @@ def _add_files_and_weights(sub: argparse.ArgumentParser, name: str) -> None:
         default=container.MAX_PIXELS,
         help="refuse larger pictures; default: %(default)s",
     )
-    sub.add_argument("--checkpoint", type=Path, help="weights of your own")
+    sub.add_argument(
+        "--checkpoint", help="weights of your own, or compressai_hm://NAME"
+    )
     sub.add_argument(
         "--model",
         help="zoo entry, or the registered name of --checkpoint's model; default: "
@@ -470,7 +472,7 @@ def once(make: Callable) -> Callable:
 
 @once
 def weights(
-    checkpoint: Path | None, model: str | None, quality: int | None, metric: str
+    checkpoint: str | None, model: str | None, quality: int | None, metric: str
 ) -> nn.Module:
     """The codec, once for all files that it serves."""
     if checkpoint:
@@ -490,9 +492,11 @@ def reader(name: str) -> StreamReader:
 @once
 def refiner(config: str) -> nn.Module:
     """The model of a training config, once for all files."""
+    import _launch
+
     from compressai_hm.detection.build import build_model
 
-    return build_model(config)
+    return build_model(str(_launch.find_config(config)))
 
 
 def attended(args: argparse.Namespace) -> tuple:

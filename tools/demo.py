@@ -22,7 +22,7 @@ from tqdm import tqdm
 from compressai_hm.detection import DrawnCocoDataset
 from compressai_hm.detection.hooks.draw_views_hook import draw_boxes
 
-CONFIGS = Path(__file__).resolve().parents[1] / "mmdet_configs"
+CONFIGS = _launch.SHIPPED / "mmdet_configs"
 
 
 class ProgressHook(Hook):

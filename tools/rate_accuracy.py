@@ -17,12 +17,13 @@ from compressai_hm.evaluation.statistics.comparisons import compare, differences
 from compressai_hm.evaluation.statistics.curves import RESAMPLINGS, measure
 from compressai_hm.evaluation.sweep import Sweep, run
 
-SWEEPS = Path("results/sweeps")
+SWEEPS = "results/sweeps"
 
 
 def main() -> None:
     parser = _command.parser(__doc__)
-    parser.add_argument("config", help="the sweep: codecs, sets, detectors")
+    parser.add_argument("config", help="the sweep: codecs, sets, detectors; or a name")
+    _launch.add_list(parser, SWEEPS)
     parser.add_argument("--work-dir", help="folder for everything [work_dirs/CONFIG]")
     parser.add_argument("--jobs", type=int, default=1, help="processes, a thread each")
     parser.add_argument(
@@ -73,10 +74,8 @@ def find_sweep(path: str) -> Path:
     *_, above, folder, name = ("", "", *found.absolute().parts)
     if not found.is_file() and (above, folder) == ("mmdet_configs", "rate_accuracy"):
         found = found.absolute().parents[2] / SWEEPS / name
-        print(f"{path} has moved to {SWEEPS / name}", file=sys.stderr)
-    if not found.is_file():
-        raise FileNotFoundError(f"{path} does not exist; sweeps are in {SWEEPS}/")
-    return found
+        print(f"{path} has moved to {SWEEPS}/{name}", file=sys.stderr)
+    return _launch.find_config(found, SWEEPS)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from ..codecs.checkpoint import Checkpoint, unwrap
 from ..codecs.files import write_whole
-from ..zoo.released import WEIGHTS
+from ..zoo.released import SCHEME, WEIGHTS, local_path
 
 
-@CheckpointLoader.register_scheme(prefixes="compressai_hm://")
+@CheckpointLoader.register_scheme(prefixes=SCHEME)
 def load_from_package(filename: str, map_location: Any) -> Any:
     """Loads ``compressai_hm://NAME``: weights that ship inside the package."""
-    path = WEIGHTS / filename.removeprefix("compressai_hm://")
+    path = local_path(filename)
     if not path.is_file():
         shipped = sorted(p.name for p in WEIGHTS.glob("*.pth"))
         raise FileNotFoundError(f"{filename}: the package ships {shipped}")

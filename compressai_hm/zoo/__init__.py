@@ -17,7 +17,7 @@ from torch import nn
 
 from ..codecs import ENTRIES, HM_MODELS, HumanMachineMixin, Steps, read_checkpoint
 from ..codecs.tables import with_metadata
-from .released import load_released
+from .released import load_released, local_path
 
 cfgs: dict[str, dict[int, tuple[int, ...]]] = {
     name: dict(entry.channels) for name, entry in ENTRIES.items()
@@ -86,7 +86,7 @@ def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
 
     Args:
         path: What ``ExportCodecHook``, CompressAI's training or a training loop of
-            one's own wrote.
+            one's own wrote; or ``compressai_hm://NAME`` in the package.
         name: Its registered name; left out, the file says it, or the weights tell
             which of the zoo's it is.
 
@@ -96,7 +96,7 @@ def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
     """
     if name and not is_hm(name):
         raise ValueError(f"{name!r} is no HM model; there are {sorted(HM_MODELS)}")
-    found = read_checkpoint(path)
+    found = read_checkpoint(local_path(path))
     said = found.architecture
     if said and not name and said not in MODELS:
         raise ValueError(

@@ -48,6 +48,16 @@ def load_released(name: str, quality: int) -> dict[str, Tensor]:
     return {**{key: torch.from_numpy(tables[key]) for key in tables}, **weights}
 
 
+SCHEME = "compressai_hm://"
+
+
+def local_path(path: str | Path) -> Path:
+    """A file's path; ``compressai_hm://NAME`` is that of one in the package."""
+    if isinstance(path, str) and path.startswith(SCHEME):
+        return WEIGHTS / path.removeprefix(SCHEME)
+    return Path(path)
+
+
 def file_of(name: str, quality: int) -> str:
     """The name of the file of weights."""
     return f"{name}.pth" if ENTRIES[name].steps else f"{name}-{quality}.pth"

@@ -100,7 +100,7 @@ train_dataloader = dict(
         datasets=[
             dict(
                 ann_file=person_root + "/annotations/whole_train.json",
-                data_prefix=dict(img=person_root + "/whole/"),
+                data_prefix=dict(img=person_root + "/whole_train/"),
                 **people,
             ),
             dict(
@@ -119,7 +119,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     dataset=dict(
         ann_file=person_root + "/annotations/whole_val.json",
-        data_prefix=dict(img=person_root + "/whole/"),
+        data_prefix=dict(img=person_root + "/whole_val/"),
         pipeline=test_pipeline,
     )
 )

@@ -11,7 +11,7 @@ codecs = [
     dict(name="WebP", type="webp", qualities=[1, 5, 15, 30, 50]),
     dict(
         name="demo codec",
-        checkpoints=["compressai_hm/zoo/weights/demo_codec.pth"],
+        checkpoints=["compressai_hm://demo_codec.pth"],
         steps=[0.5, 0.7, 1, 1.4, 2],  # one model, a whole curve
     ),
 ]

@@ -2,7 +2,7 @@
 # seconds at the encoder buy.
 _base_ = "demo.py"
 weights = "compressai_hm/zoo/weights/demo_codec.pth"
-training = "mmdet_configs/hm_faster_rcnn_demo.py"
+training = "{{fileDirname}}/../../mmdet_configs/hm_faster_rcnn_demo.py"
 
 anchor = "0 steps"
 codecs = [

@@ -14,6 +14,7 @@ from PIL import Image, features
 
 from compressai_hm.codecs import BitstreamError
 from compressai_hm.codecs.classical import CLASSICAL
+from compressai_hm.codecs.classical.parameter_sets import size_of
 
 REFERENCE = ("hevc-hm", "vvc-vtm")
 RENAMED = ("hm", "vtm")
@@ -266,6 +267,40 @@ def test_reference_software_is_run_from_its_paths(name, tools, temp, monkeypatch
     for part, path in tools.items():
         monkeypatch.setenv(f"{tool}_{part.upper()}", str(path))
     assert CLASSICAL[name](32).compress(x) == coded
+
+
+def test_what_reference_software_says_is_told(tools):
+    x = busy(17, 33)
+    say = (
+        "#!{}\nimport sys\nprint('{}')\nprint('done', file=sys.stderr)\nsys.exit({})\n"
+    )
+    for part, text, status in (
+        ("encoder", "Error: QP must be less than 52", 1),
+        ("decoder", "nothing to do", 0),
+    ):
+        tools[part].write_text(say.format(sys.executable, text, status))
+    codec = CLASSICAL["hevc-hm"](32, **tools)
+    with pytest.raises(RuntimeError, match="the picture: Error: QP must be less"):
+        codec.compress(x)
+    with pytest.raises(BitstreamError, match="HM finds no picture in the stream"):
+        codec.decompress([[b"QP32"]], (17, 33))
+
+
+@pytest.mark.parametrize(
+    ("coder", "name"),
+    [("hevc", "hevc-hm"), ("hevc-420", "hevc-hm"), ("vvc", "vvc-vtm")],
+)
+@pytest.mark.parametrize("size", [(64, 96), (96, 64), (16, 128)])
+def test_a_stream_of_another_shape_is_refused(coder, name, size, tools):
+    stream = CLASSICAL[coder](40).encode(busy(*size))
+    codec = CLASSICAL[name](32, **tools)
+    assert size_of(stream, codec.standard) == size
+    said = f"{size[1]}x{size[0]} samples, not {size[0]}x{size[1]}"
+    with pytest.raises(BitstreamError, match=said):
+        codec.decompress([[stream]], size[::-1])
+    assert size_of(b"QP32", codec.standard) is None
+    for end in range(0, 80, 3):  # cut off
+        assert size_of(stream[:end], codec.standard) in (size, None)
 
 
 @pytest.mark.parametrize(("old", "new"), zip(RENAMED, REFERENCE, strict=True))

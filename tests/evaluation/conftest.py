@@ -39,7 +39,7 @@ def cfg(drawn_set, tmp_path):  # noqa: F811
     cfg.codecs[0].qualities = [10, 30, 60]
     cfg.codecs[1].qualities = [5, 50]
     del cfg.codecs[2]["steps"]
-    cfg.codecs[2].checkpoints = [str(ROOT / cfg.codecs[2].checkpoints[0])]
+    cfg.codecs[2].checkpoints = [str(ROOT / "compressai_hm/zoo/weights/demo_codec.pth")]
     cfg.sets = [*cfg.sets, dict(name="people", pictures=str(folder))]
     return cfg
 

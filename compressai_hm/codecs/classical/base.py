@@ -9,6 +9,7 @@ parallel.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,6 +65,10 @@ class ClassicalCodec(nn.Module, ABC):
     def overhead(self, string: bytes) -> int:
         """Bytes of a file that are its container, not the picture."""
         return 0
+
+    def files(self) -> list[Path]:
+        """Those outside any package that it codes with: others would code otherwise."""
+        return []
 
     @torch.no_grad()
     def compress(self, x: Tensor) -> dict[str, Any]:

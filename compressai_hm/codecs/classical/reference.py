@@ -7,6 +7,7 @@ from pathlib import Path
 from compressai.registry import register_model
 
 from ..entropy import BitstreamError
+from .parameter_sets import size_of
 from .samples import SampleCodec, ToolError, run_tool
 
 
@@ -24,6 +25,7 @@ class _ReferenceCodec(SampleCodec):
     """
 
     tool: str
+    standard: str
     arguments: tuple[str, ...] = ()
     multiple = 8
     qualities = (43, 39, 35, 31, 27, 22)
@@ -56,14 +58,25 @@ class _ReferenceCodec(SampleCodec):
                 raise RuntimeError(f"{self.tool} did not code the picture: {e}") from e
 
     def decode_samples(self, string: bytes, size: tuple[int, int]) -> bytes:
+        said = size_of(string, self.standard)
+        if said not in (None, size):  # of as many samples it would decode scrambled
+            raise BitstreamError(
+                f"the stream says that its picture has {said[1]}x{said[0]} samples, "
+                f"not {size[1]}x{size[0]}"
+            )
         with tempfile.TemporaryDirectory() as folder:
             stream, decoded = Path(folder, "x.bin"), Path(folder, "x.yuv")
             stream.write_bytes(string)
             try:
                 run_tool([self._path("decoder"), "-b", stream, "-o", decoded, "-d", 8])
-                return decoded.read_bytes()
-            except (ToolError, FileNotFoundError) as e:
+            except ToolError as e:
                 raise BitstreamError(f"{self.tool} does not decode it: {e}") from e
+            if not decoded.is_file():
+                raise BitstreamError(f"{self.tool} finds no picture in the stream")
+            return decoded.read_bytes()
+
+    def files(self) -> list[Path]:
+        return [self._path(part) for part in self.paths]
 
     def _path(self, part: str) -> Path:
         variable = f"{self.tool}_{part.upper()}"
@@ -80,7 +93,7 @@ class _ReferenceCodec(SampleCodec):
 class HEVCHM(_ReferenceCodec):
     """HM, the reference software of HEVC."""
 
-    tool = "HM"
+    tool, standard = "HM", "HEVC"
     limits = (0, 51)
     arguments = ("--Level=5.1",)
 
@@ -89,5 +102,5 @@ class HEVCHM(_ReferenceCodec):
 class VVCVTM(_ReferenceCodec):
     """VTM, the reference software of VVC."""
 
-    tool = "VTM"
+    tool, standard = "VTM", "VVC"
     limits = (0, 63)

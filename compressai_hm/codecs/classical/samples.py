@@ -101,13 +101,14 @@ class ToolError(Exception):
     """A tool that failed; the message is a line of its error output."""
 
 
-def run_tool(command: list, data: bytes = b"", line: int = -1) -> bytes:
+def run_tool(command: list, data: bytes = b"", line: int | None = None) -> bytes:
     """The standard output of a tool that is given data.
 
     Args:
         command: Its path and arguments.
         data: Its standard input.
-        line: Which line of its error output says what went wrong.
+        line: Which line of its error output says what went wrong; left out, the last
+            that speaks of an error in all that it says.
     """
     command = [str(part) for part in command]
     try:
@@ -116,5 +117,9 @@ def run_tool(command: list, data: bytes = b"", line: int = -1) -> bytes:
         raise RuntimeError(f"{command[0]} cannot be run: {e.strerror}") from e
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip() or b"?").splitlines()
-        raise ToolError(lines[line].decode(errors="replace"))
+        if line is None:
+            said = *done.stdout.splitlines(), *done.stderr.splitlines()
+            lines = [own for own in said if b"error" in own.lower()] or lines
+            line = -1
+        raise ToolError(lines[line].decode(errors="replace").strip())
     return done.stdout

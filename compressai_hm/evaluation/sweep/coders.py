@@ -16,7 +16,7 @@ from ...codecs.classical import find_classical
 from ...detection import Attention
 from ...detection.build import build_model
 from ...zoo import cfgs, is_hm, load_checkpoint, load_model
-from ...zoo.released import RELEASED, file_of
+from ...zoo.released import RELEASED, file_of, local_path
 from .checks import check_keys
 from .digests import file_digest, value_digest
 
@@ -114,7 +114,9 @@ def codec_digest(entry: dict, quality: int) -> str:
     elif entry.get("type") in RELEASED:
         file = file_of(entry["type"], quality)
         rest["weights"] = file_digest(f"compressai_hm://{file}")
-    if find_classical(entry.get("type")):
+    if classical := find_classical(entry.get("type")):
+        if files := _built_classical(classical, entry, quality).files():
+            rest["files"] = [file_digest(str(path)) for path in files]
         versions = ("pillow", "imageio-ffmpeg")
         rest["versions"] = [importlib.metadata.version(v) for v in versions]
     else:
@@ -160,11 +162,15 @@ def _built_coder(entry: str, quality: int, device: str) -> Coder:
         net = load_checkpoint(entry["checkpoints"][quality], kind)
         return Coder(net.eval(), *how, step=step)
     if classical := find_classical(kind):
-        rest = {k: v for k, v in entry.items() if k not in _CODEC_KEYS}
-        return Coder(classical(quality=quality, **rest))
+        return Coder(_built_classical(classical, entry, quality))
     metric, pretrained = entry.get("metric", "mse"), entry.get("pretrained", True)
     net = load_model(kind, quality, metric, pretrained=pretrained)
     return Coder(net.eval(), *how, quality=quality, step=step)
+
+
+def _built_classical(kind: type, entry: dict, quality: int) -> PictureCodec:
+    own = inspect.signature(kind).parameters
+    return kind(**{**{k: v for k, v in entry.items() if k in own}, "quality": quality})
 
 
 def _of_steps(entry: dict, point: int) -> tuple[int, float]:
@@ -225,7 +231,7 @@ def check_codec(entry: dict) -> list[int]:
     own = inspect.signature(classical).parameters if classical else ()
     check_keys(f"codec {name!r}", entry, _CODEC_KEYS | (set(own) - {"quality"}))
     steps, config = entry.get("refine"), entry.get("config")
-    if steps is not None or config is not None:
+    if steps is not None or (config is not None and "config" not in own):
         whole = isinstance(steps, int) and steps > 0 and Path(str(config)).is_file()
         if not whole or classical:
             raise ValueError(
@@ -235,7 +241,7 @@ def check_codec(entry: dict) -> list[int]:
     if entry.get("attention") is not None:
         _check_attention(entry, classical is not None)
     for path in checkpoints:
-        if not Path(path).is_file():
+        if not local_path(path).is_file():
             raise ValueError(f"codec {name!r}: {path} does not exist")
     qualities = list(range(len(checkpoints)) or entry.get("qualities", ()))
     if entry.get("steps"):

@@ -7,19 +7,17 @@ would have finished points measured again.
 import hashlib
 import json
 import zlib
-from pathlib import Path
 from typing import Any
 
-from ...detection.checkpoint import WEIGHTS
+from ...zoo.released import local_path
 
 
 def file_digest(path: str) -> str:
     """Of a file's content, also of one in the package; of a URL, the URL."""
-    if path.startswith("compressai_hm://"):
-        path = str(WEIGHTS / path.removeprefix("compressai_hm://"))
-    if not Path(path).is_file():
+    file = local_path(path)
+    if not file.is_file():
         return path
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def value_digest(value: Any) -> str:

@@ -74,3 +74,17 @@ def test_a_file_of_before_is_found_by_its_key(cfg, tmp_path):
     assert [p for p, _ in sweep.finished()] == [point]
     file.write_text(json.dumps({"identity": "00000000", "pictures": []}))
     assert not list(sweep.finished())
+
+
+def test_other_reference_software_codes_anew(tmp_path):
+    paths = {part: tmp_path / part for part in ("encoder", "decoder", "config")}
+    for path in paths.values():
+        path.write_text("first")
+    entry = dict(name="HM", type="hevc-hm", qualities=[32, 37])
+    entry.update({part: str(path) for part, path in paths.items()})
+    assert coders.check_codec(entry) == [32, 37]
+    seen = {coders.codec_digest(entry, 32)}
+    for path in paths.values():
+        path.write_text("second")
+        seen.add(coders.codec_digest(entry, 32))
+    assert len(seen) == 4
