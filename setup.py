@@ -25,6 +25,7 @@ EVALUATION = [
     "matplotlib",
     "pycocotools",
 ]
+EXPORT = ["onnx", "onnxruntime", "onnxscript"]
 # The tools, and beside them what they read, under a name of their own in a wheel.
 FOLDERS = {
     "compressai_hm_tools": "tools",
@@ -86,7 +87,8 @@ setup(
         ],
         # Sweeps, their classical codecs and reports; beside one of the lines above.
         "evaluation": EVALUATION,
-        "all": [*OPENMMLAB, *EVALUATION],
-        "dev": [*EVALUATION, "pytest", "ruff", "setuptools>=70.1"],
+        "export": EXPORT,  # the transforms as ONNX
+        "all": [*OPENMMLAB, *EVALUATION, *EXPORT],
+        "dev": [*EVALUATION, *EXPORT, "pytest", "ruff", "setuptools>=70.1"],
     },
 )

@@ -4,6 +4,7 @@ python tools/codec.py encode photos --checkpoint codec.pth.tar --out streams
 python tools/codec.py decode streams --checkpoint codec.pth.tar --out decoded
 python tools/codec.py info streams
 python tools/codec.py readers
+python tools/codec.py export --checkpoint codec.pth.tar --out transforms
 
 NAME.png becomes NAME.hmc, and that NAME.human.png and NAME.machine.png. Where two
 pictures have one NAME, such as NAME.png and NAME.jpg in a folder, the files are
@@ -48,6 +49,7 @@ from compressai_hm.codecs import (
     encode,
 )
 from compressai_hm.codecs.colours import heard
+from compressai_hm.codecs.export import FORMATS, export_transforms
 from compressai_hm.codecs.files import png_of, write_png, write_whole
 from compressai_hm.codecs.pictures import (
     find_pictures,
@@ -85,6 +87,8 @@ def main() -> int:
     sys.stdout.reconfigure(errors="backslashreplace")
     if args.command == "readers":
         return list_readers(args)
+    if args.command == "export":
+        return export(args)
     jobs = find(args)
     if not jobs:
         kind = "pictures" if args.command == "encode" else f"{SUFFIX} files"
@@ -217,18 +221,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
                 action="store_true",
                 help="write the steps by place beside each file: bright is fine",
             )
-        sub.add_argument(
-            "--import",
-            dest="imports",
-            action="append",
-            default=[],
-            metavar="MODULE",
-            help="module or .py file that registers a codec of your own; may be given "
-            "several times",
-        )
+        _add_import(sub)
         if name == "info":
             continue
-        _add_files_and_weights(sub, name)
+        _add_files(sub)
+        _add_weights(sub, name)
         if name == "encode":
             _add_rate(sub)
         if name == "decode":
@@ -244,12 +241,33 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default=READERS,
         help="files or folders; default: work_dirs",
     )
+    sub = commands.add_parser(
+        "export", help="the transforms g_a, g_s and g_t for other runtimes"
+    )
+    _add_import(sub)
+    _add_weights(sub, "export")
+    sub.add_argument("--out", type=Path, default=Path(), help="folder; default: here")
+    sub.add_argument(
+        "--format", default="onnx", choices=FORMATS, help="default: %(default)s"
+    )
     args = parser.parse_args(argv)
     check(parser, args)
     return args
 
 
-def _add_files_and_weights(sub: argparse.ArgumentParser, name: str) -> None:
+def _add_import(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module or .py file that registers a codec of your own; may be given "
+        "several times",
+    )
+
+
+def _add_files(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--out", type=Path, help="folder; default: beside the input")
     sub.add_argument(
         "--overwrite", action="store_true", help="replace files that are there"
@@ -260,6 +278,9 @@ def _add_files_and_weights(sub: argparse.ArgumentParser, name: str) -> None:
         default=container.MAX_PIXELS,
         help="refuse larger pictures; default: %(default)s",
     )
+
+
+def _add_weights(sub: argparse.ArgumentParser, name: str) -> None:
     sub.add_argument(
         "--checkpoint", help="weights of your own, or compressai_hm://NAME"
     )
@@ -350,11 +371,12 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--quality belongs to a zoo entry; --checkpoint is another")
     if not args.checkpoint:
         sized = args.command == "encode" and (args.bpp or args.bytes)
-        if args.command == "encode" and args.model is None:
-            args.model = MODEL
-        if args.command == "encode" and args.quality is None and args.model in ENTRIES:
-            args.quality = QUALITY if ENTRIES[args.model].steps else None
-        if args.command == "encode" and (
+        if args.command in ("encode", "export"):
+            if args.model is None:
+                args.model = MODEL
+            if args.quality is None and args.model in ENTRIES:
+                args.quality = QUALITY if ENTRIES[args.model].steps else None
+        if args.command in ("encode", "export") and (
             args.model is None or (args.quality is None and not sized)
         ):
             parser.error("say which weights: --model and --quality, or --checkpoint")
@@ -377,7 +399,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             parser.error("--refine is for a step of 1 everywhere, and no size")
     if args.command == "encode" and args.refine < 0:
         parser.error(f"--refine {args.refine}: give 0 or more steps")
-    if args.max_pixels < 1:
+    if getattr(args, "max_pixels", 1) < 1:
         parser.error(f"--max-pixels {args.max_pixels}: give 1 or more")
     if args.out and args.out.is_file():
         parser.error(f"--out {args.out} is a file; give a folder")
@@ -521,6 +543,16 @@ def attention(
     found = Attention(detectors, gain, only=only or None)
     found.load()
     return found
+
+
+def export(args: argparse.Namespace) -> int:
+    """Writes the transforms."""
+    for name in args.imports:
+        import_own(name)
+    net = weights(args.checkpoint, args.model, args.quality, args.metric)
+    for path in export_transforms(net, args.out, args.format):
+        print(path)
+    return 0
 
 
 def list_readers(args: argparse.Namespace) -> int:

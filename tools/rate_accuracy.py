@@ -73,8 +73,10 @@ def find_sweep(path: str) -> Path:
     found = Path(path)
     *_, above, folder, name = ("", "", *found.absolute().parts)
     if not found.is_file() and (above, folder) == ("mmdet_configs", "rate_accuracy"):
-        found = found.absolute().parents[2] / SWEEPS / name
-        print(f"{path} has moved to {SWEEPS}/{name}", file=sys.stderr)
+        moved = found.absolute().parents[2] / SWEEPS / name
+        if moved.is_file():
+            print(f"{path} has moved to {SWEEPS}/{name}", file=sys.stderr)
+            return moved
     return _launch.find_config(found, SWEEPS)
 
 

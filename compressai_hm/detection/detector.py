@@ -205,9 +205,9 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
             batch_data_samples: With ``img_shape`` and annotations at original size.
 
         Returns:
-            ``loss_rate`` (bpp, an estimate), ``loss_human``, the machine losses times
-            λ_m, ``loss_aux`` where the entropy part trains, and for the log ``psnr``
-            (dB, of x_hat).
+            ``loss_rate`` (bpp, an estimate; weighed where ``steps`` weighs pictures),
+            ``loss_human``, the machine losses times λ_m, ``loss_aux`` where the entropy
+            part trains, and for the log ``psnr`` (dB, of x_hat).
         """
         if not self.codec.learned:
             raise TypeError(f"{type(self.codec).__name__} does not train: test it only")

@@ -1,5 +1,5 @@
-# A person detector on a MobileNetV2, 320 pixels; its weights in the package are
-# compressai_hm://person_detector.pth, trained by rtmdet_mobilenetv2_distilled.py.
+# A person detector on a MobileNetV2, 320 pixels. No weights of it ship yet:
+# rtmdet_mobilenetv2_distilled.py trains them, and this config reads them.
 # MOBILENETV2 names the backbone's weights on ImageNet, COCO_PERSON and MMDET_DATASETS
 # what tools/coco_subsets.py makes. Faster with --amp.
 _base_ = ["../_base_/default_runtime.py", "../_base_/datasets/coco_person.py"]

@@ -116,6 +116,24 @@ def test_what_is_released_is_loaded(tmp_path, monkeypatch):
     ) + 2e4
 
 
+def test_one_set_of_weights_serves_all_qualities(tmp_path, monkeypatch):
+    name = "hm-mbt2018-s"
+    monkeypatch.setattr(released, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(released, "RELEASED", (name,))
+    steps = {1: 2.5, 2: 1.0}
+    one = replace(ENTRIES[name], channels=dict.fromkeys(steps, (16, 24)), steps=steps)
+    monkeypatch.setitem(ENTRIES, name, one)
+    released.write_released(name, {1: busy(name, g_t_width=32, g_t_downscale=4)})
+    assert [path.name for path in tmp_path.glob("*.pth")] == [f"{name}.pth"]
+    x, coarse = torch.rand(1, 3, 60, 70), load(name, 1)
+    expected = load(name, 2).compress(x, 2.5)["strings"]
+    assert coarse.step == 2.5 and coarse.compress(x)["strings"] == expected
+    between = image_models[name](quality=2, pretrained=True, step=1.7).eval()
+    assert between.compress(x)["strings"] == coarse.compress(x, 1.7)["strings"]
+    with pytest.raises(ValueError, match="step must lie from 0.125 to 16, got 99"):
+        image_models[name](quality=2, step=99)
+
+
 def test_a_damaged_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(released, "WEIGHTS", tmp_path)
     monkeypatch.setattr(released, "RELEASED", ("hm-mbt2018-s",))
