@@ -6,7 +6,9 @@ registry, zoo and exports follow.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 import torch.nn as nn
 from compressai.layers import MaskedConv2d, conv3x3
 from compressai.models import (
@@ -24,6 +26,8 @@ from compressai.zoo.image import cfgs as _BASE
 from torch import Tensor
 
 from .adaptation import ResidualBlock
+from .entropy import Coded, Steps
+from .gains import Gain
 from .human_machine import HumanMachineMixin
 
 
@@ -156,10 +160,38 @@ class HMSmallAutoregressive(HumanMachineMixin, JointAutoregressiveHierarchicalPr
 class HMSmallVariableRate(HMSmallAutoregressive):
     """One set of weights for every rate: hm-mbt2018-s, deeper and with a wider latent.
 
-    Without g_t: it is for people, and readers are trained on its streams.
+    Its channels' gains depend on the step; y and y_hat are outside of them, as g_a
+    gives and g_s takes them. Without g_t: it is for people, and readers are trained on
+    its streams.
     """
 
     blocks = (3, 5, 3)
+
+    def __init__(self, N: int = 64, M: int = 256, **kwargs):
+        super().__init__(N=N, M=M, **kwargs)
+        self.gain, self.inverse_gain = Gain(M), Gain(M, shifts=True)
+
+    def code_latent(
+        self, y: Tensor, steps: list[Steps] | None = None
+    ) -> dict[str, Any]:
+        steps = self._steps_of(len(y), steps)
+        coded = super().code_latent(self.gain(y, steps), steps)
+        return {**coded, "y_hat": self.inverse_gain(coded["y_hat"], steps)}
+
+    @torch.no_grad()
+    def encode_latent(self, y: Tensor, steps: list[Steps] | None = None) -> Coded:
+        steps = self._steps_of(len(y), steps)
+        return super().encode_latent(self.gain(y, steps), steps)
+
+    @torch.no_grad()
+    def decode_latent(
+        self,
+        strings: list[list[bytes]],
+        shape: tuple[int, int],
+        steps: list[Steps] | None = None,
+    ) -> tuple[Tensor, list]:
+        y_hat, symbols = super().decode_latent(strings, shape, steps)
+        return self.inverse_gain(y_hat, self._steps_of(len(y_hat), steps)), symbols
 
 
 @_entry("hm-cheng2020-anchor", _BASE["cheng2020-anchor"])

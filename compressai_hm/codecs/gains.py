@@ -1,0 +1,47 @@
+"""Channels that weigh more or less as the step of quantisation moves.
+
+One step for all channels is best at the rate that a codec was trained for; at others
+some channels deserve finer steps than the rest. A gain scales each by a function of the
+step before it is quantised, another undoes it, and more, before it is decoded (after
+Z. Cui et al., "Asymmetric Gained Deep Image Compression With Continuous Rate
+Adaptation", CVPR 2021).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .entropy import Steps, step_values
+
+_SPEED = 10
+"""Optimizers move all weights about alike; gains have farther to go."""
+
+
+class Gain(nn.Module):
+    """y exp(a t + b t^2) + c t + d t^2, with t = log(step) / 2, by channel and place.
+
+    At a step of 1, and untrained, it is the identity.
+
+    Args:
+        channels: Of y.
+        shifts: Whether there are c and d.
+    """
+
+    def __init__(self, channels: int, shifts: bool = False):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(2, channels))
+        self.shift = nn.Parameter(torch.zeros(2, channels)) if shifts else None
+
+    def forward(self, y: Tensor, steps: list[Steps] | None) -> Tensor:
+        """y, ``(N, C, h, w)``, in the precision of the weights; None is steps of 1."""
+        y = y.to(self.scale.dtype)
+        if steps is None:
+            return y
+        uniform = all(own.offsets is None for own in steps)
+        t = step_values(steps, (1, 1) if uniform else y.shape[-2:]).log().to(y) / 2
+        y = y * torch.exp(_curve(self.scale, t))
+        return y if self.shift is None else y + _curve(self.shift, t)
+
+
+def _curve(weights: Tensor, t: Tensor) -> Tensor:
+    a, b = _SPEED * weights[:, :, None, None]
+    return a * t + b * t.square()
