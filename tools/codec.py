@@ -46,6 +46,7 @@ from compressai_hm.codecs import (
     container,
     decode,
     encode,
+    refine,
 )
 from compressai_hm.codecs.colours import heard
 from compressai_hm.codecs.export import FORMATS, export_transforms
@@ -97,7 +98,7 @@ def main() -> int:
         weights(args.checkpoint, args.model, args.quality, args.metric)
         if args.command == "decode" and args.reader:
             reader(args.reader)
-        if args.command == "encode" and args.refine:
+        if args.command == "encode" and args.config:
             refiner(args.config)
     if args.command == "encode" and args.attend:
         attention(*attended(args))
@@ -353,10 +354,13 @@ def _add_rate(sub: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="STEPS",
-        help="adapt each picture's latent by that many gradient steps: fewer "
-        "bits, many seconds",
+        help="adapt each picture's latent by that many gradient steps: fewer bits at "
+        "the same quality, many seconds; 50 are many",
     )
-    sub.add_argument("--config", help="training config whose loss --refine lowers")
+    sub.add_argument(
+        "--config",
+        help="training config whose loss --refine lowers; default: bits and PSNR",
+    )
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -379,14 +383,14 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         for name in ("bpp", "bytes"):
             if (value := getattr(args, name)) is not None and not value > 0:
                 parser.error(f"--{name} {value}: give more than 0")
-    if args.command == "encode" and bool(args.refine) != bool(args.config):
-        parser.error("--refine and --config go together")
+    if args.command == "encode" and args.config and not args.refine:
+        parser.error("--config goes with --refine")
     if args.command == "encode":
         if args.attend_only and not args.attend:
             parser.error("--attend-only goes with --attend")
         sized = args.bpp or args.bytes or args.step != 1
-        if args.refine and (sized or args.roi or args.attend):
-            parser.error("--refine is for a step of 1 everywhere, and no size")
+        if args.config and (sized or args.roi or args.attend):
+            parser.error("--config is for a step of 1 everywhere, and no size")
     if args.command == "encode" and args.refine < 0:
         parser.error(f"--refine {args.refine}: give 0 or more steps")
     if getattr(args, "max_pixels", 1) < 1:
@@ -576,14 +580,20 @@ def encode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
         quality = nearest_quality(args, x, most)
     net = weights(args.checkpoint, args.model, quality, args.metric)
     x, y = x.to(next(net.parameters()).device), None
-    if args.refine:
-        y = refiner(args.config).to(x.device).refine(x, args.refine, net)
-    own = dict(quality=quality or 0, metric=args.metric, y=y)
+    own = dict(quality=quality or 0, metric=args.metric)
     step = wanted_steps(args, x)
+    if args.config:
+        y = refiner(args.config).to(x.device).refine(x, args.refine, net)
+    elif args.refine:
+        # What is saved allows for a finer step, for which y is refined again.
+        for _ in range(2 if most else 1):
+            if most:
+                step = Bitstream.read(encode_to_size(net, x, most, step, y=y)).steps()
+            y = refine(net, x, None, args.refine, step)
     if most is None:
-        data = encode(net, x, step=step, **own)
+        data = encode(net, x, step=step, y=y, **own)
     else:
-        data = encode_to_size(net, x, most, step, **own)
+        data = encode_to_size(net, x, most, step, y=y, **own)
     bpp = 8 * len(data) / x[0, 0].numel()
     finer = ""
     if args.roi or args.attend:
