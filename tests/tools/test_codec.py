@@ -28,6 +28,7 @@ from compressai_hm.codecs import (
     checkpoint_of,
     encode,
 )
+from compressai_hm.codecs.files import write_png
 from compressai_hm.codecs.pictures import read_picture
 from compressai_hm.codecs.readers import stream_of
 from compressai_hm.zoo import load_checkpoint
@@ -455,6 +456,22 @@ def test_a_step_or_size_that_cannot_be_is_told(tool, pictures, options, named):
     code, _, err = tool("encode", pictures / "a.png", "--checkpoint", DEMO, *options)
     assert code == 2 and re.search(named, err)
     assert not (pictures / "a.hmc").exists()
+
+
+def test_gradient_steps_buy_quality_at_a_size(tool, tmp_path):
+    """On a photograph, by a codec of photographs; no training config is needed."""
+    x = read_picture(ROOT / "tools/pictures/kodim14.png")[..., 150:342, 200:456]
+    write_png(x, tmp_path / "x.png")
+    errors = []
+    for steps in (0, 10):
+        out = tmp_path / str(steps)
+        options = ("--model", "hm-mbt2018-s", "--bytes", 2000, "--refine", steps)
+        assert tool("encode", tmp_path / "x.png", *options, "--out", out)[0] == 0
+        assert 1900 < (out / "x.hmc").stat().st_size <= 2000
+        assert tool("decode", out / "x.hmc", "--view", "human")[0] == 0
+        decoded = read_picture(out / "x.human.png")
+        errors.append(float((decoded - x).square().mean()))
+    assert errors[1] < 0.985 * errors[0]
 
 
 def test_bits_go_where_they_matter(tool, tmp_path):
