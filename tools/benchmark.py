@@ -6,6 +6,7 @@ python tools/benchmark.py sweep
 python tools/benchmark.py folder
 python tools/benchmark.py latent
 python tools/benchmark.py polite
+python tools/benchmark.py export
 """
 
 import argparse
@@ -41,10 +42,12 @@ from compressai_hm.codecs import (
     mask_of_boxes,
     picture_bits,
 )
+from compressai_hm.codecs.export import RUNTIMES, export_transforms, load_onnx
 from compressai_hm.codecs.files import write_png
 from compressai_hm.codecs.pictures import find_pictures, read_picture
 from compressai_hm.codecs.tables import TablesMixin
 from compressai_hm.zoo import load_checkpoint, load_model
+from compressai_hm.zoo.released import RELEASED
 
 DEMO_CODEC = Path(compressai_hm.zoo.__file__).parent / "weights/demo_codec.pth"
 
@@ -210,6 +213,64 @@ def codec(args: argparse.Namespace) -> None:
                 checks.append(time.perf_counter() - started)
             share = statistics.median(checks) / rows["encode"][0][0]
             print(f"  the check of the weights is {share:.2%} of encode")
+
+
+EXPORTED = ["hm-mbt2018-s", "hm-mbt2018-mean", "hm-cheng2020-anchor"]
+
+
+@torch.no_grad()
+def export(args: argparse.Namespace) -> None:
+    """The transforms in onnxruntime and OpenVINO against torch.
+
+    All get the same tensors and threads, and take turns. Each ratio is the median over
+    the rounds of torch's seconds over the runtime's: over 1, the runtime is faster;
+    beside it that of the processor's seconds, in which other processes count little.
+    The error is the largest difference from torch's result, of x_hat and x_bar in
+    [0, 1]; y's is over its largest value, where that is over 1. hm-mbt2018-s has its
+    weights, the others random ones.
+    """
+    torch.set_num_threads(args.threads)
+    print(f"{args.size}, {args.threads} threads, medians of {args.repeats} rounds")
+    width, height = map(int, args.size.split("x"))
+    print(f"{'':26}{'torch':>9}", end="")
+    print("".join(f"{name:>14}{'processor':>11}{'error':>9}" for name in RUNTIMES))
+    for name in args.models:
+        if name in RELEASED:
+            net = load_model(name, args.quality, pretrained=True).eval()
+        else:
+            net, _ = _codecs(name, args.quality, pretrained=False)
+        x = _picture(height, width)
+        y = net.analyse(x)
+        given = {"g_a": x, "g_s": y.round(), "g_t": net.g_s(y.round()).clamp(0, 1)}
+        with tempfile.TemporaryDirectory() as folder:
+            for path in export_transforms(net, folder):
+                own, x_in = getattr(net, path.stem), given[path.stem]
+                sides = {"torch": lambda own=own, x_in=x_in: own(x_in).numpy()}
+                for runtime in RUNTIMES:
+                    run = load_onnx(path, runtime, args.threads)
+                    sides[runtime] = lambda run=run, x_in=x_in: run(x_in.numpy())
+                _compare_runtimes(f"{name} {path.stem}", sides, args.repeats)
+
+
+def _compare_runtimes(row: str, sides: dict[str, Callable], repeats: int) -> None:
+    """Prints a row of :func:`export`; torch is the first side."""
+    took: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+    out = {}
+    for i in range(repeats + 1):
+        for side in sorted(sides, reverse=bool(i % 2)):
+            begun = time.perf_counter(), time.process_time()
+            out[side] = sides[side]()
+            if i:  # the first warms up
+                own = time.perf_counter() - begun[0], time.process_time() - begun[1]
+                took[side].append(own)
+    base, *others = sides
+    print(f"{row:26}{statistics.median(a for a, _ in took[base]):7.3f} s", end="")
+    for side in others:
+        pairs = np.array(took[base]) / np.array(took[side])
+        wall, processor = np.median(pairs, axis=0)
+        error = np.abs(out[side] - out[base]).max() / max(1, np.abs(out[base]).max())
+        print(f"{wall:14.2f}{processor:11.2f}{error:9.0e}", end="")
+    print(flush=True)
 
 
 def _picture(height: int, width: int) -> torch.Tensor:
@@ -666,6 +727,13 @@ def main() -> None:
     command.add_argument("--size", default="768x512")
     command.add_argument("--repeats", type=int, default=5)
     command.set_defaults(run=latent)
+    command = commands.add_parser("export", help=export.__doc__.splitlines()[0])
+    command.add_argument("--models", nargs="+", choices=HM_MODELS, default=EXPORTED)
+    command.add_argument("--size", default="768x512", help="multiples of 64")
+    command.add_argument("--quality", type=int, default=3)
+    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--repeats", type=int, default=9)
+    command.set_defaults(run=export)
     command = commands.add_parser("sweep", help=sweep.__doc__.splitlines()[0])
     command.add_argument("--config", default="results/sweeps/demo.py")
     command.add_argument("--count", type=int, default=100, help="pictures of each set")

@@ -49,7 +49,12 @@ from compressai_hm.codecs import (
     refine,
 )
 from compressai_hm.codecs.colours import heard
-from compressai_hm.codecs.export import FORMATS, export_transforms
+from compressai_hm.codecs.export import (
+    FORMATS,
+    RUNTIMES,
+    export_transforms,
+    use_runtime,
+)
 from compressai_hm.codecs.files import png_of, write_png, write_whole
 from compressai_hm.codecs.pictures import (
     find_pictures,
@@ -223,6 +228,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
             continue
         _add_files(sub)
         _add_weights(sub, name)
+        transform = "g_a" if name == "encode" else "g_s"
+        sub.add_argument(
+            "--runtime",
+            default="torch",
+            choices=("torch", *RUNTIMES),
+            help=f"what computes {transform}, on the CPU; any decodes any's files; "
+            "others than torch start some seconds later; default: %(default)s",
+        )
         if name == "encode":
             _add_rate(sub)
         if name == "decode":
@@ -391,6 +404,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         sized = args.bpp or args.bytes or args.step != 1
         if args.config and (sized or args.roi or args.attend):
             parser.error("--config is for a step of 1 everywhere, and no size")
+    if args.command == "encode" and args.refine and args.runtime != "torch":
+        parser.error("--refine computes in torch; leave --runtime out")
     if args.command == "encode" and args.refine < 0:
         parser.error(f"--refine {args.refine}: give 0 or more steps")
     if getattr(args, "max_pixels", 1) < 1:
@@ -500,6 +515,14 @@ def weights(
 
 
 @once
+def in_runtime(net: nn.Module, runtime: str, transform: str) -> nn.Module:
+    """The codec, once told what computes one of its transforms."""
+    if runtime != "torch":
+        use_runtime(net, runtime, transform)
+    return net
+
+
+@once
 def reader(name: str) -> StreamReader:
     """The reader, once for all files."""
     return find_reader(name, READERS)
@@ -579,6 +602,7 @@ def encode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
     if quality is None and not args.checkpoint:
         quality = nearest_quality(args, x, most)
     net = weights(args.checkpoint, args.model, quality, args.metric)
+    net = in_runtime(net, args.runtime, "g_a")
     x, y = x.to(next(net.parameters()).device), None
     own = dict(quality=quality or 0, metric=args.metric)
     step = wanted_steps(args, x)
@@ -667,7 +691,7 @@ def decode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
                 f"give the weights with --checkpoint: {stream.weights()}"
             )
         which = None, stream.model, stream.quality, stream.metric
-    net = weights(*which)
+    net = in_runtime(weights(*which), args.runtime, "g_s")
     views = tuple(VIEWS) if args.view == "both" else (args.view,)
     chosen = reader(args.reader) if args.reader else None
     paths = {}

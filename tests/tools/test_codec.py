@@ -148,6 +148,28 @@ def test_a_file_of_a_zoo_entry_finds_its_weights(tool, tmp_path, monkeypatch):
     assert asked[1] == (("hm-mbt2018-mean", 4, "ms-ssim"), {"pretrained": "base"})
 
 
+def test_another_runtime_computes_the_transforms(tool, pictures, tmp_path):
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    demo, streams = ("--checkpoint", DEMO), tmp_path / "streams"
+    other, human = ("--runtime", "onnxruntime"), ("--view", "human")
+    code, out, _ = tool("encode", pictures, *demo, *other, "--out", streams)
+    assert code == 0 and "3 pictures" in out
+    views = []
+    for name, runtime in (("torch", ()), ("other", other)):
+        folder = tmp_path / name
+        code, _, _ = tool("decode", streams, *demo, *human, *runtime, "--out", folder)
+        assert code == 0
+        views.append(read_picture(folder / "a.human.png"))
+    assert (views[0] - views[1]).abs().max() < 1.1 / 255  # roundings of halves
+    error = (views[1] - read_picture(pictures / "a.png")).square().mean()
+    assert -10 * error.log10() > 22
+    code, _, err = tool(
+        "encode", pictures, *demo, *other, "--refine", 2, "--config", "x.py"
+    )
+    assert code == 2 and "--refine computes in torch" in err
+
+
 @pytest.mark.parametrize(
     ("args", "named"),
     [
