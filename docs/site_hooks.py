@@ -54,7 +54,7 @@ def on_page_markdown(markdown, page, config, files):
 
 
 class Roles(griffe.Extension):
-    """``:class:`Name``` becomes a link where the site tells of it, and ``::`` a colon."""
+    """``:class:`Name``` becomes a link where the site tells of it, ``::`` a colon."""
 
     def on_object(self, *, obj, **kwargs):
         if obj.docstring is None:
