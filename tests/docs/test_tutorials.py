@@ -43,14 +43,14 @@ def environment(tmp_path_factory):
 
 def masked(text):
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    return [re.sub(r"\d+(\.\d+)?", "#", line) for line in lines]
+    return [re.sub(r"[-+]?\d+(\.\d+)?", "#", line) for line in lines]
 
 
 def run(language, text, folder, env):
     shell = ["bash", "-euo", "pipefail", "-c"]
     command = [*(shell if language == "bash" else [sys.executable, "-c"]), text]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=folder, env=env, timeout=300
+        command, capture_output=True, text=True, cwd=folder, env=env, timeout=600
     )
     assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
     return done.stdout
