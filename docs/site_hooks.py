@@ -1,7 +1,7 @@
 """What mkdocs.yml adds to MkDocs: pages from elsewhere, and Sphinx's roles.
 
-Pages keep the links that work in the repository. Where such a link names a file of the
-site, it is turned into the site's; another that leaves docs/ is left as text.
+Pages keep the links that work in the repository; those to a file of the site are turned
+into the site's. One to another file of the repository fails the strict build: name it.
 """
 
 import posixpath
