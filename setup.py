@@ -26,6 +26,7 @@ EVALUATION = [
     "pycocotools",
 ]
 EXPORT = ["onnx", "onnxruntime", "onnxscript"]
+DOCS = ["mkdocs-material", "mkdocstrings[python]>=1"]
 # The tools, and beside them what they read, under a name of their own in a wheel.
 FOLDERS = {
     "compressai_hm_tools": "tools",
@@ -89,7 +90,8 @@ setup(
         # Sweeps, their classical codecs and reports; beside one of the lines above.
         "evaluation": EVALUATION,
         "export": EXPORT,  # the transforms as ONNX
-        "all": [*OPENMMLAB, *EVALUATION, *EXPORT],
-        "dev": [*EVALUATION, *EXPORT, "pytest", "ruff", "setuptools>=70.1"],
+        "docs": DOCS,  # make docs
+        "all": [*OPENMMLAB, *EVALUATION, *EXPORT, *DOCS],
+        "dev": [*EVALUATION, *EXPORT, *DOCS, "pytest", "ruff", "setuptools>=70.1"],
     },
 )
