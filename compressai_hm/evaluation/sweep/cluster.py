@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, get_worker
 from distributed.comm import get_address_host_port
 from distributed.versions import VersionMismatchWarning
@@ -37,6 +38,13 @@ _PACKAGES = (
 )  # fmt: skip
 """Whose versions must be the same everywhere, as Python's and Dask's."""
 
+
+_SETTINGS = {
+    # Dask's makes the C library return memory that the next layer asks for again.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+    "distributed.worker.profile.enabled": False,
+}
+"""Of workers of this machine: what costs them time."""
 
 _PRELOAD = """import logging, signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -60,6 +68,7 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", VersionMismatchWarning)  # see _check_workers
         if scheduler is None:
+            stack.enter_context(dask.config.set(_SETTINGS))
             cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
