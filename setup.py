@@ -21,6 +21,7 @@ OPENMMLAB = [
 ]
 EVALUATION = [
     "bjontegaard>=1.3",
+    "distributed>=2024.9",
     "imageio-ffmpeg>=0.8.1",  # its wheel holds an ffmpeg with all encoders
     "matplotlib",
     "pycocotools",

@@ -622,34 +622,51 @@ def _detect(model: nn.Module, coded: dict) -> None:
 
 
 def sweep(args: argparse.Namespace) -> None:
-    """A rate-accuracy sweep in two processes against one, a thread each.
+    """A sweep by two of Dask's workers against this process alone, a thread each.
 
-    Starting processes and loading models is left out: each side is the time of all
-    pictures less that of a few.
+    Starting workers and loading models is told apart: each side is what all pictures
+    take less what a tenth of them do. Both must measure the same.
     """
     from mmengine.config import Config
 
     import compressai_hm.detection  # noqa: F401
     from compressai_hm.evaluation.sweep import Sweep, run
 
-    torch.set_num_threads(1)
     cfg = Config.fromfile(args.config)
 
-    def seconds(jobs: int, count: int) -> float:
+    def measured(jobs: int, count: int) -> tuple[np.ndarray, list[bytes]]:
         for entry in cfg.sets:
             entry["count"] = count
         with tempfile.TemporaryDirectory() as folder:
             ours = Sweep(cfg, folder)
-            started = time.perf_counter()
+            started, cpu = time.perf_counter(), _cpu_seconds()
             run(ours, jobs)
-            return time.perf_counter() - started
+            took = time.perf_counter() - started, _cpu_seconds() - cpu
+            found = [ours.result_file(p).read_bytes() for p in ours.points()]
+            return np.array(took), found
 
     few = args.count // 10
-    seconds(1, few)  # loads the models of this process
-    took = {jobs: seconds(jobs, args.count) - seconds(jobs, few) for jobs in (1, 2)}
+    measured(1, few)  # loads the models of this process
+    sides = {"this process": 1, "two workers": 2}
+    whole, start, found = {}, {}, {}
+    for side, jobs in sides.items():
+        start[side], _ = measured(jobs, few)
+        whole[side], found[side] = measured(jobs, args.count)
+    if found["this process"] != found["two workers"]:
+        raise RuntimeError("two workers measure other than this process")
+    took = {side: whole[side] - start[side] for side in sides}
     print(f"{args.config}, {args.count - few} pictures of each set, a thread each")
-    print(f"1 process {took[1]:8.1f} s\n2 processes {took[2]:6.1f} s")
-    print(f"2 / 1     {took[2] / took[1]:8.2f}")
+    print(f"{'':14}{'seconds':>9}{'CPU seconds':>13}{'with the start':>16}")
+    for side, (seconds, cpu) in took.items():
+        print(f"{side:14}{seconds:9.1f}{cpu:13.1f}{whole[side][0]:16.1f}")
+    seconds, cpu = took["two workers"] / took["this process"]
+    print(f"{'ratio':14}{seconds:9.2f}{cpu:13.2f}")
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    t = os.times()
+    return t.user + t.system + t.children_user + t.children_system
 
 
 def _drawn(count: int) -> Iterator[torch.Tensor]:

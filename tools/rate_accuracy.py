@@ -32,7 +32,14 @@ def main() -> None:
         metavar="FOLDER",
         help="measure nothing: draw FOLDER/plots anew from its points.csv",
     )
-    parser.add_argument("--jobs", type=int, default=1, help="processes, a thread each")
+    workers = parser.add_mutually_exclusive_group()
+    workers.add_argument("--jobs", type=int, default=1, help="processes, a thread each")
+    workers.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of a Dask scheduler, or its file: its workers run the points instead; "
+        "see docs/cluster.md",
+    )
     parser.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
@@ -52,8 +59,9 @@ def main() -> None:
         redraw(cfg, args.redraw)
         return
     work_dir = args.work_dir or f"work_dirs/{Path(args.config).stem}"
-    sweep = Sweep(cfg, work_dir, args.device)
-    run(sweep, args.jobs)
+    # A cluster's workers have GPUs that this machine need not have.
+    sweep = Sweep(cfg, work_dir, "cpu" if args.scheduler else args.device)
+    run(sweep, args.jobs, args.scheduler, args.device)
     curves, reference = measure(sweep, args.resamplings)
     comparisons = compare(curves, cfg.anchor)
     differing = differences(curves, cfg.get("differences", ()))

@@ -173,6 +173,12 @@ def _built_coder(entry: str, quality: int, device: str) -> Coder:
     return Coder(net.eval(), *how, quality=quality, step=step)
 
 
+def forget_coders() -> None:
+    """Has weights read anew: their files may have changed."""
+    _built_coder.cache_clear()
+    _built_attention.cache_clear()
+
+
 def _built_classical(kind: type, entry: dict, quality: int) -> PictureCodec:
     own = inspect.signature(kind).parameters
     return kind(**{**{k: v for k, v in entry.items() if k in own}, "quality": quality})
