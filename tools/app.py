@@ -15,10 +15,12 @@ import math
 import re
 import shlex
 import socketserver
+import sys
 import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -90,6 +92,8 @@ def main() -> None:
         "--port", type=int, default=PORT, help="of the address; default: %(default)s"
     )
     args = parser.parse_args()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of packages; the page tells those of pictures
     with bound(args.port) as server:
         print("loading", flush=True)
         server.studio = Studio()

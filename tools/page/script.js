@@ -12,8 +12,8 @@ const attend = () => document.querySelector("[name=attend]:checked").value;
 const bppOf = (value) => Number((0.05 * 40 ** (value / 100)).toPrecision(2));
 const valueOf = (bpp) => Math.round((100 * Math.log(bpp / 0.05)) / Math.log(40));
 
-function showRate() {
-  const text = bppOf(by("bpp").value).toString();
+function showRate(bpp) {
+  const text = Number(bpp.toPrecision(2)).toString();
   by("bpp-shown").textContent = text;
   by("bpp").setAttribute("aria-valuetext", `${text} bits per pixel`);
 }
@@ -38,8 +38,7 @@ async function update() {
     try {
       await ask(state.file);
     } catch (e) {
-      const gone = e instanceof TypeError;
-      fail(gone ? "The program behind this page does not answer: has it been ended?" : e.message);
+      fail(e.message);
     }
   } while (again);
   clearInterval(timer);
@@ -53,7 +52,10 @@ async function ask(file) {
   const wish = new URLSearchParams({ name: file.name, attend: attend() });
   wish.set(unit, unit === "bpp" ? bppOf(by("bpp").value) : by("bytes").value);
   if (attend() === "box") wish.set("box", sides.map((side) => side.value).join(","));
-  const response = await fetch(`show?${wish}`, { method: "POST", body: file });
+  const request = fetch(`show?${wish}`, { method: "POST", body: file });
+  const response = await request.catch(() => {
+    throw new Error("The program behind this page does not answer: has it ended?");
+  });
   if (!response.ok) throw new Error(await response.text());
   const answer = await response.arrayBuffer();
   const length = new DataView(answer).getUint32(0);
@@ -101,9 +103,13 @@ async function show(facts, blobs) {
   by("boxes-label").hidden = !Object.keys(state.found).length;
   by("rate").disabled = by("attention").disabled = facts.most === undefined;
   if (facts.most !== undefined) {
-    if (unit === "bpp") by("bytes").value = facts.most;
-    else by("bpp").value = valueOf((8 * facts.most) / (facts.size[0] * facts.size[1]));
-    showRate();
+    const most = (8 * facts.most) / (facts.size[0] * facts.size[1]);
+    if (unit === "bpp") {
+      by("bytes").value = facts.most;
+    } else {
+      by("bpp").value = valueOf(most);
+      showRate(most);
+    }
   }
   figures(facts);
   by("error").hidden = true;
@@ -277,7 +283,7 @@ window.addEventListener("resize", () => state.size && layers());
 
 by("bpp").addEventListener("input", () => {
   unit = "bpp";
-  showRate();
+  showRate(bppOf(by("bpp").value));
   update();
 });
 by("bytes").addEventListener("change", () => {
@@ -303,7 +309,7 @@ for (const kind of ["dragover", "drop", "dragleave"]) {
 }
 
 async function start() {
-  showRate();
+  showRate(bppOf(by("bpp").value));
   about = await (await fetch("about")).json();
   if (about.missing) {
     document.querySelector("[value=detector]").disabled = true;
