@@ -210,6 +210,8 @@ class Studio:
         self._lock = threading.Lock()  # neither models nor OpenMMLab are for two
         self._last: Picture | None = None
         self.attention, self.missing = load_detector()
+        for quality in cfgs[MODEL]:
+            weights(quality)
 
     def about(self) -> dict[str, Any]:
         """What the page needs to know at the start."""
