@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
 import shlex
 import socketserver
@@ -101,7 +102,10 @@ def main() -> None:
             print(server.studio.missing)
         port = server.server_address[1]
         print(f"open http://127.0.0.1:{port} in a browser; Ctrl-C ends", flush=True)
-        server.serve_forever()
+        try:
+            server.serve_forever()
+        finally:
+            server.studio.leave()
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -194,9 +198,9 @@ def _too_large(count: int) -> str:
     )
 
 
-def weights(quality: int, model: str = MODEL) -> nn.Module:
-    """A released codec, loaded once."""
-    return codec.weights(None, model, quality, "mse")
+def weights(quality: int, model: str | None = None) -> nn.Module:
+    """A released codec, ``MODEL`` or another, loaded once."""
+    return codec.weights(None, model or MODEL, quality, "mse")
 
 
 class Studio:
@@ -212,6 +216,16 @@ class Studio:
         self.attention, self.missing = load_detector()
         for quality in cfgs[MODEL]:
             weights(quality)
+
+    def leave(self, seconds: float = 2) -> None:
+        """Before the program ends: with a thread amid torch's work it would crash.
+
+        Args:
+            seconds: What is under way may take; then the program ends here.
+        """
+        if not self._lock.acquire(timeout=seconds):
+            print("stopped", file=sys.stderr, flush=True)
+            os._exit(1)
 
     def about(self) -> dict[str, Any]:
         """What the page needs to know at the start."""

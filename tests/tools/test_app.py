@@ -44,6 +44,18 @@ def drawn():
 
 
 PICTURE = drawn()
+SHIPPED = app.MODEL, app.DETECTOR
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_is_shown():
+    """A codec with a view for machines, and a detector that finds what is drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "MODEL", "hm-mbt2018-s")
+        patch.setattr(
+            app, "DETECTOR", ("demo/detector.py", "compressai_hm://demo_detector.pth")
+        )
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +82,19 @@ def test_a_picture_comes_as_hm_codec_codes_it(studio, tmp_path):
         args = codec.parse(command[1:])
         _, _, written = codec.encode_file(args, path, tmp_path / "coded")
         assert list(written.values()) == [files["hmc"]]
+
+
+def test_codec_and_detector_that_ship(monkeypatch):
+    pytest.importorskip("mmdet")
+    monkeypatch.setattr(app, "MODEL", SHIPPED[0])
+    monkeypatch.setattr(app, "DETECTOR", SHIPPED[1])
+    studio = app.Studio()
+    assert studio.missing == ""
+    facts, files = studio.show(PICTURE, "a.png", {"bpp": "0.9"})
+    assert facts["bytes"] <= 0.9 * 160 * 112 / 8 and "original" in facts["found"]
+    decoded, _ = studio.show(files["hmc"], "a.hmc", {})
+    assert decoded["weights"] == facts["weights"]
+    assert SHIPPED[0] in facts["weights"]
 
 
 def test_what_is_shown_is_what_is_decoded(studio):
@@ -136,7 +161,7 @@ def test_a_file_that_is_dropped_is_decoded(studio):
 def test_a_codec_without_a_view_for_machines(studio, monkeypatch):
     net = copy.deepcopy(app.weights(1))
     net.g_t = torch.nn.Identity()
-    monkeypatch.setattr(app, "weights", lambda quality, model=app.MODEL: net)
+    monkeypatch.setattr(app, "weights", lambda quality, model=None: net)
     monkeypatch.setattr(app, "cfgs", {app.MODEL: {1: ()}})
     monkeypatch.setattr(studio, "_last", None)
     facts, files = studio.show(PICTURE, "a.png", {"bpp": "0.5"})
@@ -205,13 +230,25 @@ def test_one_at_a_time(studio, monkeypatch):
     monkeypatch.setattr(app, "encode_to_size", slow)
     threads = [
         threading.Thread(target=studio.show, args=(PICTURE, "a.png", {"bpp": "0.5"}))
-        for _ in range(3)
+        for _ in range(2)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == [1, 1, 1]
+    assert most == [1, 1]
+
+
+def test_the_end_comes_soon(studio, monkeypatch, capsys):
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    with studio._lock, pytest.raises(SystemExit) as stop:
+        studio.leave(0.01)
+    assert stop.value.code == 1 and capsys.readouterr().err == "stopped\n"
+    studio.leave()
+    studio._lock.release()
 
 
 def test_weights_of_the_detector_that_are_missing(monkeypatch):
@@ -243,6 +280,7 @@ class serving:
     def __init__(self, studio):
         self.server = app.bound(0)
         self.server.studio = studio
+        self.server.daemon_threads = False  # no test ends amid an answer
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
 
     def __enter__(self):
