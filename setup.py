@@ -57,13 +57,13 @@ setup(
     package_dir=FOLDERS,
     package_data={
         "compressai_hm": ["py.typed", "zoo/weights/*", "evaluation/published.json"],
-        "compressai_hm_tools": ["pictures/*"],
+        "compressai_hm_tools": ["pictures/*", "page/*"],
         "compressai_hm_tools.mmdet_configs": ["**/*.py", "**/*.json"],
     },
     entry_points={
         "console_scripts": [
             f"hm-{name} = compressai_hm_tools:{name}"
-            for name in ("codec", "train", "test", "sweep", "demo")
+            for name in ("app", "codec", "train", "test", "sweep", "demo")
         ]
     },
     python_requires=">=3.11,<3.13",  # compressai 1.2.8 has no wheel for 3.13
@@ -93,6 +93,9 @@ setup(
         "export": EXPORT,  # the transforms as ONNX
         "docs": DOCS,  # make docs
         "all": [*OPENMMLAB, *EVALUATION, *EXPORT, *DOCS],
-        "dev": [*EVALUATION, *EXPORT, *DOCS, "pytest", "ruff", "setuptools>=70.1"],
+        "dev": [
+            *(*EVALUATION, *EXPORT, *DOCS, "pytest", "ruff", "setuptools>=70.1"),
+            "playwright",  # drives a Chromium that is there; it brings none
+        ],
     },
 )

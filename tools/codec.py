@@ -12,7 +12,6 @@ NAME.png.hmc and NAME.jpg.hmc.
 """
 
 import argparse
-import bisect
 import importlib
 import io
 import math
@@ -63,7 +62,7 @@ from compressai_hm.codecs.pictures import (
     pixels_of,
     read_picture,
 )
-from compressai_hm.codecs.rate import encode_to_size
+from compressai_hm.codecs.rate import encode_to_size, nearest_quality
 from compressai_hm.codecs.readers import find_reader, load_reader, reader_files
 from compressai_hm.codecs.regions import (
     importance_of_mask,
@@ -600,7 +599,7 @@ def encode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
     most = args.bytes or (args.bpp and int(args.bpp * x[0, 0].numel() / 8))
     quality = args.quality
     if quality is None and not args.checkpoint:
-        quality = nearest_quality(args, x, most)
+        quality = quality_for(args, x, most)
     net = weights(args.checkpoint, args.model, quality, args.metric)
     net = in_runtime(net, args.runtime, "g_a")
     x, y = x.to(next(net.parameters()).device), None
@@ -666,19 +665,15 @@ def region(given: list[str], size: tuple[int, int]) -> torch.Tensor:
     return inside
 
 
-def nearest_quality(args: argparse.Namespace, x: torch.Tensor, most: int) -> int:
+def quality_for(args: argparse.Namespace, x: torch.Tensor, most: int) -> int:
     """The zoo entry's whose file is nearest to a size before its step is moved."""
 
-    @cache
     def size(quality: int) -> int:
         net = weights(None, args.model, quality, args.metric)
         own = x.to(next(net.parameters()).device)
         return len(encode(net, own, quality, args.metric))
 
-    qualities = sorted(cfgs[args.model])
-    after = bisect.bisect(qualities, most, key=size)
-    around = qualities[max(0, after - 1) : after + 1]
-    return min(around, key=lambda quality: abs(math.log(size(quality) / most)))
+    return nearest_quality(cfgs[args.model], most, size)
 
 
 def decode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
