@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint demo-weights
+.PHONY: demo test docs demo-weights
 
 demo: $(VENV)/.installed
 	$(BIN)/python tools/demo.py
@@ -25,6 +25,15 @@ $(VENV)-upstream/.installed: $(VENV)/.installed
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" \
 		> $$($(VENV)-upstream/bin/python -c "import site; print(site.getsitepackages()[0])")/base.pth
 	$(VENV)-upstream/bin/pip install --quiet -e .[openmmlab-upstream]
+	touch $@
+
+# Of sources alone, in an environment of its own without torch. build/docs/index.html
+docs: $(VENV)-docs/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
+
+$(VENV)-docs/.installed: setup.py
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/pip install --quiet mkdocs-material "mkdocstrings[python]>=1"  # setup.py: DOCS
 	touch $@
 
 # Makes compressai_hm/zoo/weights/demo_*.pth again: 1 to 2 hours on 2 cores.

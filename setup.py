@@ -21,11 +21,13 @@ OPENMMLAB = [
 ]
 EVALUATION = [
     "bjontegaard>=1.3",
+    "distributed>=2024.9",
     "imageio-ffmpeg>=0.8.1",  # its wheel holds an ffmpeg with all encoders
     "matplotlib",
     "pycocotools",
 ]
 EXPORT = ["onnx", "onnxruntime", "onnxscript"]
+DOCS = ["mkdocs-material", "mkdocstrings[python]>=1"]
 # The tools, and beside them what they read, under a name of their own in a wheel.
 FOLDERS = {
     "compressai_hm_tools": "tools",
@@ -55,12 +57,13 @@ setup(
     package_dir=FOLDERS,
     package_data={
         "compressai_hm": ["py.typed", "zoo/weights/*", "evaluation/published.json"],
+        "compressai_hm_tools": ["pictures/*", "page/*"],
         "compressai_hm_tools.mmdet_configs": ["**/*.py", "**/*.json"],
     },
     entry_points={
         "console_scripts": [
             f"hm-{name} = compressai_hm_tools:{name}"
-            for name in ("codec", "train", "test", "sweep", "demo")
+            for name in ("app", "codec", "train", "test", "sweep", "demo")
         ]
     },
     python_requires=">=3.11,<3.13",  # compressai 1.2.8 has no wheel for 3.13
@@ -88,7 +91,11 @@ setup(
         # Sweeps, their classical codecs and reports; beside one of the lines above.
         "evaluation": EVALUATION,
         "export": EXPORT,  # the transforms as ONNX
-        "all": [*OPENMMLAB, *EVALUATION, *EXPORT],
-        "dev": [*EVALUATION, *EXPORT, "pytest", "ruff", "setuptools>=70.1"],
+        "docs": DOCS,  # make docs
+        "all": [*OPENMMLAB, *EVALUATION, *EXPORT, *DOCS],
+        "dev": [
+            *(*EVALUATION, *EXPORT, *DOCS, "pytest", "ruff", "setuptools>=70.1"),
+            "playwright",  # drives a Chromium that is there; it brings none
+        ],
     },
 )

@@ -6,6 +6,7 @@ python tools/benchmark.py sweep
 python tools/benchmark.py folder
 python tools/benchmark.py latent
 python tools/benchmark.py polite
+python tools/benchmark.py export
 """
 
 import argparse
@@ -41,10 +42,12 @@ from compressai_hm.codecs import (
     mask_of_boxes,
     picture_bits,
 )
+from compressai_hm.codecs.export import RUNTIMES, export_transforms, load_onnx
 from compressai_hm.codecs.files import write_png
 from compressai_hm.codecs.pictures import find_pictures, read_picture
 from compressai_hm.codecs.tables import TablesMixin
 from compressai_hm.zoo import load_checkpoint, load_model
+from compressai_hm.zoo.released import RELEASED
 
 DEMO_CODEC = Path(compressai_hm.zoo.__file__).parent / "weights/demo_codec.pth"
 
@@ -210,6 +213,64 @@ def codec(args: argparse.Namespace) -> None:
                 checks.append(time.perf_counter() - started)
             share = statistics.median(checks) / rows["encode"][0][0]
             print(f"  the check of the weights is {share:.2%} of encode")
+
+
+EXPORTED = ["hm-mbt2018-s", "hm-mbt2018-mean", "hm-cheng2020-anchor"]
+
+
+@torch.no_grad()
+def export(args: argparse.Namespace) -> None:
+    """The transforms in onnxruntime and OpenVINO against torch.
+
+    All get the same tensors and threads, and take turns. Each ratio is the median over
+    the rounds of torch's seconds over the runtime's: over 1, the runtime is faster;
+    beside it that of the processor's seconds, in which other processes count little.
+    The error is the largest difference from torch's result, of x_hat and x_bar in
+    [0, 1]; y's is over its largest value, where that is over 1. hm-mbt2018-s has its
+    weights, the others random ones.
+    """
+    torch.set_num_threads(args.threads)
+    print(f"{args.size}, {args.threads} threads, medians of {args.repeats} rounds")
+    width, height = map(int, args.size.split("x"))
+    print(f"{'':26}{'torch':>9}", end="")
+    print("".join(f"{name:>14}{'processor':>11}{'error':>9}" for name in RUNTIMES))
+    for name in args.models:
+        if name in RELEASED:
+            net = load_model(name, args.quality, pretrained=True).eval()
+        else:
+            net, _ = _codecs(name, args.quality, pretrained=False)
+        x = _picture(height, width)
+        y = net.analyse(x)
+        given = {"g_a": x, "g_s": y.round(), "g_t": net.g_s(y.round()).clamp(0, 1)}
+        with tempfile.TemporaryDirectory() as folder:
+            for path in export_transforms(net, folder):
+                own, x_in = getattr(net, path.stem), given[path.stem]
+                sides = {"torch": lambda own=own, x_in=x_in: own(x_in).numpy()}
+                for runtime in RUNTIMES:
+                    run = load_onnx(path, runtime, args.threads)
+                    sides[runtime] = lambda run=run, x_in=x_in: run(x_in.numpy())
+                _compare_runtimes(f"{name} {path.stem}", sides, args.repeats)
+
+
+def _compare_runtimes(row: str, sides: dict[str, Callable], repeats: int) -> None:
+    """Prints a row of :func:`export`; torch is the first side."""
+    took: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+    out = {}
+    for i in range(repeats + 1):
+        for side in sorted(sides, reverse=bool(i % 2)):
+            begun = time.perf_counter(), time.process_time()
+            out[side] = sides[side]()
+            if i:  # the first warms up
+                own = time.perf_counter() - begun[0], time.process_time() - begun[1]
+                took[side].append(own)
+    base, *others = sides
+    print(f"{row:26}{statistics.median(a for a, _ in took[base]):7.3f} s", end="")
+    for side in others:
+        pairs = np.array(took[base]) / np.array(took[side])
+        wall, processor = np.median(pairs, axis=0)
+        error = np.abs(out[side] - out[base]).max() / max(1, np.abs(out[base]).max())
+        print(f"{wall:14.2f}{processor:11.2f}{error:9.0e}", end="")
+    print(flush=True)
 
 
 def _picture(height: int, width: int) -> torch.Tensor:
@@ -561,34 +622,51 @@ def _detect(model: nn.Module, coded: dict) -> None:
 
 
 def sweep(args: argparse.Namespace) -> None:
-    """A rate-accuracy sweep in two processes against one, a thread each.
+    """A sweep by two of Dask's workers against this process alone, a thread each.
 
-    Starting processes and loading models is left out: each side is the time of all
-    pictures less that of a few.
+    Starting workers and loading models is told apart: each side is what all pictures
+    take less what a tenth of them do. Both must measure the same.
     """
     from mmengine.config import Config
 
     import compressai_hm.detection  # noqa: F401
     from compressai_hm.evaluation.sweep import Sweep, run
 
-    torch.set_num_threads(1)
     cfg = Config.fromfile(args.config)
 
-    def seconds(jobs: int, count: int) -> float:
+    def measured(jobs: int, count: int) -> tuple[np.ndarray, list[bytes]]:
         for entry in cfg.sets:
             entry["count"] = count
         with tempfile.TemporaryDirectory() as folder:
             ours = Sweep(cfg, folder)
-            started = time.perf_counter()
+            started, cpu = time.perf_counter(), _cpu_seconds()
             run(ours, jobs)
-            return time.perf_counter() - started
+            took = time.perf_counter() - started, _cpu_seconds() - cpu
+            found = [ours.result_file(p).read_bytes() for p in ours.points()]
+            return np.array(took), found
 
     few = args.count // 10
-    seconds(1, few)  # loads the models of this process
-    took = {jobs: seconds(jobs, args.count) - seconds(jobs, few) for jobs in (1, 2)}
+    measured(1, few)  # loads the models of this process
+    sides = {"this process": 1, "two workers": 2}
+    whole, start, found = {}, {}, {}
+    for side, jobs in sides.items():
+        start[side], _ = measured(jobs, few)
+        whole[side], found[side] = measured(jobs, args.count)
+    if found["this process"] != found["two workers"]:
+        raise RuntimeError("two workers measure other than this process")
+    took = {side: whole[side] - start[side] for side in sides}
     print(f"{args.config}, {args.count - few} pictures of each set, a thread each")
-    print(f"1 process {took[1]:8.1f} s\n2 processes {took[2]:6.1f} s")
-    print(f"2 / 1     {took[2] / took[1]:8.2f}")
+    print(f"{'':14}{'seconds':>9}{'CPU seconds':>13}{'with the start':>16}")
+    for side, (seconds, cpu) in took.items():
+        print(f"{side:14}{seconds:9.1f}{cpu:13.1f}{whole[side][0]:16.1f}")
+    seconds, cpu = took["two workers"] / took["this process"]
+    print(f"{'ratio':14}{seconds:9.2f}{cpu:13.2f}")
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    t = os.times()
+    return t.user + t.system + t.children_user + t.children_system
 
 
 def _drawn(count: int) -> Iterator[torch.Tensor]:
@@ -666,6 +744,13 @@ def main() -> None:
     command.add_argument("--size", default="768x512")
     command.add_argument("--repeats", type=int, default=5)
     command.set_defaults(run=latent)
+    command = commands.add_parser("export", help=export.__doc__.splitlines()[0])
+    command.add_argument("--models", nargs="+", choices=HM_MODELS, default=EXPORTED)
+    command.add_argument("--size", default="768x512", help="multiples of 64")
+    command.add_argument("--quality", type=int, default=3)
+    command.add_argument("--threads", type=int, default=2)
+    command.add_argument("--repeats", type=int, default=9)
+    command.set_defaults(run=export)
     command = commands.add_parser("sweep", help=sweep.__doc__.splitlines()[0])
     command.add_argument("--config", default="results/sweeps/demo.py")
     command.add_argument("--count", type=int, default=100, help="pictures of each set")

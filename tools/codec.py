@@ -12,7 +12,6 @@ NAME.png.hmc and NAME.jpg.hmc.
 """
 
 import argparse
-import bisect
 import importlib
 import io
 import math
@@ -47,9 +46,15 @@ from compressai_hm.codecs import (
     container,
     decode,
     encode,
+    refine,
 )
 from compressai_hm.codecs.colours import heard
-from compressai_hm.codecs.export import FORMATS, export_transforms
+from compressai_hm.codecs.export import (
+    FORMATS,
+    RUNTIMES,
+    export_transforms,
+    use_runtime,
+)
 from compressai_hm.codecs.files import png_of, write_png, write_whole
 from compressai_hm.codecs.pictures import (
     find_pictures,
@@ -58,7 +63,7 @@ from compressai_hm.codecs.pictures import (
     pixels_of,
     read_picture,
 )
-from compressai_hm.codecs.rate import encode_to_size
+from compressai_hm.codecs.rate import encode_to_size, nearest_quality
 from compressai_hm.codecs.readers import find_reader, load_reader, reader_files
 from compressai_hm.codecs.regions import (
     importance_of_mask,
@@ -101,7 +106,7 @@ def main() -> int:
         weights(args.checkpoint, args.model, args.quality, args.metric)
         if args.command == "decode" and args.reader:
             reader(args.reader)
-        if args.command == "encode" and args.refine:
+        if args.command == "encode" and args.config:
             refiner(args.config)
     if args.command == "encode" and args.attend:
         attention(*attended(args))
@@ -226,6 +231,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
             continue
         _add_files(sub)
         _add_weights(sub, name)
+        transform = "g_a" if name == "encode" else "g_s"
+        sub.add_argument(
+            "--runtime",
+            default="torch",
+            choices=("torch", *RUNTIMES),
+            help=f"what computes {transform}, on the CPU; any decodes any's files; "
+            "others than torch start some seconds later; default: %(default)s",
+        )
         if name == "encode":
             _add_rate(sub)
         if name == "decode":
@@ -357,10 +370,13 @@ def _add_rate(sub: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="STEPS",
-        help="adapt each picture's latent by that many gradient steps: fewer "
-        "bits, many seconds",
+        help="adapt each picture's latent by that many gradient steps: fewer bits at "
+        "the same quality, many seconds; 50 are many",
     )
-    sub.add_argument("--config", help="training config whose loss --refine lowers")
+    sub.add_argument(
+        "--config",
+        help="training config whose loss --refine lowers; default: bits and PSNR",
+    )
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -388,15 +404,19 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         for name in ("bpp", "bytes"):
             if (value := getattr(args, name)) is not None and not value > 0:
                 parser.error(f"--{name} {value}: give more than 0")
-    if args.command == "encode" and bool(args.refine) != bool(args.config):
-        parser.error("--refine and --config go together")
+    if args.command == "encode" and args.config and not args.refine:
+        parser.error("--config goes with --refine")
     if args.command == "encode":
         if args.attend_only and not args.attend:
             parser.error("--attend-only goes with --attend")
-        moved = args.bpp or args.bytes or args.step is not None or args.roi
-        steps = not args.checkpoint and ENTRIES[args.model].steps
-        if args.refine and (moved or args.attend or steps):
-            parser.error("--refine is for a step of 1 everywhere, and no size")
+        moved = args.bpp or args.bytes or args.step not in (None, 1) or args.roi
+        moved = moved or args.attend
+        if args.step is None and not args.checkpoint:
+            moved = moved or ENTRIES[args.model].steps
+        if args.config and moved:
+            parser.error("--config is for a step of 1 everywhere, and no size")
+    if args.command == "encode" and args.refine and args.runtime != "torch":
+        parser.error("--refine computes in torch; leave --runtime out")
     if args.command == "encode" and args.refine < 0:
         parser.error(f"--refine {args.refine}: give 0 or more steps")
     if getattr(args, "max_pixels", 1) < 1:
@@ -506,6 +526,14 @@ def weights(
 
 
 @once
+def in_runtime(net: nn.Module, runtime: str, transform: str) -> nn.Module:
+    """The codec, once told what computes one of its transforms."""
+    if runtime != "torch":
+        use_runtime(net, runtime, transform)
+    return net
+
+
+@once
 def reader(name: str) -> StreamReader:
     """The reader, once for all files."""
     return find_reader(name, READERS)
@@ -583,17 +611,24 @@ def encode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
     most = args.bytes or (args.bpp and int(args.bpp * x[0, 0].numel() / 8))
     quality = args.quality
     if quality is None and not args.checkpoint:
-        quality = nearest_quality(args, x, most)
+        quality = quality_for(args, x, most)
     net = weights(args.checkpoint, args.model, quality, args.metric)
+    net = in_runtime(net, args.runtime, "g_a")
     x, y = x.to(next(net.parameters()).device), None
-    if args.refine:
-        y = refiner(args.config).to(x.device).refine(x, args.refine, net)
-    own = dict(quality=quality or 0, metric=args.metric, y=y)
+    own = dict(quality=quality or 0, metric=args.metric)
     step = wanted_steps(args, x, net.step if args.step is None else args.step)
+    if args.config:
+        y = refiner(args.config).to(x.device).refine(x, args.refine, net)
+    elif args.refine:
+        # What is saved allows for a finer step, for which y is refined again.
+        for _ in range(2 if most else 1):
+            if most:
+                step = Bitstream.read(encode_to_size(net, x, most, step, y=y)).steps()
+            y = refine(net, x, None, args.refine, step)
     if most is None:
-        data = encode(net, x, step=step, **own)
+        data = encode(net, x, step=step, y=y, **own)
     else:
-        data = encode_to_size(net, x, most, step, **own)
+        data = encode_to_size(net, x, most, step, y=y, **own)
     bpp = 8 * len(data) / x[0, 0].numel()
     finer = ""
     if args.roi or args.attend:
@@ -608,7 +643,9 @@ _detecting = threading.Lock()
 """OpenMMLab promises nothing to threads."""
 
 
-def wanted_steps(args: argparse.Namespace, x: torch.Tensor, own: float) -> Steps:
+def wanted_steps(
+    args: argparse.Namespace, x: torch.Tensor, own: float = 1.0
+) -> Steps:
     """Of a picture: where regions or detectors ask for different ones, the finest."""
     size = tuple(x.shape[-2:])
     # For a size the base is moved: from the middle no gain is cut off.
@@ -642,19 +679,15 @@ def region(given: list[str], size: tuple[int, int]) -> torch.Tensor:
     return inside
 
 
-def nearest_quality(args: argparse.Namespace, x: torch.Tensor, most: int) -> int:
+def quality_for(args: argparse.Namespace, x: torch.Tensor, most: int) -> int:
     """The zoo entry's whose file is nearest to a size before its step is moved."""
 
-    @cache
     def size(quality: int) -> int:
         net = weights(None, args.model, quality, args.metric)
         own = x.to(next(net.parameters()).device)
         return len(encode(net, own, quality, args.metric))
 
-    qualities = sorted(cfgs[args.model])
-    after = bisect.bisect(qualities, most, key=size)
-    around = qualities[max(0, after - 1) : after + 1]
-    return min(around, key=lambda quality: abs(math.log(size(quality) / most)))
+    return nearest_quality(cfgs[args.model], most, size)
 
 
 def decode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
@@ -668,7 +701,7 @@ def decode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
             )
         quality = 1 if ENTRIES[stream.model].steps else stream.quality
         which = None, stream.model, quality, stream.metric
-    net = weights(*which)
+    net = in_runtime(weights(*which), args.runtime, "g_s")
     views = tuple(VIEWS) if args.view == "both" else (args.view,)
     chosen = reader(args.reader) if args.reader else None
     paths = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 import _command
 import _launch
 import torch
+from mmengine.config import Config
 
 from compressai_hm.evaluation import export, report, tables
 from compressai_hm.evaluation.statistics.comparisons import compare, differences
@@ -25,7 +26,20 @@ def main() -> None:
     parser.add_argument("config", help="the sweep: codecs, sets, detectors; or a name")
     _launch.add_list(parser, SWEEPS)
     parser.add_argument("--work-dir", help="folder for everything [work_dirs/CONFIG]")
-    parser.add_argument("--jobs", type=int, default=1, help="processes, a thread each")
+    parser.add_argument(
+        "--redraw",
+        type=Path,
+        metavar="FOLDER",
+        help="measure nothing: draw FOLDER/plots anew from its points.csv",
+    )
+    workers = parser.add_mutually_exclusive_group()
+    workers.add_argument("--jobs", type=int, default=1, help="processes, a thread each")
+    workers.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of a Dask scheduler, or its file: its workers run the points instead; "
+        "see docs/cluster.md",
+    )
     parser.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
@@ -41,9 +55,13 @@ def main() -> None:
     args = parser.parse_args()
     cfg = _launch.read_config(find_sweep(args.config))
     _launch.merge_options(cfg, args.cfg_options)
+    if args.redraw:
+        redraw(cfg, args.redraw)
+        return
     work_dir = args.work_dir or f"work_dirs/{Path(args.config).stem}"
-    sweep = Sweep(cfg, work_dir, args.device)
-    run(sweep, args.jobs)
+    # A cluster's workers have GPUs that this machine need not have.
+    sweep = Sweep(cfg, work_dir, "cpu" if args.scheduler else args.device)
+    run(sweep, args.jobs, args.scheduler, args.device)
     curves, reference = measure(sweep, args.resamplings)
     comparisons = compare(curves, cfg.anchor)
     differing = differences(curves, cfg.get("differences", ()))
@@ -62,6 +80,21 @@ def main() -> None:
         print(" | ".join(line))
     page = report.write(sweep, curves, comparisons, reference, command=sys.argv)
     print(f"results in {folder}, report in {page}")
+
+
+def redraw(cfg: Config, folder: Path) -> None:
+    """The plots of recorded results, which need neither weights nor pictures."""
+    curves, reference = export.read_points(folder / "points.csv")
+    known = {codec.name: codec for codec in cfg.codecs}
+    for curve in curves:
+        if curve.codec not in known:
+            raise ValueError(
+                f"{folder / 'points.csv'}: {curve.codec!r} is no codec of the config, "
+                f"which has {', '.join(known)}"
+            )
+        curve.is_curve = known[curve.codec].get("curve", True)
+    report.draw_charts(cfg, folder / "plots", curves, reference)
+    print(f"plots in {folder / 'plots'}")
 
 
 def find_sweep(path: str) -> Path:

@@ -5,9 +5,12 @@ another runtime's entropy networks would decode other symbols, so they are not e
 """
 
 import io
+import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +22,10 @@ FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
 
 @torch.no_grad()
 def export_transforms(
-    net: HumanMachineMixin, folder: str | Path, kind: str = "onnx"
+    net: HumanMachineMixin,
+    folder: str | Path,
+    kind: str = "onnx",
+    wanted: tuple[str, ...] = ("g_a", "g_s", "g_t"),
 ) -> list[Path]:
     """Writes the transforms, for one picture of any size.
 
@@ -31,6 +37,7 @@ def export_transforms(
         net: The codec; left as it was.
         folder: Where ``g_a.onnx`` and its like are written.
         kind: "onnx", which needs the extra ``export``, or "torch", of torch.export.
+        wanted: The transforms.
 
     Returns:
         The files.
@@ -51,13 +58,83 @@ def export_transforms(
         del parts["g_t"]
     files = []
     try:
-        for name, (transform, example) in parts.items():
+        for name in filter(parts.__contains__, wanted):
+            transform, example = parts[name]
             path = Path(folder, name + FORMATS[kind])
             write_whole(_exported(transform, example, kind), path)
             files.append(path)
     finally:
         net.train(was_training)
     return files
+
+
+def use_runtime(net: HumanMachineMixin, runtime: str, name: str) -> None:
+    """Has another runtime compute a transform from now on, on the CPU.
+
+    Streams stay exact: what the coder depends on is computed as before. g_a's y differs
+    by roundings, so that an encoder may choose a few other symbols, and g_s's x_hat by
+    less than 1e-4. There are no gradients, and under autocast torch computes g_a.
+
+    Args:
+        net: The codec, in eval mode; changed in place.
+        runtime: "onnxruntime" or "openvino".
+        name: "g_a" or "g_s".
+
+    Raises:
+        ValueError: For another runtime.
+        ImportError: If its package, or those of the extra ``export``, are missing.
+    """
+    if runtime not in RUNTIMES:
+        raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}: {runtime!r}")
+    net = unwrapped(net)
+    with tempfile.TemporaryDirectory() as folder:
+        (path,) = export_transforms(net, folder, wanted=(name,))
+        run = load_onnx(path, runtime, torch.get_num_threads())
+
+    def forward(x: Tensor) -> Tensor:
+        return torch.from_numpy(run(x.detach().cpu().contiguous().numpy())).to(x)
+
+    getattr(net, name).forward = forward
+
+
+def load_onnx(
+    path: Path, runtime: str, threads: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A transform of :func:`export_transforms`, which threads may share.
+
+    Raises:
+        ImportError: If the runtime's package is missing.
+    """
+    try:
+        return RUNTIMES[runtime](path, threads)
+    except ImportError as e:
+        raise ImportError(f"{e.name} is missing: pip install {runtime}") from e
+
+
+def _onnxruntime(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda x: session.run(None, {"input": x})[0]
+
+
+def _openvino(path: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    import openvino
+
+    options = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16 where a processor has it
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+    return lambda x: compiled.create_infer_request().infer([x])[0]
+
+
+RUNTIMES = {"onnxruntime": _onnxruntime, "openvino": _openvino}
 
 
 def _exported(transform: nn.Module, example: Tensor, kind: str) -> bytes:

@@ -1,7 +1,9 @@
 """A picture at a size: the finest step of quantisation whose file is small enough."""
 
+import bisect
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -65,6 +67,22 @@ def encode_to_size(
             f"has {at(LAST)}; take weights of a lower rate"
         )
     return files[base]
+
+
+def nearest_quality(
+    qualities: Iterable[int], most: int, size: Callable[[int], int]
+) -> int:
+    """The quality whose file is nearest to a size before its step is moved.
+
+    Args:
+        qualities: Of a zoo entry; a higher one makes a larger file.
+        most: Bytes.
+        size: Bytes of the file with a quality; asked only where needed, and once.
+    """
+    size, qualities = functools.cache(size), sorted(qualities)
+    after = bisect.bisect(qualities, most, key=size)
+    around = qualities[max(0, after - 1) : after + 1]
+    return min(around, key=lambda quality: abs(math.log(size(quality) / most)))
 
 
 def _finest(size: Callable[[int], int], most: int, base: int) -> int | None:

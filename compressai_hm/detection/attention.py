@@ -95,10 +95,7 @@ class Attention:
         self._wanted = [None] * len(self.detectors)
         if self.only is None:
             return
-        names = [
-            _classes(own, entry)
-            for own, entry in zip(self.detectors, self._entries, strict=True)
-        ]
+        names = self.classes()
         unknown = sorted(set(self.only).difference(*names))
         if unknown:
             raise ValueError(
@@ -109,6 +106,15 @@ class Attention:
             {label for label, name in enumerate(own) if name in self.only}
             for own in names
         ]
+
+    def classes(self) -> list[Sequence[str]]:
+        """The names of each detector's labels.
+
+        Raises:
+            ValueError: If neither its weights nor its config say them.
+        """
+        both = zip(self.detectors, self._entries, strict=True)
+        return [_classes(own, entry) for own, entry in both]
 
     def steps(self, x: Tensor, step: float = 1.0) -> Tensor:
         """A map of steps for ``compress`` and ``encode``.
@@ -132,9 +138,24 @@ class Attention:
         Returns:
             ``(ceil(H / 16), ceil(W / 16))``, on the CPU.
         """
-        self.load()
         size = tuple(x.shape[-2:])
         out = torch.zeros(tuple(-(-side // Y_STRIDE) for side in size))
+        for found in self.found(x):
+            out = torch.maximum(out, importance_of(found, size, self.margin))
+        return out
+
+    @torch.no_grad()
+    def found(self, x: Tensor) -> list[InstanceData]:
+        """The objects that count, of each detector.
+
+        Args:
+            x: One picture, RGB in [0, 1], ``(1, 3, H, W)``.
+
+        Returns:
+            With ``bboxes``, ``scores``, ``labels`` and perhaps ``masks``, on the CPU.
+        """
+        self.load()
+        out = []
         for detector, wanted in zip(self.detectors, self._wanted, strict=True):
             with torch.autocast(x.device.type, enabled=False):
                 found = detector.view.detect(detector.on(x.device), x[0])
@@ -142,7 +163,7 @@ class Attention:
             if wanted is not None:
                 keep = [int(label) in wanted for label in found.labels]
                 found = found[torch.tensor(keep, dtype=torch.bool)]
-            out = torch.maximum(out, importance_of(found, size, self.margin))
+            out.append(found)
         return out
 
 

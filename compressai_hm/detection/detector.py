@@ -76,8 +76,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         reader: With a stream that is frozen, the name of the reader that is trained:
             ExportCodecHook writes it. Defaults to None.
         mixed_quantisation: Train on rounded latents, see :class:`HumanMachineMixin`.
-            For codecs with a ``gaussian_conditional`` of their own; ELIC's and the
-            checkerboard's latent codecs quantise by themselves. Defaults to False.
+            Defaults to False.
         steps: Trains for many rates: ``dict(low=0.5, high=4, regions=0.3)``, arguments
             of :class:`RandomSteps`. Each training picture is coded with a step of its
             own, and its distortion and machine losses count 1/Δ² times as much as its
@@ -299,8 +298,12 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
             y, ``(1, M, h, w)``.
 
         Raises:
-            ValueError: With ``task_view="y_hat"``, whose features have no reference.
+            ValueError: With ``task_view="y_hat"``, whose features have no reference;
+                where ``step`` or ``attention`` ask for a step other than 1, at which
+                the config's weights of losses are not meant.
         """
+        if not self.steps_of(x).plain:
+            raise ValueError("refine is for model.step=1 and no model.attention")
         sample = DetDataSample(metainfo={"img_shape": tuple(x.shape[-2:])})
         sample.gt_instances = InstanceData(bboxes=x.new_zeros(0, 4))
         machine_losses = self.machine_losses.without_annotations()
@@ -312,7 +315,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
             return sum(value for key, value in losses.items() if "loss" in key)
 
         codec = codec or self.codec
-        return refine(codec, x, loss, steps)
+        return refine(codec, x, loss, steps, step=1.0)
 
     @torch.no_grad()
     def predict(

@@ -26,8 +26,10 @@ class LatentHumanMachineDetector(HumanMachineDetector):
         latent_backbone: ``width`` and ``depth`` of the :class:`LatentBackbone`. Levels
             and channels are those of the detector's own backbone, which it replaces.
             Defaults to None, its own defaults.
-        others: As of :class:`HumanMachineDetector`. ``resize`` is not used, and losses
-            that compare pictures, or bring a detector of their own, are refused.
+
+    The other arguments are those of :class:`HumanMachineDetector`. ``resize`` is not
+    used, and losses that compare pictures, or bring a detector of their own, are
+    refused.
 
     Raises:
         ValueError: If the codec has no latent, or a loss needs pictures.

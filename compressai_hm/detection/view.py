@@ -77,9 +77,8 @@ class DetectorView:
         scale: (width, height) as in MMDetection's ``Resize``; None keeps the size.
             Defaults to None.
         keep_ratio: As in ``Resize``. Defaults to True.
-        pad_to_square: As in ``Pad``. Defaults to False.
-        pad_val: Value of the padding, 0 to 255, one or per channel (BGR).
-        size_divisor: As in ``Pad``. Defaults to None.
+        **pad: ``pad_to_square`` and ``size_divisor`` as in ``Pad``, and ``pad_val``,
+            the value of the padding, 0 to 255, one or per channel (BGR).
 
     Raises:
         ValueError: For a key that is none of these.

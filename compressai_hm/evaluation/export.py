@@ -13,6 +13,10 @@ from .statistics.curves import MeasuredCurve
 from .sweep import UNCOMPRESSED, Sweep
 from .tables import table1
 
+_COLUMNS = [
+    "set", "codec", "view", "quality", "bpp", "container_bytes", "metric", "value",
+]  # fmt: skip
+
 
 def write(
     sweep: Sweep,
@@ -52,6 +56,40 @@ def write(
     return folder
 
 
+def read_points(
+    path: Path,
+) -> tuple[list[MeasuredCurve], dict[str, dict[str, float]]]:
+    """What a ``points.csv`` of :func:`write` holds.
+
+    Returns:
+        As of ``statistics.measure``, but nothing resampled, and repetitions as curves.
+
+    Raises:
+        ValueError: If it is another table.
+    """
+    curves: dict[tuple, MeasuredCurve] = {}
+    reference: dict[str, dict[str, float]] = {}
+    with open(path, encoding="utf-8", newline="") as f:
+        table = csv.DictReader(f)
+        if table.fieldnames != _COLUMNS:
+            raise ValueError(
+                f"{path}: the columns are {table.fieldnames}, not {_COLUMNS}"
+            )
+        for row in table:
+            metric, value = row["metric"], float(row["value"])
+            if row["codec"] == UNCOMPRESSED:
+                reference.setdefault(row["set"], {})[metric] = value
+                continue
+            key = row["codec"], row["set"], row["view"]
+            curve = curves.setdefault(key, MeasuredCurve(*key))
+            curve.metrics.setdefault(metric, []).append(value)
+            if len(curve.metrics) == 1:  # each metric's rows say the points again
+                curve.qualities.append(int(row["quality"]))
+                curve.bpp.append(float(row["bpp"]))
+                curve.container_bytes.append(float(row["container_bytes"]))
+    return list(curves.values()), reference
+
+
 def _in_compressais_schema(curve: MeasuredCurve) -> dict:
     names = {"psnr": "psnr-rgb", "ms_ssim": "ms-ssim-rgb"}
     return {
@@ -74,8 +112,7 @@ def _in_compressais_schema(curve: MeasuredCurve) -> dict:
 def _csv(curves: list[MeasuredCurve], reference: dict[str, dict[str, float]]) -> bytes:
     with io.StringIO() as f:
         out = csv.writer(f)
-        columns = "set,codec,view,quality,bpp,container_bytes,metric,value"
-        out.writerow(columns.split(","))
+        out.writerow(_COLUMNS)
         for c in curves:
             for metric, values in c.metrics.items():
                 for point in zip(

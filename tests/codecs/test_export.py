@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from compressai_hm.codecs import decode, encode
-from compressai_hm.codecs.export import export_transforms
+from compressai_hm.codecs.export import RUNTIMES, export_transforms, use_runtime
 from compressai_hm.zoo import load_checkpoint, load_model
 
 from .families import busy
@@ -42,12 +42,43 @@ def test_any_size_comes_out_as_from_torch(tmp_path):
                 assert difference(path, net, torch.rand(1, 3, *size)) < 1e-4
 
 
+@torch.no_grad()
+def test_attention_and_unequal_groups_come_out_alike(tmp_path):
+    """ELIC's; in ONNX, which is made of torch's program. 14 s."""
+    pytest.importorskip("onnxscript")
+    net = busy("hm-elic2022")
+    for path in export_transforms(net, tmp_path):
+        assert difference(path, net, torch.rand(1, 3, 128, 64)) < 1e-4
+
+
 def test_without_g_t_there_is_none(tmp_path):
     net = busy("hm-mbt2018-mean", g_t_width=0).train()
     files = export_transforms(net, tmp_path, "torch")
     assert [path.name for path in files] == ["g_a.pt2", "g_s.pt2"] and net.training
     with pytest.raises(ValueError, match="onnx, torch, got 'tflite'"):
         export_transforms(net, tmp_path, "tflite")
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@torch.no_grad()
+def test_a_runtime_decodes_to_the_same_symbols(runtime):
+    for package in ("onnxscript", runtime):
+        pytest.importorskip(package)
+    net, other = (
+        load_model("hm-mbt2018-s", 2, pretrained=True).eval() for _ in range(2)
+    )
+    x = torch.rand(1, 3, 12, 15)
+    x = torch.nn.functional.interpolate(x, (150, 190), mode="bicubic").clamp(0, 1)
+    before = net.analyse(x)
+    use_runtime(other, runtime, "g_a")
+    y = other.analyse(x)
+    assert 0 < (y - before).abs().max() < 1e-4 * before.abs().max()  # it is another
+    use_runtime(other, runtime, "g_s")
+    for data in (encode(net, x, 2), encode(other, x, 2)):
+        ours, theirs = (decode(n, data)["x_hat"] for n in (net, other))
+        assert 0 < (ours - theirs).abs().max() < 1e-4
+    with pytest.raises(ValueError, match="one of onnxruntime, openvino: 'tflite'"):
+        use_runtime(other, "tflite", "g_a")
 
 
 def test_the_example_decodes_a_file(tmp_path):

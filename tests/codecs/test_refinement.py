@@ -1,9 +1,14 @@
 import contextlib
+from pathlib import Path
 
 import pytest
 import torch
 
-from compressai_hm.codecs import refine, refinement, tables
+from compressai_hm.codecs import Steps, decode, encode, refine, refinement, tables
+from compressai_hm.codecs.entropy.steps import OCTAVE
+from compressai_hm.codecs.pictures import read_picture
+from compressai_hm.codecs.refinement import for_people
+from compressai_hm.zoo import load_model
 
 from .families import busy, families
 
@@ -90,3 +95,56 @@ def test_no_other_device_is_seeded(monkeypatch):
     net = busy("hm-mbt2018-mean")
     refine(net, torch.rand(1, 3, 64, 64), loss, 2)
     assert not seeded
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    path = Path(__file__).parents[2] / "tools/pictures/kodim14.png"
+    return read_picture(path)[..., 150:342, 200:456]
+
+
+@pytest.mark.parametrize("step", [1.0, "map"])
+def test_a_photograph_costs_less(photograph, step):
+    net = load_model("hm-mbt2018-s", 1, pretrained=True).eval()
+    size = tuple(photograph.shape[-2:])
+    if step == "map":
+        step = torch.full((12, 16), 2.0)
+        step[4:9, 3:12] = 1.0
+    steps = Steps.of(step, size)
+    y = refine(net, photograph, None, 20, step)
+    assert torch.equal(y, refine(net, photograph, None, 20, step))  # a file comes again
+    loss = for_people(net, photograph, net.analyse(photograph), steps)
+    before, after = (
+        float(loss(net.code_latent(latent, [steps])).detach())
+        for latent in (net.analyse(photograph), y)
+    )
+    assert after < 0.98 * before
+    files = [encode(net, photograph, y=latent, step=step) for latent in (None, y)]
+    errors = [
+        float((decode(net, data)["x_hat"] - photograph).square().mean())
+        for data in files
+    ]
+    assert len(files[1]) < len(files[0]) and errors[1] < errors[0]
+
+
+@torch.no_grad()
+def test_errors_are_as_dear_as_the_step_makes_them(photograph):
+    """A codec's own training had an exchange of bits and errors for a step of 1."""
+    net = load_model("hm-mbt2018-s", 1, pretrained=True).eval()
+    size, y = tuple(photograph.shape[-2:]), net.analyse(photograph)
+    prices = []
+    for step in (Steps(), Steps(OCTAVE)):
+        loss = for_people(net, photograph, y, step)
+        latent = net.code_latent(y, [step])
+        darker = {
+            **latent,
+            "likelihoods": {k: p / p for k, p in latent["likelihoods"].items()},
+        }
+        error = float(
+            (net.synthesise(latent["y_hat"], size)["x_hat"] - photograph)
+            .square()
+            .mean()
+        )
+        prices.append(float(loss(darker)) / error / 255**2)
+    assert 0.0009 < prices[0] < 0.0036  # trained with 0.0018
+    assert prices[1] < prices[0] / 1.5

@@ -92,6 +92,8 @@ def test_what_cannot_be_refined_is_said(tmp_path):
     model = tiny.model(detector=tiny.faster_rcnn(), task_view="y_hat")
     with pytest.raises(ValueError, match='task_view is "y_hat"'):
         model.refine(torch.rand(1, 3, 64, 64), 1)
+    with pytest.raises(ValueError, match="for model.step=1"):
+        tiny.model(step=2.0).refine(torch.rand(1, 3, 64, 64), 1)
     with pytest.raises(ValueError, match="0 or more, got -1"):
         tiny.model().eval().refine(torch.rand(1, 3, 64, 64), -1)
     with pytest.raises(ValueError, match="is not of a picture of"):

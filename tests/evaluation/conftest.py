@@ -52,3 +52,11 @@ def finish(cfg, work_dir, **kwargs):
     comparisons = compare(curves, cfg.anchor)
     export.write(one, curves, comparisons, reference)
     return one, curves, comparisons, reference
+
+
+def same_files(one, other):
+    """That two work folders hold the same JSON, seconds apart."""
+    paths = {p.relative_to(one) for p in one.rglob("*.json") if "times" not in p.parts}
+    assert paths
+    for path in paths:
+        assert (one / path).read_bytes() == (other / path).read_bytes(), path

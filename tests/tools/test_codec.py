@@ -28,6 +28,7 @@ from compressai_hm.codecs import (
     checkpoint_of,
     encode,
 )
+from compressai_hm.codecs.files import write_png
 from compressai_hm.codecs.pictures import read_picture
 from compressai_hm.codecs.readers import stream_of
 from compressai_hm.zoo import load_checkpoint
@@ -145,6 +146,28 @@ def test_a_file_of_a_zoo_entry_finds_its_weights(tool, tmp_path, monkeypatch):
     code, *_ = tool("decode", tmp_path / "x.hmc")
     assert code == 0 and (tmp_path / "x.machine.png").exists()
     assert asked[1] == (("hm-mbt2018-mean", 4, "ms-ssim"), {"pretrained": "base"})
+
+
+def test_another_runtime_computes_the_transforms(tool, pictures, tmp_path):
+    for package in ("onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    demo, streams = ("--checkpoint", DEMO), tmp_path / "streams"
+    other, human = ("--runtime", "onnxruntime"), ("--view", "human")
+    code, out, _ = tool("encode", pictures, *demo, *other, "--out", streams)
+    assert code == 0 and "3 pictures" in out
+    views = []
+    for name, runtime in (("torch", ()), ("other", other)):
+        folder = tmp_path / name
+        code, _, _ = tool("decode", streams, *demo, *human, *runtime, "--out", folder)
+        assert code == 0
+        views.append(read_picture(folder / "a.human.png"))
+    assert (views[0] - views[1]).abs().max() < 1.1 / 255  # roundings of halves
+    error = (views[1] - read_picture(pictures / "a.png")).square().mean()
+    assert -10 * error.log10() > 22
+    code, _, err = tool(
+        "encode", pictures, *demo, *other, "--refine", 2, "--config", "x.py"
+    )
+    assert code == 2 and "--refine computes in torch" in err
 
 
 @pytest.mark.parametrize(
@@ -454,6 +477,22 @@ def test_a_step_or_size_that_cannot_be_is_told(tool, pictures, options, named):
     code, _, err = tool("encode", pictures / "a.png", "--checkpoint", DEMO, *options)
     assert code == 2 and re.search(named, err)
     assert not (pictures / "a.hmc").exists()
+
+
+def test_gradient_steps_buy_quality_at_a_size(tool, tmp_path):
+    """On a photograph, by a codec of photographs; no training config is needed."""
+    x = read_picture(ROOT / "tools/pictures/kodim14.png")[..., 150:342, 200:456]
+    write_png(x, tmp_path / "x.png")
+    errors = []
+    for steps in (0, 10):
+        out = tmp_path / str(steps)
+        options = ("--model", "hm-mbt2018-s", "--bytes", 2000, "--refine", steps)
+        assert tool("encode", tmp_path / "x.png", *options, "--out", out)[0] == 0
+        assert 1900 < (out / "x.hmc").stat().st_size <= 2000
+        assert tool("decode", out / "x.hmc", "--view", "human")[0] == 0
+        decoded = read_picture(out / "x.human.png")
+        errors.append(float((decoded - x).square().mean()))
+    assert errors[1] < 0.985 * errors[0]
 
 
 def test_bits_go_where_they_matter(tool, tmp_path):

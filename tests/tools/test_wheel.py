@@ -65,6 +65,8 @@ def test_it_is_whole(wheel):
             if path.suffix in (".py", ".json"):
                 assert f"compressai_hm_tools/{path.relative_to(ROOT)}" in held
     assert {f"compressai_hm_tools/{name}.py" for name in TOOLS} <= held
+    for path in (ROOT / "tools").glob("p*/*"):  # page and pictures
+        assert f"compressai_hm_tools/{path.relative_to(ROOT / 'tools')}" in held
     for path in (ROOT / "compressai_hm").rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts:
             assert str(path.relative_to(ROOT)) in held

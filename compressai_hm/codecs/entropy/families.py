@@ -233,12 +233,7 @@ class LatentCodecFamily(Family):
     def training(
         self, y: Tensor, mixed: bool, step: Tensor | None = None
     ) -> dict[str, Any]:
-        if mixed:
-            raise TypeError(
-                "latent codecs quantise by themselves: give theirs quantizer='ste' "
-                "instead of mixed_quantisation"
-            )
-        if step is not None:  # which CompressAI's do not know
+        if mixed or step is not None:  # which CompressAI's do not know
             return super().training(y, mixed, step)
         z_hat, p_z = self._training_z(self.hyper_analysis(y))
         out = _part(self.model.latent_codec, "y")(y, self.h_s(z_hat))

@@ -6,6 +6,7 @@
 - ``page``: puts them together.
 """
 
+from .charts import draw_charts
 from .page import write
 
-__all__ = ["write"]
+__all__ = ["draw_charts", "write"]

@@ -1,7 +1,9 @@
 """Rate-quality charts by matplotlib: files for papers, and SVG for the page.
 
-They can be read in black and white: codecs differ by marker, x_hat and x_bar by dash
-and by filled and hollow markers. Text stays text: it can be searched and read aloud.
+They can be read in black and white: codecs differ by marker and dash, x_hat and x_bar
+by filled and hollow markers and by the line's width. Colours differ in lightness, and
+for people who do not see red, green or blue. Text stays text: it can be searched and
+read aloud.
 """
 
 import io
@@ -13,19 +15,27 @@ from xml.etree import ElementTree
 import matplotlib
 import matplotlib.figure
 import numpy as np
+from mmengine.config import Config
 
 from ...codecs.files import write_whole
 from ..published import published_points
 from ..statistics.curves import MeasuredCurve
 from ..statistics.metrics import in_units, is_accuracy, title
-from ..sweep import UNCOMPRESSED, Sweep
+from ..sweep import UNCOMPRESSED
 
+# No two of these numbers share a factor: 10 colours, 13 markers, 7 dashes.
 _COLOURS = (
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
-    "#56b4e9", "#8c564b", "#444444", "#7f3fbf", "#b8a900",
+    "#3016d5", "#c67807", "#57151c", "#a4ab68", "#086d5b",
+    "#bf84b0", "#99250d", "#0275fe", "#51265d", "#bf22b0",
 )  # fmt: skip
-_MARKERS = "os^DvPX<>*dhp"  # their number shares no factor with the colours'
+_MARKERS = "os^DvPX<>*dhp"
+_LARGER = {"P": 8, "X": 8, "*": 10, "d": 8}  # thin ones, in points
+_DASHES = (
+    "-", (0, (5, 2)), (0, (2, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (9, 2)),
+    (0, (4, 1.2, 1, 1.2, 1, 1.2)), (0, (4, 1.2, 4, 1.2, 1, 1.2)),
+)  # fmt: skip
 _PUBLISHED_MARKERS = "x+1234|_"
+_INCHES = 5.0  # 360 points: about a phone's width in CSS pixels
 _SVG = "http://www.w3.org/2000/svg"
 ElementTree.register_namespace("", _SVG)
 ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
@@ -53,32 +63,37 @@ class _Line:
 
 
 def draw_charts(
-    sweep: Sweep, curves: list[MeasuredCurve], reference: dict[str, dict[str, float]]
+    cfg: Config,
+    folder: Path,
+    curves: list[MeasuredCurve],
+    reference: dict[str, dict[str, float]],
 ) -> list[str]:
-    """Writes ``plots/*.png`` and ``plots/*.svg``.
+    """Writes every chart as PNG and SVG.
 
     Args:
-        sweep: The sweep.
+        cfg: The sweep's.
+        folder: For the files.
         curves: Of ``statistics.measure``; repetitions are left out.
         reference: mAP on uncompressed pictures.
 
     Returns:
         SVG elements for a page; their points carry what they say as ``aria-label``.
     """
-    folder = sweep.work_dir / "plots"
     styles = {
         codec.name: dict(
-            color=_COLOURS[i % len(_COLOURS)], marker=_MARKERS[i % len(_MARKERS)]
+            color=_COLOURS[i % len(_COLOURS)],
+            marker=_MARKERS[i % len(_MARKERS)],
+            linestyle=_DASHES[i % len(_DASHES)],
         )
-        for i, codec in enumerate(sweep.cfg.codecs)
+        for i, codec in enumerate(cfg.codecs)
     }
     curves = [c for c in curves if c.is_curve]
-    ablated = sweep.cfg.get("ablation", ())
+    ablated = cfg.get("ablation", ())
     out = []
     for name, metric in dict.fromkeys((c.set, m) for c in curves for m in c.metrics):
         own = [c for c in curves if c.set == name and metric in c.metrics]
         level = in_units(metric, [reference.get(name, {}).get(metric, np.nan)])[0]
-        published = published_points(sweep.cfg.get("published", {}).get(name), metric)
+        published = published_points(cfg.get("published", {}).get(name), metric)
         chosen = {name: (own, published)}
         if ablated:
             some = [c for c in own if c.codec in ablated]
@@ -94,7 +109,7 @@ def draw_charts(
                     level,
                 )
                 out.append(chart.save(folder, f"{heading} {metric}"))
-    if sweep.cfg.get("dial"):
+    if cfg.get("dial"):
         out += _dials(folder, curves, styles)
     return out
 
@@ -127,10 +142,12 @@ def _dials(folder: Path, curves: list[MeasuredCurve], styles: dict) -> list[str]
 
 
 def _style(curve: MeasuredCurve, of_codec: dict) -> dict:
+    size = _LARGER.get(of_codec["marker"], 6)
     if curve.view == "x_hat":
-        return {**of_codec, "linestyle": "-"}
-    hollow = dict(markerfacecolor="white", markersize=8.5, zorder=1.9)
-    return {**of_codec, "linestyle": (0, (4, 2)), **hollow}  # a ring if x_hat is there
+        edge = dict(markeredgecolor="white", markeredgewidth=0.5)
+        return {**of_codec, **edge, "markersize": size}
+    hollow = dict(markerfacecolor="white", markersize=size + 3, linewidth=0.9)
+    return {**of_codec, **hollow, "zorder": 1.9}  # a ring if x_hat is there
 
 
 def _measured(curve: MeasuredCurve, metric: str, of_codec: dict) -> _Line:
@@ -176,7 +193,7 @@ class _Chart:
             for suffix in ("png", "svg"):
                 with io.BytesIO() as f:
                     metadata = {"Date": None} if suffix == "svg" else None
-                    self.figure.savefig(f, format=suffix, dpi=150, metadata=metadata)
+                    self.figure.savefig(f, format=suffix, dpi=168, metadata=metadata)
                     data = f.getvalue()
                 write_whole(data, folder / f"{stem}.{suffix}")
         return self._element(data)
@@ -200,24 +217,34 @@ def _chart(
 ) -> _Chart:
     """Lines on axes from 0 bpp, with the level of uncompressed pictures."""
     entries = len(lines) + bool(np.isfinite(level))
-    columns = 2 if max(len(line.label) for line in lines) < 32 else 1
-    height = 3.8 + 0.19 * -(-entries // columns)
-    figure = matplotlib.figure.Figure(figsize=(5.6, height), layout="constrained")
+    half = -(-entries // 2)
+    letters = [len(line.label) for line in lines]
+    columns = 2 if max(letters[:half]) + max(letters[half:], default=0) < 46 else 1
+    height = 3.5 + 0.2 * -(-entries // columns)
+    figure = matplotlib.figure.Figure(figsize=(_INCHES, height), layout="constrained")
     ax = figure.subplots()
     tips = {}
     for i, line in enumerate(lines):
         known = np.isfinite(line.y)
         x, y = np.asarray(line.x)[known], np.asarray(line.y)[known]
         tips[f"points-{i}"] = [t for t, k in zip(line.tips, known, strict=True) if k]
-        style = {"markersize": 5, "linewidth": 1.5, **line.style}
+        style = {"markersize": 6, "linewidth": 1.7, **line.style}
         ax.plot(x, y, gid=f"points-{i}", label=line.label, **style)
         for place, note in zip(zip(x, y, strict=True), line.notes, strict=False):
-            ax.annotate(note, place, (5, 5), textcoords="offset points", fontsize=8)
+            ax.annotate(note, place, (5, 5), textcoords="offset points", fontsize=9)
     if np.isfinite(level):
         ax.axhline(level, color="black", linewidth=1, label=UNCOMPRESSED)
     if not any(line.notes for line in lines):
         ax.set_xlim(left=0)
-    ax.set(xlabel=axes[0], ylabel=axes[1], title=heading)
+    ax.set(xlabel=axes[0], ylabel=axes[1])
+    ax.set_title(heading, fontsize=11)
     ax.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+    figure.legend(
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=9.5,
+        frameon=False,
+        handlelength=3.5,  # shows the dashes
+        columnspacing=1.2,
+    )
     return _Chart(figure, heading, tips)

@@ -37,12 +37,12 @@ def write(
     Returns:
         The page.
     """
-    charts = draw_charts(sweep, curves, reference)
+    charts = draw_charts(sweep.cfg, sweep.work_dir / "plots", curves, reference)
     body = [
         f"<h1>{html.escape(sweep.work_dir.name)}</h1>",
         "<p>Real bytes of files over original pixels. A set's bpp, PSNR and MS-SSIM "
         "are the means over its pictures; mAP is COCO's, read from the decoded file. "
-        "Dashed, with hollow markers: x_bar. Point at a marker for numbers.</p>",
+        "Hollow markers on thin lines: x_bar. Point at a marker for numbers.</p>",
         '<div class="charts">'
         + "".join(f"<figure>{chart}</figure>" for chart in charts)
         + "</div>",
@@ -140,18 +140,22 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1240px
 .charts { display: grid; gap: 1.5em;
   grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); }
 figure { margin: 0; }
-svg { width: 100%; }
+.charts figure { min-width: 0; }
+h1 { overflow-wrap: anywhere; }
+svg { display: block; width: 100%; height: auto; }
 use[aria-label]:hover { stroke: #000 !important; stroke-width: 2 !important; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1em 0; }
 th, td { border-bottom: 1px solid #ddd; padding: 4px 10px; text-align: left;
   vertical-align: top; }
+tr > :first-child { position: sticky; left: 0; background: #fff; }
 td:has(small) { min-width: 13em; }
 small { color: #666; }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; }
 th { font-weight: 600; max-width: 16em; }
 .environment th { overflow-wrap: anywhere; min-width: 7em; }
 .strip { display: flex; gap: 8px; overflow-x: auto; margin-bottom: 1em; }
+.strip figure { flex: none; }
 .strip img { max-height: 260px; display: block; }
 .strip figcaption { font-size: 12px; max-width: 260px; }
 #tip { position: fixed; background: #222; color: #fff; padding: 2px 8px;

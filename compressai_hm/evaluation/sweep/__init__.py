@@ -2,6 +2,7 @@
 
 - ``sweep``: what a config asks for, and where points are kept.
 - ``run``: codes, decodes, measures, detects.
+- ``cluster``: has Dask's workers do so.
 - ``picture_set``, ``coders``, ``detectors``: what a config's entries become.
 - ``digests``: whether something else would be measured than was.
 """

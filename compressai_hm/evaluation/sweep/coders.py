@@ -11,7 +11,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from ... import __version__
-from ...codecs import CLASSICAL, ENTRIES, PictureCodec, Steps, container
+from ...codecs import CLASSICAL, ENTRIES, PictureCodec, Steps, container, refine
 from ...codecs.classical import find_classical
 from ...detection import Attention
 from ...detection.build import build_model
@@ -48,7 +48,7 @@ class Coder:
     Args:
         codec: Any picture codec.
         refine: Gradient steps on each picture's latent.
-        config: The training config whose loss they lower.
+        config: The training config whose loss they lower; without it, that of people.
         attention: What makes maps of steps.
         device: Where an HM codec computes, and all that serves it.
         **options: Of the codec's ``encode``, such as the ``quality`` of its zoo entry.
@@ -66,18 +66,21 @@ class Coder:
         self.codec, self.refine, self.options = codec, refine, options
         self.attention = attention
         self.device = torch.device(device if codec.learned else "cpu")
-        self.model = build_model(config).to(device) if refine else None
+        self.model = build_model(config).to(device) if config else None
         if codec.learned:
             codec.to(device)
 
     def encode(self, x: Tensor) -> bytes:
         """The file of a picture, uint8 RGB, ``(1, 3, H, W)``."""
         x, options = x.to(self.device).float() / 255, self.options
-        if self.refine:
-            options = {**options, "y": self.model.refine(x, self.refine, self.codec)}
         if self.attention:
             steps = self.attention.steps(x, options["step"])
             options = {**options, "step": steps}
+        if self.model is not None:
+            options = {**options, "y": self.model.refine(x, self.refine, self.codec)}
+        elif self.refine:
+            y = refine(self.codec, x, None, self.refine, options["step"])
+            options = {**options, "y": y}
         return self.codec.encode(x, **options)
 
     def decode(self, data: bytes, size: tuple[int, int]) -> dict[str, Tensor]:
@@ -122,6 +125,8 @@ def codec_digest(entry: dict, quality: int) -> str:
     else:
         rest["versions"] = [__version__, container.VERSION]
         if entry.get("refine"):
+            rest["refine"] = [entry["refine"], "rounded"]
+        if entry.get("config"):
             model = Config.fromfile(entry["config"]).model
             rest["config"] = {k: v for k, v in model.items() if k != "codec"}
             if model.get("detector_checkpoint"):
@@ -168,6 +173,12 @@ def _built_coder(entry: str, quality: int, device: str) -> Coder:
     return Coder(net.eval(), *how, quality=quality, step=step)
 
 
+def forget_coders() -> None:
+    """Has weights read anew: their files may have changed."""
+    _built_coder.cache_clear()
+    _built_attention.cache_clear()
+
+
 def _built_classical(kind: type, entry: dict, quality: int) -> PictureCodec:
     own = inspect.signature(kind).parameters
     return kind(**{**{k: v for k, v in entry.items() if k in own}, "quality": quality})
@@ -184,10 +195,10 @@ def _of_steps(entry: dict, point: int) -> tuple[int, float]:
 
 def _check_steps(entry: dict, qualities: list[int], classical: bool) -> None:
     name, steps = entry["name"], list(entry["steps"])
-    if classical or len(qualities) != 1 or entry.get("refine"):
+    if classical or len(qualities) != 1 or entry.get("config"):
         raise ValueError(
             f"codec {name!r}: steps are of one checkpoint, or one quality, of an HM "
-            "codec, without refine"
+            "codec, without config"
         )
     if len(set(steps)) != len(steps):
         raise ValueError(f"codec {name!r} names a step twice: {steps}")
@@ -202,8 +213,8 @@ def _check_steps(entry: dict, qualities: list[int], classical: bool) -> None:
 
 def _check_attention(entry: dict, classical: bool) -> None:
     name = entry["name"]
-    if classical or entry.get("refine"):
-        raise ValueError(f"codec {name!r}: attention is of an HM codec, without refine")
+    if classical or entry.get("config"):
+        raise ValueError(f"codec {name!r}: attention is of an HM codec, without config")
     try:
         _attention(entry)
     except (TypeError, ValueError, KeyError, OSError, RuntimeError) as e:
@@ -232,11 +243,12 @@ def check_codec(entry: dict) -> list[int]:
     check_keys(f"codec {name!r}", entry, _CODEC_KEYS | (set(own) - {"quality"}))
     steps, config = entry.get("refine"), entry.get("config")
     if steps is not None or (config is not None and "config" not in own):
-        whole = isinstance(steps, int) and steps > 0 and Path(str(config)).is_file()
+        whole = isinstance(steps, int) and steps > 0
+        whole = whole and (config is None or Path(str(config)).is_file())
         if not whole or classical:
             raise ValueError(
                 f"codec {name!r}: refine={steps!r}, config={config!r}; for an HM codec "
-                "give a number of steps and a training config"
+                "give a number of steps, and maybe a training config"
             )
     if entry.get("attention") is not None:
         _check_attention(entry, classical is not None)

@@ -82,3 +82,8 @@ def build_detector(entry: dict, device: str = "cpu") -> SweepDetector:
 @lru_cache
 def _built_detector(config: str, checkpoint: str, device: str) -> SweepDetector:
     return SweepDetector(json.loads(config), checkpoint, device)
+
+
+def forget_detectors() -> None:
+    """Has weights read anew: their files may have changed."""
+    _built_detector.cache_clear()

@@ -10,18 +10,13 @@ import contextlib
 import fcntl
 import json
 import math
-import multiprocessing
-import os
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.queues import Queue
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from torch import Tensor
 from tqdm import tqdm
 
@@ -33,24 +28,26 @@ from .picture_set import read_picture
 from .sweep import Point, Sweep
 
 
-def run(sweep: Sweep, jobs: int = 1) -> None:
+def run(
+    sweep: Sweep, jobs: int = 1, scheduler: str | None = None, device: str | None = None
+) -> None:
     """Runs the points that are not finished.
 
     Args:
         sweep: The sweep.
-        jobs: Processes. Each takes one thread if there are several.
+        jobs: Processes, a thread each. One is this; several are workers of Dask.
+        scheduler: Address or file of a Dask scheduler, whose workers run the points
+            instead.
+        device: Where workers compute. Defaults to the sweep's.
 
     Raises:
-        RuntimeError: If another sweep runs in the same folder, or a picture fails.
+        RuntimeError: If another sweep runs in the same folder, a picture fails, or
+            see :func:`cluster.run_points`.
+        ValueError: If jobs is less than 1.
     """
-    sweep.work_dir.mkdir(parents=True, exist_ok=True)
-    with open(sweep.work_dir / ".lock", "wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RuntimeError(
-                f"another sweep is running in {sweep.work_dir}"
-            ) from None
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    with _alone(sweep.work_dir):
         done = {point for point, _ in sweep.finished()}
         todo = [p for p in sweep.points() if p not in done]
         stale = sum(sweep.result_file(p).exists() for p in todo)
@@ -59,17 +56,57 @@ def run(sweep: Sweep, jobs: int = 1) -> None:
         if stale:
             print(f"{stale} were measured under other settings: measured again")
         total = sum(len(sweep.sets[p.set].pictures) for p in todo)
-        with tqdm(total=total, unit="picture", smoothing=0.05) as bar:
-            if jobs == 1:
+        progress = partial(tqdm, total=total, unit="picture", smoothing=0.05)
+        if scheduler is None and jobs == 1:
+            with progress() as bar:
                 for point in todo:
-                    _run_point(sweep, point, bar.update)
-            else:
-                _run_parallel(sweep, todo, jobs, bar)
+                    run_point(sweep, point, bar.update)
+        elif todo:
+            from . import cluster  # a second to import
+
+            connected = cluster.connect(min(jobs, len(todo)), scheduler)
+            with connected as client, progress() as bar:
+                cluster.run_points(client, sweep, todo, device or sweep.device, bar)
 
 
+@contextlib.contextmanager
+def _alone(work_dir: Path) -> Iterator[None]:
+    """Keeps other sweeps out: of other settings, they would replace points."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    with open(work_dir / ".lock", "wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f"another sweep is running in {work_dir}") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Else floating point differs by the number of threads, in the last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 @torch.no_grad()
-def _run_point(sweep: Sweep, point: Point, tick: Callable[[int], Any]) -> None:
-    """Codes, decodes, measures and detects; then writes the point's file."""
+def run_point(sweep: Sweep, point: Point, tick: Callable[[int], Any]) -> None:
+    """Codes, decodes, measures and detects; then writes the point's file.
+
+    Args:
+        sweep: The sweep.
+        point: One of its points.
+        tick: Called with 1 after each picture.
+
+    Raises:
+        RuntimeError: If a picture fails; it is named.
+    """
     own, coder = sweep.sets[point.set], sweep.coder(point)
     detectors = {}
     for entry in own.detectors:
@@ -157,44 +194,3 @@ def device_name(device: str) -> str:
 
 def _json(value: dict) -> bytes:
     return json.dumps(value).encode()
-
-
-def _run_parallel(sweep: Sweep, todo: list[Point], jobs: int, bar: tqdm) -> None:
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        ticks = manager.Queue()
-        start = (sweep.cfg, sweep.work_dir, sweep.device, os.getpid())
-        with ProcessPoolExecutor(jobs, context, _start_worker, start) as pool:
-            futures = [pool.submit(_work, p, ticks) for p in todo]
-            try:
-                while not all(f.done() for f in futures):
-                    for future in futures:
-                        if future.done():
-                            future.result()
-                    while not ticks.empty():
-                        bar.update(ticks.get())
-                    time.sleep(0.2)
-                for future in futures:
-                    future.result()
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-
-
-_WORKER: dict[str, Sweep] = {}
-
-
-def _start_worker(cfg: Config, work_dir: Path, device: str, parent: int) -> None:
-    def leave_with_parent():
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    _WORKER["sweep"] = Sweep(cfg, work_dir, device)
-
-
-def _work(point: Point, ticks: Queue) -> None:
-    with contextlib.suppress(KeyboardInterrupt):
-        _run_point(_WORKER["sweep"], point, ticks.put)

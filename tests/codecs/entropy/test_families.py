@@ -68,8 +68,10 @@ def test_at_steps_of_1_training_is_the_same(name):
 
 
 @families
-def test_noise_is_as_wide_as_the_step_by_place(name):
+@pytest.mark.parametrize("mixed", [False, True])
+def test_noise_is_as_wide_as_the_step_by_place(name, mixed):
     net = tiny(name).train()
+    net.mixed_quantisation = mixed
     offsets = (np.arange(32) % 9 - 4).reshape(4, 8).astype(np.int8)
     steps = [Steps(0, offsets), Steps(150), Steps(-90)]
     y = 3 * torch.randn(3, net.analyse(torch.rand(1, 3, 64, 128)).shape[1], 4, 8)
@@ -190,10 +192,3 @@ def test_helpers_of_latent_codecs_of_ones_own_are_refused():
     net.latent_codec["y"].merge_y = lambda *args: torch.cat(args, 1)
     with pytest.raises(TypeError, match="ChannelGroupsLatentCodec"):
         net.eval()(torch.rand(1, 3, 64, 64))
-
-
-def test_mixed_quantisation_of_latent_codecs_is_their_own():
-    net = busy("hm-elic2022").train()
-    net.mixed_quantisation = True
-    with pytest.raises(TypeError, match="quantizer='ste'"):
-        net(torch.rand(1, 3, 64, 64))

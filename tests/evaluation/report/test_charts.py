@@ -8,19 +8,20 @@ from mmengine.config import Config
 from compressai_hm.evaluation.report.charts import draw_charts
 from compressai_hm.evaluation.statistics.curves import MeasuredCurve
 
-
-class Drawn:
-    """What charts read of a sweep."""
-
-    def __init__(self, work_dir, **cfg):
-        codecs = [dict(name=name) for name in "abcdefghijk"]
-        self.cfg, self.work_dir = Config(dict(codecs=codecs, **cfg)), work_dir
+CODECS = "abcdefghijk"
+CFG = Config(
+    dict(
+        codecs=[dict(name=name) for name in CODECS],
+        published=dict(s="detection"),
+        dial=True,
+    )
+)
 
 
 def curves():
     """Each of 11 codecs by two views; the last has no value at one point."""
     out = []
-    for i, codec in enumerate("abcdefghijk"):
+    for i, codec in enumerate(CODECS):
         for j, view in enumerate(("x_hat", "x_bar")):
             accuracy = [0.1 + i / 20, 0.2 + j / 10, np.nan if codec == "k" else 0.4]
             metrics = {"psnr": [20.0 + i, 30, 40], "mAP D": accuracy}
@@ -33,8 +34,7 @@ def curves():
 
 @pytest.fixture
 def charts(tmp_path):
-    sweep = Drawn(tmp_path, published=dict(s="detection"), dial=True)
-    return draw_charts(sweep, curves(), {"s": {"mAP D": 0.5}})
+    return draw_charts(CFG, tmp_path / "plots", curves(), {"s": {"mAP D": 0.5}})
 
 
 def test_every_point_says_its_numbers(charts):
@@ -85,9 +85,82 @@ def test_codecs_and_views_differ_without_colour(charts):
             hollow = "fill: #ffffff" in e.get("style")
             drawn[e.get("aria-label").split(":")[0]] = shapes[shape[1:]], hollow
     assert len(set(drawn.values())) == len(drawn) == 22
-    assert not any(drawn[codec][1] for codec in "abcdefghijk")
-    assert all(drawn[f"{codec} x_bar"][1] for codec in "abcdefghijk")
-    assert "stroke-dasharray" in charts[0]
+    assert not any(drawn[codec][1] for codec in CODECS)
+    assert all(drawn[f"{codec} x_bar"][1] for codec in CODECS)
+
+
+def lines_of(chart):
+    """What is drawn of each entry: its marker's shape, and its line's style."""
+    root = ElementTree.fromstring(chart)
+    shapes = {e.get("id"): e.get("d") for e in root.iter() if e.get("d")}
+    drawn = {}
+    for group in root.iter("{http://www.w3.org/2000/svg}g"):
+        points = [e for e in group.iter() if e.get("role") == "img"]
+        line = group.find("{http://www.w3.org/2000/svg}path")
+        if points and line is not None:
+            (shape,) = (v for k, v in points[0].items() if k.endswith("href"))
+            style = dict(s.split(": ") for s in line.get("style").split("; "))
+            drawn[points[0].get("aria-label").split(":")[0]] = shapes[shape[1:]], style
+    return drawn
+
+
+def test_lines_differ_by_dash_and_views_by_width(charts):
+    drawn = lines_of(charts[0])
+    assert len(drawn) == 22
+    dashes = {c: drawn[c][1].get("stroke-dasharray") for c in CODECS}
+    for i in range(len(CODECS) - 6):
+        assert len({dashes[c] for c in CODECS[i : i + 7]}) == 7
+    for codec in CODECS:
+        width, thin = (
+            float(drawn[label][1].get("stroke-width", 1))
+            for label in (codec, f"{codec} x_bar")
+        )
+        assert thin < 0.6 * width
+
+
+def test_colours_differ_in_lightness_and_to_colour_blind_people(charts):
+    drawn = lines_of(charts[0])
+    ten = [drawn[codec][1]["stroke"] for codec in CODECS[:10]]
+    rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in ten])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    lightness = np.sort(lab(linear)[:, 0])
+    assert np.diff(lightness).min() > 4 and lightness[-1] < 70  # white has 100
+    assert np.diff(np.sort(lab(linear[:5])[:, 0])).min() > 9
+    for seen in (np.eye(3), *COLOUR_BLIND.values()):
+        found = lab((linear @ np.array(seen).T).clip(0, 1))
+        apart = np.linalg.norm(found[:, None] - found, axis=-1)
+        assert apart[~np.eye(10, dtype=bool)].min() > 20
+
+
+COLOUR_BLIND = {  # in linear RGB, by Machado, Oliveira and Fernandes 2009
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+                   [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                     [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+                   [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+
+
+def lab(linear):
+    """CIE L*a*b* of linear sRGB, under D65."""
+    to_xyz = [[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722],
+              [0.0193, 0.1192, 0.9503]]  # fmt: skip
+    xyz = linear @ np.array(to_xyz).T / [0.9505, 1, 1.089]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    x, y, z = f.T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+
+
+def test_charts_fill_any_width_and_can_be_read_on_a_phone(charts):
+    for chart in charts:
+        root = ElementTree.fromstring(chart)
+        assert not {"width", "height"} & set(root.attrib)
+        width = float(root.get("viewBox").split()[2])
+        style = " ".join(e.get("style", "") for e in root.iter() if e.text)
+        sizes = [float(s) for s in re.findall(r"([\d.]+)px", style)]
+        assert len(sizes) > 20
+        assert 360 / width * min(sizes) >= 9  # CSS pixels, 15 beside each margin
 
 
 def test_the_same_chart_is_the_same_file(charts, tmp_path):
@@ -97,6 +170,5 @@ def test_the_same_chart_is_the_same_file(charts, tmp_path):
         for name in ("psnr", "mAP_D", "dial_mAP_D")
         for suffix in ("png", "svg")
     }
-    sweep = Drawn(tmp_path, published=dict(s="detection"), dial=True)
-    draw_charts(sweep, curves(), {"s": {"mAP D": 0.5}})
+    draw_charts(CFG, tmp_path / "plots", curves(), {"s": {"mAP D": 0.5}})
     assert all(p.read_bytes() == data for p, data in before.items())

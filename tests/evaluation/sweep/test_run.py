@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from compressai.registry import MODELS
@@ -20,7 +21,7 @@ from compressai_hm.codecs.pictures import read_picture
 from compressai_hm.evaluation.report.environment import environment
 from compressai_hm.evaluation.sweep import Point, Sweep, run
 
-from ..conftest import ROOT, finish
+from ..conftest import ROOT, finish, same_files
 
 
 def test_points_are_measured_from_files(cfg, tmp_path):
@@ -58,38 +59,44 @@ def test_points_are_measured_from_files(cfg, tmp_path):
 
 
 def test_a_killed_sweep_goes_on_and_ends_the_same(cfg, tmp_path):
+    """Killed with no time to clean up; its workers go with it."""
     finish(cfg, tmp_path / "whole")
     cfg.dump(tmp_path / "sweep.py")
     tool = [sys.executable, ROOT / "tools/rate_accuracy.py", tmp_path / "sweep.py"]
     process = subprocess.Popen(
-        [*tool, "--work-dir", tmp_path / "killed"],
+        [*tool, "--work-dir", tmp_path / "killed", "--jobs", "2"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.DEVNULL,
     )
     points = tmp_path / "killed/points"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(list(points.rglob("*.json"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
+    with pytest.raises(RuntimeError, match="another sweep is running"):
+        run(Sweep(cfg, tmp_path / "killed"))
+    started = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert len(started) >= 2 and not psutil.wait_procs(started, timeout=60)[1]
     first = {p: p.stat().st_mtime_ns for p in points.rglob("*.json")}
     assert 3 <= len(first) < len(Sweep(cfg, tmp_path / "whole").points())
 
     finish(cfg, tmp_path / "killed")
     assert all(p.stat().st_mtime_ns == t for p, t in first.items())
-    for path in (tmp_path / "whole").rglob("*.json"):
-        if "times" not in path.parts:
-            name = path.relative_to(tmp_path / "whole")
-            assert path.read_bytes() == (tmp_path / "killed" / name).read_bytes()
+    same_files(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_two_processes_find_the_same(cfg, tmp_path):
-    cfg.sets = cfg.sets[1:]
-    finish(cfg, tmp_path / "one")
-    finish(cfg, tmp_path / "two", jobs=2)
-    for path in (tmp_path / "one/points").rglob("*.json"):
-        name = path.relative_to(tmp_path / "one")
-        assert path.read_bytes() == (tmp_path / "two" / name).read_bytes()
+def test_the_number_of_threads_changes_nothing(cfg, tmp_path):
+    cfg.sets, cfg.codecs = cfg.sets[:1], cfg.codecs[:1]
+    cfg.codecs[0].qualities = [30]
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            run(Sweep(cfg, tmp_path / str(threads)))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(1)
+    same_files(tmp_path / "1", tmp_path / "2")
 
 
 def test_steps_make_a_curve_of_one_checkpoint(cfg, tmp_path):
@@ -165,10 +172,9 @@ class HMOfOnesOwn(HumanMachineMixin, MeanScaleHyperprior):
 
 
 def test_a_registered_codec_of_ones_own_is_measured(cfg, tmp_path, monkeypatch):
-    """Also in processes of their own, and by a file that says what it is of."""
+    """Also by a file that says what it is of."""
     (tmp_path / "codec_of_ones_own.py").write_text(OWN_CODEC)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     cfg.custom_imports = dict(imports=["codec_of_ones_own"])
     own = importlib.import_module("codec_of_ones_own").HMOfOnesOwn
     net = own(8, 12, g_t_width=4)
@@ -182,7 +188,7 @@ def test_a_registered_codec_of_ones_own_is_measured(cfg, tmp_path, monkeypatch):
         dict(name="bare", checkpoints=[bare], type="hm-of-ones-own"),
     ]
     cfg.sets = cfg.sets[-1:]
-    finish(cfg, tmp_path / "sweep", jobs=2)
+    finish(cfg, tmp_path / "sweep")
     points = [tmp_path / f"sweep/points/{n}/0/people.json" for n in ("ours", "bare")]
     rows = [json.loads(point.read_text())["pictures"] for point in points]
     assert rows[0] == rows[1] and rows[0][0]["bytes"] > 0
@@ -190,29 +196,6 @@ def test_a_registered_codec_of_ones_own_is_measured(cfg, tmp_path, monkeypatch):
     cfg.codecs[2]["type"] = "jpeg"
     with pytest.raises(ValueError, match="type 'jpeg' is none"):
         Sweep(cfg, tmp_path / "sweep")
-
-
-def test_a_worker_leaves_with_its_parent(cfg, tmp_path):
-    cfg.codecs = [dict(name="VVC", type="vvc", qualities=[20, 25, 30, 35])]
-    cfg.anchor = "VVC"
-    cfg.dump(tmp_path / "sweep.py")
-    tool = [sys.executable, ROOT / "tools/rate_accuracy.py", tmp_path / "sweep.py"]
-    process = subprocess.Popen(
-        [*tool, "--work-dir", tmp_path / "w", "--jobs", "2"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "w/streams").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    with pytest.raises(RuntimeError, match="another sweep is running"):
-        run(Sweep(cfg, tmp_path / "w"))
-    process.kill()
-    process.wait()
-    time.sleep(4)
-    files = len(list((tmp_path / "w/streams").rglob("*-*")))
-    time.sleep(3)
-    assert len(list((tmp_path / "w/streams").rglob("*-*"))) == files
 
 
 GPU = "cuda:1"
@@ -264,15 +247,6 @@ def test_a_device_serves_all_that_computes(cfg, tmp_path, moved):
     times.write_text(json.dumps(before))
     found = dict(environment(other, []))["device"]
     assert found == "cuda:1 (H200): 2 points, cpu: 1 points"
-
-
-def test_processes_take_the_device(cfg, tmp_path, monkeypatch):
-    cfg.sets = cfg.sets[1:]
-    module = importlib.import_module("compressai_hm.evaluation.sweep.run")
-    monkeypatch.setattr(module, "_WORKER", {})
-    monkeypatch.setattr("compressai_hm.evaluation.sweep.sweep.check_device", str)
-    module._start_worker(cfg, tmp_path, GPU, os.getppid())
-    assert module._WORKER["sweep"].device == GPU
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nothing", "mps:7"])
