@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 MODEL = "hm-mbt2018-s"
 """The zoo entry that pictures are coded with."""
 
-DETECTOR = "demo/detector.py", "compressai_hm://demo_detector.pth"
+DETECTOR = tuple(codec.PERSON.split(","))
 """What looks at the pictures: a config that ships, and weights."""
 
 MAX_PIXELS = 2**24

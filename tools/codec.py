@@ -80,6 +80,9 @@ SUFFIX = ".hmc"
 MODEL, QUALITY = "hm-mbt2018-vbr-s", 4
 """What codes where nothing is said."""
 
+PERSON = "person/rtmdet_mobilenetv2.py,compressai_hm://person_detector.pth"
+"""The detector that ships, for --attend."""
+
 VIEWS = {"human": "x_hat", "machine": "x_bar"}
 BPP = """bpp is of the whole file, its header of 32 bytes included, over the picture's
 own pixels; python -m compressai_hm.eval_model counts otherwise, its --help says how."""
@@ -347,8 +350,9 @@ def _add_rate(sub: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="CONFIG[,CHECKPOINT]",
-        help="bits go to what a detector finds: an MMDetection config and weights; of "
-        "mmdet::... the published ones, if none are given; may be given several times",
+        help="bits go to what a detector finds: an MMDetection config and weights, "
+        f"such as {PERSON}; of mmdet::... the published ones, if none are given; may be "
+        "given several times",
     )
     sub.add_argument(
         "--attend-gain",
@@ -558,14 +562,18 @@ def attention(
     given: tuple[str, ...], gain: float, only: tuple[str, ...]
 ) -> "Attention":
     """What --attend asks for, once for all files."""
+    import _launch
+
     from compressai_hm.detection import Attention
     from compressai_hm.detection.build import weights_named_by
 
     detectors = []
     for text in given:
         config, _, checkpoint = text.rpartition(",")
-        if not config or not ("::" in config or Path(config).is_file()):
+        if not config.endswith(".py"):
             config, checkpoint = text, ""
+        if "::" not in config:
+            config = str(_launch.find_config(config))
         checkpoint = checkpoint or weights_named_by(config)
         detectors.append(dict(config=config, checkpoint=checkpoint))
     found = Attention(detectors, gain, only=only or None)

@@ -81,8 +81,9 @@ def small() -> None:
 
 def person() -> None:
     env = {"OMP_NUM_THREADS": "1"}
-    config = "mmdet_configs/person/rtmdet_mobilenetv2_distilled.py"
-    weights = trained(config, options=("--amp",), env=env)
+    own = dict(options=("--amp",), env=env)
+    trained("mmdet_configs/person/rtmdet_mobilenetv2_distilled.py", **own)
+    weights = trained("mmdet_configs/person/rtmdet_mobilenetv2_448.py", **own)
     path = released.WEIGHTS / "person_detector.pth"
     released.save(released.rounded(weights), path)
     released.write_sums()

@@ -1,5 +1,6 @@
-# A person detector on a MobileNetV2, 320 pixels. No weights of it ship yet:
-# rtmdet_mobilenetv2_distilled.py trains them, and this config reads them.
+# A person detector on a MobileNetV2, at 448 pixels: that of
+# compressai_hm://person_detector.pth, which rtmdet_mobilenetv2_distilled.py and then
+# rtmdet_mobilenetv2_448.py train; this config reads them, and trains by labels alone.
 # MOBILENETV2 names the backbone's weights on ImageNet, COCO_PERSON and MMDET_DATASETS
 # what tools/coco_subsets.py makes. Faster with --amp.
 _base_ = ["../_base_/default_runtime.py", "../_base_/datasets/coco_person.py"]
@@ -80,8 +81,8 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(320, 320), keep_ratio=True),
-    dict(type="Pad", size=(320, 320), pad_val=gray),
+    dict(type="Resize", scale=(448, 448), keep_ratio=True),
+    dict(type="Pad", size=(448, 448), pad_val=gray),
     dict(type="PackDetInputs"),
 ]
 person_root = _base_.person_root

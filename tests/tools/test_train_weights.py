@@ -39,14 +39,17 @@ def test_the_person_detector_is_the_rounded_last_checkpoint(tmp_path, monkeypatc
     own.build()
     weights = own.module.state_dict()
     weights["bbox_head.rtm_cls.0.bias"] += 0.1
-    folder = tmp_path / "work_dirs/person_distilled"
-    folder.mkdir(parents=True)
-    for epoch in (1, 2):
+    for folder, epoch in (("distilled", 18), ("448", 1), ("448", 2)):
+        folder = tmp_path / f"work_dirs/person_{folder}"
+        folder.mkdir(parents=True, exist_ok=True)
         saved = dict(meta=dict(iter=epoch, epoch=epoch), optimizer={}, state_dict={})
         saved["state_dict"] = weights if epoch == 2 else {}
         torch.save(saved, folder / f"epoch_{epoch}.pth")
     tool["person"]()
-    assert started == [("mmdet_configs/person/rtmdet_mobilenetv2_distilled.py",)]
+    assert [Path(config).stem for (config,) in started] == [
+        "rtmdet_mobilenetv2_distilled",
+        "rtmdet_mobilenetv2_448",
+    ]
     path = tmp_path / "person_detector.pth"
     assert path.stat().st_size < 12e6
     assert path.name in (tmp_path / "SHA256SUMS").read_text()
