@@ -179,11 +179,11 @@ def _read(data: bytes, name: str) -> tuple[Tensor, list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"picture{suffix}")
         path.write_bytes(data)
-        if (count := pixels_of(path)) > MAX_PIXELS:
-            raise ValueError(_too_large(count))
+        _check_count(pixels_of(path))
         before = heard.set([])
         try:
             x = read_picture(path, MAX_PIXELS)
+            _check_count(_coded_pixels(x.shape[-2:]))
             return x, [text.removeprefix(f"{path}: ") for text in heard.get()]
         except ValueError as e:
             raise ValueError(str(e).removeprefix(f"{path}: ")) from e
@@ -191,11 +191,18 @@ def _read(data: bytes, name: str) -> tuple[Tensor, list[str]]:
             heard.reset(before)
 
 
-def _too_large(count: int) -> str:
-    return (
-        f"the picture has {count / 1e6:.1f} million pixels; this page takes up to "
-        f"{MAX_PIXELS / 1e6:.1f} million, hm-codec takes more (--max-pixels)"
-    )
+def _coded_pixels(size: tuple[int, int]) -> int:
+    """Sides are padded to 64: a long thin picture costs many times its pixels."""
+    return math.prod(-(-side // Z_STRIDE) * Z_STRIDE for side in size)
+
+
+def _check_count(pixels: int) -> None:
+    if pixels > MAX_PIXELS:
+        raise ValueError(
+            f"the picture has {pixels / 1e6:.1f} million pixels, sides padded to "
+            f"{Z_STRIDE}; this page takes up to {MAX_PIXELS / 1e6:.1f} million, "
+            "hm-codec takes more (--max-pixels)"
+        )
 
 
 def weights(quality: int, model: str | None = None) -> nn.Module:
@@ -303,8 +310,7 @@ class Studio:
         stream = Bitstream.read(data)
         net = _net_of(stream)
         height, width = stream.size
-        if height * width > MAX_PIXELS:
-            raise ValueError(_too_large(height * width))
+        _check_count(_coded_pixels(stream.size))
         names = ("human", "machine")
         if isinstance(net.g_t, nn.Identity):
             names = ("human",)

@@ -183,6 +183,10 @@ def large():
     return file_of(Image.new("1", (12000, 9000)))
 
 
+def thin():
+    return file_of(Image.new("1", (300000, 3)))
+
+
 @pytest.mark.parametrize(
     ("make", "name", "wish", "told"),
     [
@@ -193,7 +197,8 @@ def large():
         (lambda: forged()[:-5], "a.hmc", {}, "cut off"),
         (of_other_weights, "a.hmc", {}, "this page has the weights of"),
         (forged, "a.hmc", {}, "coded with other weights"),
-        (large, "a.png", {}, "108.0 million pixels; this page takes up to 16.8"),
+        (large, "a.png", {}, "108.0 million pixels"),
+        (thin, "a.png", {}, "19.2 million pixels, sides padded to 64; this page"),
         (lambda: PICTURE, "a.png", {"bpp": "nan"}, "bpp must be a number"),
         (lambda: PICTURE, "a.png", {"bytes": ""}, "bytes must be a number"),
         (lambda: PICTURE, "a.png", {"bytes": "40"}, "does not fit into 40 bytes"),
