@@ -85,7 +85,7 @@ def person() -> None:
     trained("mmdet_configs/person/rtmdet_mobilenetv2_distilled.py", **own)
     weights = trained("mmdet_configs/person/rtmdet_mobilenetv2_448.py", **own)
     path = released.WEIGHTS / "person_detector.pth"
-    released.save(released.rounded(weights), path)
+    released.save({"state_dict": released.rounded(weights)}, path)
     released.write_sums()
 
 
