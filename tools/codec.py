@@ -351,8 +351,8 @@ def _add_rate(sub: argparse.ArgumentParser) -> None:
         default=[],
         metavar="CONFIG[,CHECKPOINT]",
         help="bits go to what a detector finds: an MMDetection config and weights, "
-        f"such as {PERSON}; of mmdet::... the published ones, if none are given; may be "
-        "given several times",
+        f"such as {PERSON}; of mmdet::... the published ones, if none are given; may "
+        "be given several times",
     )
     sub.add_argument(
         "--attend-gain",
@@ -651,9 +651,7 @@ _detecting = threading.Lock()
 """OpenMMLab promises nothing to threads."""
 
 
-def wanted_steps(
-    args: argparse.Namespace, x: torch.Tensor, own: float = 1.0
-) -> Steps:
+def wanted_steps(args: argparse.Namespace, x: torch.Tensor, own: float = 1.0) -> Steps:
     """Of a picture: where regions or detectors ask for different ones, the finest."""
     size = tuple(x.shape[-2:])
     # For a size the base is moved: from the middle no gain is cut off.

@@ -1,4 +1,5 @@
 import runpy
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
