@@ -26,7 +26,7 @@ EVALUATION = [
     "matplotlib",
     "pycocotools",
 ]
-EXPORT = ["onnx", "onnxruntime", "onnxscript"]
+EXPORT = ["onnx", "onnxruntime", "onnxscript", "openvino"]
 DOCS = ["mkdocs-material", "mkdocstrings[python]>=1"]
 # The tools, and beside them what they read, under a name of their own in a wheel.
 FOLDERS = {
