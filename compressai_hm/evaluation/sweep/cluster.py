@@ -48,9 +48,10 @@ _SETTINGS = {
 
 _PRELOAD = """import logging, signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-logging.getLogger("distributed.worker.state_machine").setLevel(logging.ERROR)
+logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
 """
-"""For workers of this machine: a Ctrl-C is the main process's alone to act on."""
+"""For workers of this machine: a Ctrl-C is the main process's alone to act on, which
+says what fails; at the end workers complain of a scheduler that is gone."""
 
 
 @contextlib.contextmanager
