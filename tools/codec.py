@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from compressai_hm.detection import Attention
 
 SUFFIX = ".hmc"
-MODEL, QUALITY = "hm-mbt2018-vbr-s", 4
+MODEL, QUALITY = "hm-mbt2018-vbr-s", 6
 """What codes where nothing is said."""
 
 PERSON = "person/rtmdet_mobilenetv2.py,compressai_hm://person_detector.pth"
