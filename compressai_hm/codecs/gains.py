@@ -17,7 +17,7 @@ _SPEED = 10
 
 
 class Gain(nn.Module):
-    """y exp(a t + b t^2) + c t + d t^2, with t = log(step) / 2, by channel and place.
+    """y exp(a t + b t^2) + c t + d t^2, with t of :meth:`coarseness`, by channel.
 
     At a step of 1, and untrained, it is the identity.
 
@@ -31,15 +31,18 @@ class Gain(nn.Module):
         self.scale = nn.Parameter(torch.zeros(2, channels))
         self.shift = nn.Parameter(torch.zeros(2, channels)) if shifts else None
 
-    def forward(self, y: Tensor, steps: list[Steps] | None) -> Tensor:
-        """y, ``(N, C, h, w)``, in the precision of the weights; None is steps of 1."""
-        y = y.to(self.scale.dtype)
-        if steps is None:
-            return y
-        uniform = all(own.offsets is None for own in steps)
-        t = step_values(steps, (1, 1) if uniform else y.shape[-2:]).log().to(y) / 2
-        y = y * torch.exp(_curve(self.scale, t))
+    def forward(self, y: Tensor, t: Tensor) -> Tensor:
+        """y, ``(N, C, h, w)``, in the precision of the weights."""
+        y = y.to(t.dtype) * torch.exp(_curve(self.scale, t))
         return y if self.shift is None else y + _curve(self.shift, t)
+
+    def coarseness(self, y: Tensor, steps: list[Steps] | None) -> Tensor:
+        """log(step) / 2 at each place of y, ``(N, 1, h, w)`` or one for all; 0 of 1."""
+        if steps is None:
+            return self.scale.new_zeros(1, 1, 1, 1)
+        uniform = all(own.offsets is None for own in steps)
+        values = step_values(steps, (1, 1) if uniform else y.shape[-2:])
+        return (values.log() / 2).to(self.scale)
 
 
 def _curve(weights: Tensor, t: Tensor) -> Tensor:

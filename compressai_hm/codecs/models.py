@@ -175,13 +175,15 @@ class HMSmallVariableRate(HMSmallAutoregressive):
         self, y: Tensor, steps: list[Steps] | None = None
     ) -> dict[str, Any]:
         steps = self._steps_of(len(y), steps)
-        coded = super().code_latent(self.gain(y, steps), steps)
-        return {**coded, "y_hat": self.inverse_gain(coded["y_hat"], steps)}
+        t = self.gain.coarseness(y, steps)
+        coded = super().code_latent(self.gain(y, t), steps)
+        return {**coded, "y_hat": self.inverse_gain(coded["y_hat"], t)}
 
     @torch.no_grad()
     def encode_latent(self, y: Tensor, steps: list[Steps] | None = None) -> Coded:
         steps = self._steps_of(len(y), steps)
-        return super().encode_latent(self.gain(y, steps), steps)
+        y = self.gain(y, self.gain.coarseness(y, steps))
+        return super().encode_latent(y, steps)
 
     @torch.no_grad()
     def decode_latent(
@@ -191,7 +193,8 @@ class HMSmallVariableRate(HMSmallAutoregressive):
         steps: list[Steps] | None = None,
     ) -> tuple[Tensor, list]:
         y_hat, symbols = super().decode_latent(strings, shape, steps)
-        return self.inverse_gain(y_hat, self._steps_of(len(y_hat), steps)), symbols
+        t = self.gain.coarseness(y_hat, self._steps_of(len(y_hat), steps))
+        return self.inverse_gain(y_hat, t), symbols
 
 
 @_entry("hm-cheng2020-anchor", _BASE["cheng2020-anchor"])

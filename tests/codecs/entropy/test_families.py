@@ -43,6 +43,9 @@ def test_training_is_compressais_own(name):
         if key.endswith("quantiles"):  # CompressAI has zeros where "ste" cancels them
             assert own[key].grad is None and (p.grad is None or not p.grad.any())
             continue
+        if key.split(".")[0] in ("gain", "inverse_gain"):  # nothing at a step of 1
+            assert p.grad is None and not own[key].grad.any()
+            continue
         assert torch.equal(own[key].grad, p.grad), key
         moved += bool(p.grad.any())
     assert moved > 20
