@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+import torch
+
+from compressai_hm.codecs import Steps
+
+from .families import busy
+
+OFFSETS = np.zeros((4, 8), dtype=np.int8)
+OFFSETS[1:3, 2:5] = -4
+
+
+@pytest.fixture
+def net():
+    net = busy("hm-mbt2018-vbr-s")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for gain in (net.gain, net.inverse_gain):
+            for p in gain.parameters():
+                p.normal_(std=0.03)
+    return net
+
+
+@pytest.mark.parametrize("steps", [Steps(), Steps(150), Steps(96, OFFSETS)])
+def test_a_file_decodes_to_what_was_measured(net, steps):
+    size = (64, 128)
+    y = net.analyse(torch.rand(1, 3, *size))
+    measured = net.code_latent(y, [steps])["y_hat"]
+    strings = net.encode_latent(y, [steps]).strings
+    decoded, _ = net.decode_latent(strings, size, [steps])
+    assert torch.equal(decoded, measured) and decoded.any()
+
+
+def test_they_move_with_the_step_and_not_at_1(net):
+    y = torch.randn(1, net.M, 4, 8)
+    for steps, same in ((None, True), ([Steps()], True), ([Steps(96)], False)):
+        for gain in (net.gain, net.inverse_gain):
+            out = gain(y, gain.coarseness(y, steps))
+            assert torch.equal(out, y) == same
+    steps = [Steps(96, OFFSETS)]
+    out = net.gain(y, net.gain.coarseness(y, steps)) != y
+    coarse = torch.from_numpy(OFFSETS == 0)
+    assert out[..., coarse].all() and not out[..., ~coarse].any()
+
+
+def test_they_learn_and_no_gradient_is_missing(net):
+    net.train()
+    y = net.analyse(torch.rand(1, 3, 64, 128))
+    for steps in ([Steps()], [Steps(96)]):
+        net.zero_grad()
+        out = net.code_latent(y.detach(), steps)
+        rate = sum(-p.log2().sum() for p in out["likelihoods"].values())
+        (rate + out["y_hat"].square().sum()).backward()
+        grads = [*net.gain.parameters(), *net.inverse_gain.parameters()]
+        assert all(bool(p.grad.any()) == (steps[0].base != 0) for p in grads)
