@@ -332,6 +332,8 @@ def test_as_it_is_typed_without_openmmlab_home_and_display(tmp_path):
         [sys.executable, ROOT / "tools/app.py", "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
         cwd=tmp_path,
+        # A shell may have told background jobs, such as these tests, to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         lines = [process.stdout.readline() for _ in range(3)]
         try:
