@@ -116,6 +116,7 @@ def small(path, drawn_set, work_dir) -> Config:
             people = "person" in str(path) or dataset.get("metainfo")
             if people:
                 dataset.metainfo = dict(classes=("sports ball",))
+    cfg.load_from = None
     cfg.train_dataloader.batch_size = 2
     cfg.train_cfg.max_epochs = 1
     if cfg.get("val_dataloader"):
