@@ -2,17 +2,23 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test docs demo-weights
+.PHONY: demo test test-own test-upstream docs demo-weights
 
 demo: $(VENV)/.installed
 	$(BIN)/python tools/demo.py
 
-# The second environment lies over the first and replaces its OpenMMLab packages.
+# The second environment lies over the first and replaces its OpenMMLab packages. Each
+# has a core.
 test: $(VENV)/.installed $(VENV)-upstream/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/python -m pytest tests
+	$(MAKE) --jobs 2 test-own test-upstream
+
+test-own:
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests
 	$(BIN)/python -m pytest tests/codecs --gpu
-	$(VENV)-upstream/bin/python -m pytest tests/detection tests/compat
+
+test-upstream:
+	OMP_NUM_THREADS=1 $(VENV)-upstream/bin/python -m pytest tests/detection tests/compat
 
 $(VENV)/.installed: setup.py
 	@echo "Installing into $(VENV): 7 GB, some minutes"
