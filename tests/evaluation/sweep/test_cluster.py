@@ -146,7 +146,8 @@ def test_workers_of_this_machine_find_the_same(gated, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{tmp_path / 'own'}")
     finish(gated, tmp_path / "two", jobs=2)
     log = (tmp_path / "own/log").read_text().splitlines()
-    assert len({line.split()[0] for line in log}) == 2
+    # Both, or the first that was ready.
+    assert log and str(os.getpid()) not in {line.split()[0] for line in log}
     finish(gated, tmp_path / "one")
     same_files(tmp_path / "one", tmp_path / "two")
 
