@@ -90,7 +90,7 @@ setup(
         ],
         # Sweeps, their classical codecs and reports; beside one of the lines above.
         "evaluation": EVALUATION,
-        "export": EXPORT,  # the transforms as ONNX
+        "export": EXPORT,  # the transforms as ONNX, and in other runtimes
         "docs": DOCS,  # make docs
         "all": [*OPENMMLAB, *EVALUATION, *EXPORT, *DOCS],
         "dev": [

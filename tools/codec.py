@@ -33,12 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import _command
 import numpy as np
 import torch
-from _codec_options import (
-    READERS,
-    SUFFIX,
-    VIEWS,
-    parse,
-)
+from _codec_options import READERS, SUFFIX, VIEWS, parse
 from _folder import InOrder, default_workers
 from torch import nn
 from tqdm import tqdm
@@ -54,10 +49,7 @@ from compressai_hm.codecs import (
     refine,
 )
 from compressai_hm.codecs.colours import heard
-from compressai_hm.codecs.export import (
-    export_transforms,
-    use_runtime,
-)
+from compressai_hm.codecs.export import export_transforms, use_runtime
 from compressai_hm.codecs.files import png_of, write_png, write_whole
 from compressai_hm.codecs.pictures import (
     find_pictures,

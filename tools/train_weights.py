@@ -5,8 +5,8 @@
     python tools/train_weights.py person    the person detector, on COCO: over an hour
     python tools/train_weights.py vbr       hm-mbt2018-vbr-s, from hm-mbt2018-s: hours
 
-on 2 cores. The last two's pictures: tools/coco_subsets.py; MOBILENETV2 names the file
-of their detector's backbone, RTMDET_NANO that of the person detector's teacher. The
+on 2 cores. All but the demo's pictures: tools/coco_subsets.py; MOBILENETV2 names the
+file of the detectors' backbone, RTMDET_NANO that of the person detector's teacher. The
 same command goes on where it was stopped.
 """
 

@@ -250,6 +250,11 @@ def check_codec(entry: dict) -> list[int]:
                 f"codec {name!r}: refine={steps!r}, config={config!r}; for an HM codec "
                 "give a number of steps, and maybe a training config"
             )
+    if steps and config and kind in ENTRIES and ENTRIES[kind].steps and not checkpoints:
+        raise ValueError(
+            f"codec {name!r}: config is for steps of 1, and {kind} has others; refine "
+            "goes without it"
+        )
     if entry.get("attention") is not None:
         _check_attention(entry, classical is not None)
     for path in checkpoints:

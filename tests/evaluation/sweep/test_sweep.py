@@ -44,6 +44,20 @@ SMALL = "hm-mbt2018-s"
             "refine=5, config=None; for an HM codec",
         ),
         (
+            dict(
+                codecs=[
+                    dict(
+                        name="x",
+                        type="hm-mbt2018-vbr-s",
+                        qualities=[1],
+                        refine=5,
+                        config=__file__,
+                    )
+                ]
+            ),
+            "config is for steps of 1",
+        ),
+        (
             dict(codecs=[dict(name="x", type="jpeg", qualities=[9], steps=[1, 2])]),
             "steps are of one checkpoint",
         ),
