@@ -302,7 +302,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
                 where ``step`` or ``attention`` ask for a step other than 1, at which
                 the config's weights of losses are not meant.
         """
-        if not self.steps_of(x).plain:
+        if self.attention is not None or self.step != 1:
             raise ValueError("refine is for model.step=1 and no model.attention")
         sample = DetDataSample(metainfo={"img_shape": tuple(x.shape[-2:])})
         sample.gt_instances = InstanceData(bboxes=x.new_zeros(0, 4))
