@@ -14,7 +14,11 @@ import torch
 from mmengine.config import Config
 
 from compressai_hm.evaluation import export, report, tables
-from compressai_hm.evaluation.statistics.comparisons import compare, differences
+from compressai_hm.evaluation.statistics.comparisons import (
+    compare,
+    differences,
+    over_seeds,
+)
 from compressai_hm.evaluation.statistics.curves import RESAMPLINGS, measure
 from compressai_hm.evaluation.sweep import Sweep, run
 
@@ -51,6 +55,12 @@ def main() -> None:
         default=RESAMPLINGS,
         help="how often pictures are resampled for intervals [%(default)s]",
     )
+    parser.add_argument(
+        "--details",
+        action="store_true",
+        help="also mAP by the size of objects, and agreement with what detectors find "
+        "in the uncompressed pictures",
+    )
     _launch.add_cfg_options(parser)
     args = parser.parse_args()
     cfg = _launch.read_config(find_sweep(args.config))
@@ -62,10 +72,11 @@ def main() -> None:
     # A cluster's workers have GPUs that this machine need not have.
     sweep = Sweep(cfg, work_dir, "cpu" if args.scheduler else args.device)
     run(sweep, args.jobs, args.scheduler, args.device)
-    curves, reference = measure(sweep, args.resamplings)
+    curves, reference = measure(sweep, args.resamplings, details=args.details)
     comparisons = compare(curves, cfg.anchor)
     differing = differences(curves, cfg.get("differences", ()))
-    folder = export.write(sweep, curves, comparisons, reference, differing)
+    of_seeds = over_seeds(curves, cfg.get("seeds", ()))
+    folder = export.write(sweep, curves, comparisons, reference, differing, of_seeds)
     for name, metrics in reference.items():
         for metric, value in metrics.items():
             print(f"{name}, uncompressed: {metric} {value:.4f}")
@@ -74,6 +85,9 @@ def main() -> None:
     else:
         print(f"Against {cfg.anchor} by pchip [95 % over resampled pictures]")
         print(tables.bd_values(comparisons))
+    if of_seeds:
+        print("Means over trainings [95 % over resampled pictures and trainings]")
+        print(tables.bd_values(of_seeds))
     for row in differing:
         print(tables.difference(row))
     for line in tables.transfer(sweep, comparisons):

@@ -34,6 +34,7 @@ from .losses import (  # noqa: E402
     FeatureLoss,
     MachineLoss,
     ObjectFeatureLoss,
+    PseudoLabelLoss,
 )
 from .metrics import RateDistortionMetric  # noqa: E402
 from .optim import HumanMachineOptimWrapperConstructor  # noqa: E402
@@ -59,6 +60,7 @@ __all__ = [
     "MachineLoss",
     "ObjectFeatureLoss",
     "PictureFolder",
+    "PseudoLabelLoss",
     "RandomDownscale",
     "RateDistortionMetric",
     "hooks",

@@ -24,6 +24,7 @@ def write(
     comparisons: list[Comparison],
     reference: dict[str, dict[str, float]],
     differing: Sequence[dict] = (),
+    of_seeds: Sequence[Comparison] = (),
 ) -> Path:
     """Writes JSON in CompressAI's schema, CSV, and the BD values.
 
@@ -33,6 +34,7 @@ def write(
         comparisons: Of ``statistics.compare``.
         reference: Of ``statistics.measure``.
         differing: Of ``statistics.differences``.
+        of_seeds: Of ``statistics.over_seeds``.
 
     Returns:
         The folder: ``<set>/<codec>.json``, ``points.csv``, ``bd.json`` and, where the
@@ -48,6 +50,7 @@ def write(
         "uncompressed": reference,
         "figures": [asdict(comparison) for comparison in comparisons],
         "differences": list(differing),
+        "seeds": [asdict(comparison) for comparison in of_seeds],
     }
     write_whole(_json(bd), folder / "bd.json")
     if "table1" in sweep.cfg:

@@ -3,7 +3,7 @@
 from .statistics.bd import BDResult
 from .statistics.comparisons import Comparison, compare
 from .statistics.curves import MeasuredCurve
-from .statistics.metrics import in_units, is_accuracy, title
+from .statistics.metrics import in_units, is_accuracy, is_detail, title
 from .sweep import Sweep
 
 
@@ -78,7 +78,11 @@ def transfer(sweep: Sweep, comparisons: list[Comparison]) -> list[list[str]]:
         says what it was trained for.
     """
     trained = {c.name: c.trained_for for c in sweep.cfg.codecs if c.get("trained_for")}
-    own = [c for c in comparisons if c.codec in trained and is_accuracy(c.metric)]
+    own = [
+        c
+        for c in comparisons
+        if c.codec in trained and is_accuracy(c.metric) and not is_detail(c.metric)
+    ]
     columns = list(dict.fromkeys((c.set, c.metric) for c in own))
     if not own:
         return []

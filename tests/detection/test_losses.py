@@ -139,6 +139,45 @@ def test_object_error_is_that_inside_the_boxes():
         terms(model, x, x, [bare])
 
 
+@pytest.mark.parametrize("kind", ["faster_rcnn", "yolox"])
+def test_what_is_found_in_the_uncompressed_picture_is_the_label(kind):
+    detector = getattr(tiny, kind)()
+    if kind == "yolox":  # untrained, it is sure of nothing
+        detector["test_cfg"]["score_thr"] = 0.0
+    model = tiny.model(
+        detector=detector,
+        machine_losses=[dict(type="PseudoLabelLoss", score_thr=0.0)],
+    )
+    model.init_weights()
+    model.train()
+    MessageHub.get_current_instance().update_info("iter", 0)
+    data = model.data_preprocessor(tiny.batch(), True)
+    x, samples = data["inputs"], data["data_samples"]
+    worse = (x + 0.3 * torch.rand_like(x)).requires_grad_()
+    bare = [sample.new() for sample in samples]
+    for sample in bare:
+        del sample.gt_instances
+    torch.manual_seed(3)
+    got = terms(model, worse, x, bare)
+    reading = model.read(Decoded(x, {}, worse, bare, True), True)
+    with torch.no_grad():
+        inputs = model.view.batch(model.detector, x, samples, True)[0]
+        found = model.detector.predict(inputs, reading.annotations, rescale=False)
+    labels = [own.new() for own in found]
+    for sample, own in zip(labels, found, strict=True):
+        assert len(own.pred_instances)
+        sample.gt_instances = own.pred_instances
+        sample.ignored_instances = own.pred_instances[:0]
+    torch.manual_seed(3)
+    expected = model.detector.loss(reading.inputs, labels)
+    assert set(got) == set(expected)
+    assert float(total(got)) == pytest.approx(float(total(expected)), rel=1e-4)
+    total(got).backward()
+    assert worse.grad.abs().sum() > 0
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.isfinite(total(terms(model, worse, x, bare)))
+
+
 def test_a_users_loss_is_a_part_of_the_config():
     model = build(
         [dict(type="CosineFeatureLoss", weight=0.5), dict(type="RoughnessLoss")],

@@ -1,7 +1,7 @@
 """D_m, the terms for machines: registered parts, see :mod:`.base`."""
 
 from .base import Decoded, LatentReading, MachineLoss, Reading
-from .detector_loss import DetectorLoss
+from .detector_loss import DetectorLoss, PseudoLabelLoss
 from .feature_loss import FeatureLoss, ObjectFeatureLoss
 from .machine_losses import MachineLosses
 
@@ -13,5 +13,6 @@ __all__ = [
     "MachineLoss",
     "MachineLosses",
     "ObjectFeatureLoss",
+    "PseudoLabelLoss",
     "Reading",
 ]

@@ -109,13 +109,18 @@ class Reading(Decoded):
     @cached_property
     def reference(self) -> tuple[Tensor, ...]:
         """The same of the uncompressed pictures, without gradients."""
+        with torch.no_grad():
+            return self.detector.extract_feat(self.reference_inputs)
+
+    @property
+    def reference_inputs(self) -> Tensor:
+        """What ``inputs`` would be without the codec."""
         reference = self._pair[2]
         if reference is None:
             raise ValueError(
                 "reading.reference: the loss's class says compares = False"
             )
-        with torch.no_grad():
-            return self.detector.extract_feat(reference)
+        return reference
 
 
 class LatentReading(Reading):

@@ -20,7 +20,7 @@ from mmengine.config import Config
 from ...codecs.files import write_whole
 from ..published import published_points
 from ..statistics.curves import MeasuredCurve
-from ..statistics.metrics import in_units, is_accuracy, title
+from ..statistics.metrics import in_units, is_accuracy, is_detail, title
 from ..sweep import UNCOMPRESSED
 
 # No two of these numbers share a factor: 10 colours, 13 markers, 7 dashes.
@@ -90,7 +90,9 @@ def draw_charts(
     curves = [c for c in curves if c.is_curve]
     ablated = cfg.get("ablation", ())
     out = []
-    for name, metric in dict.fromkeys((c.set, m) for c in curves for m in c.metrics):
+    for name, metric in dict.fromkeys(
+        (c.set, m) for c in curves for m in c.metrics if not is_detail(m)
+    ):
         own = [c for c in curves if c.set == name and metric in c.metrics]
         level = in_units(metric, [reference.get(name, {}).get(metric, np.nan)])[0]
         published = published_points(cfg.get("published", {}).get(name), metric)
@@ -121,7 +123,10 @@ def _dials(folder: Path, curves: list[MeasuredCurve], styles: dict) -> list[str]
         (c.set, c.codec): c.metrics.get("psnr") for c in curves if c.view == "x_hat"
     }
     for name, metric in dict.fromkeys(
-        (c.set, m) for c in curves for m in c.metrics if is_accuracy(m)
+        (c.set, m)
+        for c in curves
+        for m in c.metrics
+        if is_accuracy(m) and not is_detail(m)
     ):
         lines = []
         for c in curves:

@@ -21,6 +21,8 @@ class Matches:
         pictures: Ids of the pictures, in the order of the weights.
         categories: Ids of the categories that count.
         iou_type: "bbox" or "segm".
+        sizes: "all", or which objects count by COCO's areas: "small" (under 32x32
+            pixels), "medium" (under 96x96), "large".
     """
 
     def __init__(
@@ -30,14 +32,17 @@ class Matches:
         pictures: list[int],
         categories: list[int],
         iou_type: str = "bbox",
+        sizes: str = "all",
     ):
         with contextlib.redirect_stdout(io.StringIO()):
             found = truth.loadRes(detections) if detections else COCO()
             evaluation = COCOeval(truth, found, iou_type)
             evaluation.params.imgIds = pictures
             evaluation.params.catIds = categories
-            evaluation.params.areaRng = evaluation.params.areaRng[:1]
-            evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
+            own = evaluation.params.areaRngLbl.index(sizes)
+            low, high = evaluation.params.areaRng[own]
+            evaluation.params.areaRng = [[low, high]]
+            evaluation.params.areaRngLbl = [sizes]
             if detections:
                 evaluation.evaluate()
         self.recalls = evaluation.params.recThrs
@@ -51,7 +56,8 @@ class Matches:
             for picture in pictures:
                 ids = truth.getAnnIds(imgIds=[picture], catIds=[category])
                 relevant[place[picture]] = sum(
-                    not a.get("iscrowd") for a in truth.loadAnns(ids)
+                    not a.get("iscrowd") and low <= a["area"] <= high
+                    for a in truth.loadAnns(ids)
                 )
             if not relevant.any():
                 continue

@@ -141,6 +141,16 @@ def _compare(
     return BDResult(float(value), (low, high), share, notes)
 
 
+def mean_of(results: Sequence[BDResult]) -> BDResult:
+    """The mean of several, or the first that has no value."""
+    for own in results:
+        if own.value is None:
+            return own
+    notes = list(dict.fromkeys(note for own in results for note in own.notes))
+    value = float(np.mean([own.value for own in results]))
+    return replace(results[0], value=value, notes=notes)
+
+
 def with_interval(result: BDResult, resampled: Sequence[BDResult]) -> BDResult:
     """The result with a 95 % percentile interval from those of resampled pictures."""
     if result.value is None or not resampled:

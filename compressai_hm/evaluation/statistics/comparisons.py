@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .bd import BDResult, bd_quality, bd_rate, with_interval
+from .bd import BDResult, bd_quality, bd_rate, mean_of, with_interval
 from .curves import MeasuredCurve, label
 from .metrics import in_units
 
@@ -47,23 +47,72 @@ def compare(curves: list[MeasuredCurve], anchor: str) -> list[Comparison]:
     """
     out = []
     for test in filter(lambda c: c.is_curve, curves):
-        against = next(
-            (c for c in curves if (c.set, c.codec) == (test.set, anchor)), None
-        )
-        for metric in test.metrics if against else ():
-            if metric not in against.metrics:
-                continue
-            results = [
-                with_interval(
-                    bd(against.curve(metric), test.curve(metric)),
-                    [
-                        bd(against.curve(metric, i), test.curve(metric, i))
-                        for i in range(len(test.resampled[metric][0]))
-                    ],
+        against = _first(curves, test.set, anchor)
+        if against is not None:
+            out += _compared(test.codec, [(test, against)])
+    return out
+
+
+def over_seeds(
+    curves: list[MeasuredCurve], groups: list[dict], seed: int = 0
+) -> list[Comparison]:
+    """Mean BD values of trainings that differ by their seed, each against its own.
+
+    Args:
+        curves: Of :func:`measure`.
+        groups: Dicts of ``name``, ``of`` and ``against``, as many names of codecs.
+        seed: Of the resampling.
+
+    Returns:
+        As of :func:`compare`; intervals are over resampled pictures and trainings.
+    """
+    rng, out = np.random.default_rng(seed), []
+    for group in groups:
+        for first in (c for c in curves if c.codec == group["of"][0]):
+            key = first.set, first.view
+            pairs = [
+                (
+                    next(c for c in curves if (c.codec, c.set, c.view) == (of, *key)),
+                    _first(curves, first.set, against),
                 )
-                for bd in (bd_rate, bd_quality)
+                for of, against in zip(group["of"], group["against"], strict=True)
             ]
-            out.append(Comparison(test.set, test.codec, test.view, metric, *results))
+            out += _compared(group["name"], pairs, rng)
+    return out
+
+
+def _first(curves: list[MeasuredCurve], of_set: str, codec: str) -> MeasuredCurve:
+    return next((c for c in curves if (c.set, c.codec) == (of_set, codec)), None)
+
+
+def _compared(
+    name: str,
+    pairs: list[tuple[MeasuredCurve, MeasuredCurve]],
+    rng: np.random.Generator | None = None,
+) -> list[Comparison]:
+    """Curves, each against another; with a generator the pairs are resampled, too."""
+    first, count = pairs[0][0], len(pairs)
+    out = []
+    for metric in first.metrics:
+        if not all(metric in c.metrics for pair in pairs for c in pair):
+            continue
+        drawn = [
+            range(count) if rng is None else rng.integers(count, size=count)
+            for _ in first.resampled[metric][0]
+        ]
+        results = []
+        for bd in (bd_rate, bd_quality):
+            of_each = [
+                [bd(a.curve(metric, i), t.curve(metric, i)) for t, a in pairs]
+                for i in range(len(drawn))
+            ]
+            resampled = [
+                mean_of([own[k] for k in which])
+                for own, which in zip(of_each, drawn, strict=True)
+            ]
+            whole = mean_of([bd(a.curve(metric), t.curve(metric)) for t, a in pairs])
+            results.append(with_interval(whole, resampled))
+        out.append(Comparison(first.set, name, first.view, metric, *results))
     return out
 
 

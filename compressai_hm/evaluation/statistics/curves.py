@@ -1,15 +1,19 @@
 """Curves of a sweep's finished points, of the set and of resampled pictures."""
 
+import contextlib
+import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from pycocotools.coco import COCO
 from tqdm import tqdm
 
 from ..sweep import PictureSet, Point, Sweep
 from .average_precision import Matches
 from .bd import Curve
-from .metrics import in_units, is_accuracy
+from .metrics import DISTORTIONS, SIZES, SURE, in_units, is_accuracy
 
 RESAMPLINGS = 200
 
@@ -25,8 +29,7 @@ class MeasuredCurve:
         qualities: The codec's knob at each point.
         bpp: At each point.
         container_bytes: Of a file, at each point.
-        metrics: Name to value at each point: "psnr", "ms_ssim", "mAP <detector>",
-            "mask mAP <detector>".
+        metrics: Name to value at each point, see :mod:`.metrics`.
         resampled: "bpp" and each metric, ``(points, R)``.
         left_out: Pictures that are in no mean of a metric, as a point lacks it.
         is_curve: Whether the points are a curve; else repetitions.
@@ -75,7 +78,10 @@ def label(codec: str, view: str) -> str:
 
 
 def measure(
-    sweep: Sweep, resamplings: int = RESAMPLINGS, seed: int = 0
+    sweep: Sweep,
+    resamplings: int = RESAMPLINGS,
+    seed: int = 0,
+    details: bool = False,
 ) -> tuple[list[MeasuredCurve], dict[str, dict[str, float]]]:
     """Curves of all finished points.
 
@@ -83,6 +89,8 @@ def measure(
         sweep: The sweep.
         resamplings: How often the pictures of each set are resampled.
         seed: Of the resampling.
+        details: Also mAP by the size of the objects, and agreement with what detectors
+            find in the uncompressed pictures.
 
     Returns:
         The curves, and per set each mAP on uncompressed pictures.
@@ -91,6 +99,14 @@ def measure(
     reference: dict[str, dict[str, float]] = {}
     points = list(sweep.finished())
     comparable = [_comparable(s, points) for s in range(len(sweep.sets))]
+    if details:
+        for point, result in points:
+            if point.codec < 0:
+                own, of_set = sweep.sets[point.set], comparable[point.set]
+                of_set.sure = {
+                    name: _found(own.truth, views["x_hat"])
+                    for name, views in result["detections"].items()
+                }
     for point, result in tqdm(points, unit="point", desc="mAP, resampled", leave=False):
         name, own = sweep.cfg.sets[point.set].name, sweep.sets[point.set]
         weights = _resample(len(own.pictures), resamplings, seed)
@@ -129,10 +145,29 @@ class _Comparable:
         known: Per distortion, which pictures have it at every point. (There is no PSNR
             where a codec happened to be lossless.)
         masks: Detectors that give masks.
+        sure: What each detector finds in the uncompressed pictures, as annotations;
+            where details are asked for.
     """
 
     known: dict[str, np.ndarray]
     masks: set[str]
+    sure: dict[str, COCO] = field(default_factory=dict)
+
+
+def _found(truth: COCO, detections: list[dict]) -> COCO:
+    """Detections from a score of SURE as annotations."""
+    out = COCO()
+    out.dataset = {
+        **{key: truth.dataset[key] for key in ("images", "categories")},
+        "annotations": [
+            {**own, "id": i, "area": own["bbox"][2] * own["bbox"][3], "iscrowd": 0}
+            for i, own in enumerate(detections, 1)
+            if own["score"] >= SURE
+        ],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        out.createIndex()
+    return out
 
 
 def _comparable(of_set: int, points: list[tuple[Point, dict]]) -> _Comparable:
@@ -143,7 +178,7 @@ def _comparable(of_set: int, points: list[tuple[Point, dict]]) -> _Comparable:
         for detector, views in result["detections"].items():
             if any("segmentation" in d for found in views.values() for d in found):
                 out.masks.add(detector)
-        for name in ("psnr", "ms_ssim") if point.codec >= 0 else ():
+        for name in DISTORTIONS if point.codec >= 0 else ():
             for key in result["pictures"][0]:
                 if key.startswith(f"{name}_x"):
                     known = [row[key] is not None for row in result["pictures"]]
@@ -180,11 +215,18 @@ def _views(
             kinds = {"mAP": "bbox"}
             if detector in comparable.masks:
                 kinds["mask mAP"] = "segm"
-            for name, kind in kinds.items():
+            asked = [(name, own.truth, kind, "all") for name, kind in kinds.items()]
+            if detector in comparable.sure:
+                asked += [(f"{size} mAP", own.truth, "bbox", size) for size in SIZES]
+                asked.append(("agreement", comparable.sure[detector], "bbox", "all"))
+            for name, truth, kind, sizes in asked:
                 ids = [row["id"] for row in rows]
                 matches = Matches(
-                    own.truth, found.get(view, []), ids, own.categories, kind
+                    truth, found.get(view, []), ids, own.categories, kind, sizes
                 )
-                metrics[f"{name} {detector}"] = float(matches.average_precision()[0])
+                value = float(matches.average_precision()[0])
+                if math.isnan(value):
+                    continue  # no object of the size
+                metrics[f"{name} {detector}"] = value
                 resampled[f"{name} {detector}"] = matches.average_precision(weights)
         yield view, metrics, resampled

@@ -86,6 +86,23 @@ class PictureSet:
         pictures = [(n, p.name, self.digests[p]) for n, p in self.pictures]
         return value_digest([pictures, truth, self.categories, detectors])
 
+    def boxes(self, number: int) -> Tensor | None:
+        """What is to be found in a picture; None in a set without objects.
+
+        Args:
+            number: The picture's id.
+
+        Returns:
+            ``(n, 4)``: left, top, right, bottom in pixels.
+        """
+        if self.truth is None:
+            return None
+        ids = self.truth.getAnnIds(imgIds=[number], catIds=self.categories)
+        boxes = [own["bbox"] for own in self.truth.loadAnns(ids)]
+        out = torch.tensor([b for b in boxes if b[2] > 0 and b[3] > 0]).reshape(-1, 4)
+        out[:, 2:] += out[:, :2]
+        return out
+
     def category_of(
         self, detector: dict, trained_for: tuple[str, ...] | None = None
     ) -> list[int | None]:

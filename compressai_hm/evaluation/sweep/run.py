@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ...codecs.distortion import ms_ssim, psnr
 from ...codecs.files import write_whole
+from ...codecs.regions import mask_of_boxes
 from .coders import Coder
 from .detectors import build_detector
 from .picture_set import read_picture
@@ -123,7 +124,9 @@ def run_point(sweep: Sweep, point: Point, tick: Callable[[int], Any]) -> None:
             before = None
             for view, picture in views.items():
                 if before is None or not torch.equal(picture, before):
-                    measured = _distortion(x, picture, with_ms_ssim=not detectors)
+                    measured = _distortion(
+                        x, picture, own.boxes(number), with_ms_ssim=not detectors
+                    )
                     found = {
                         name: detector.detect(picture, number, categories)
                         for name, (detector, categories) in detectors.items()
@@ -174,15 +177,23 @@ def _code(
 
 
 def _distortion(
-    x: Tensor, picture: Tensor, with_ms_ssim: bool
+    x: Tensor, picture: Tensor, boxes: Tensor | None, with_ms_ssim: bool
 ) -> dict[str, float | None]:
-    """Of 8-bit pictures; None where there is none."""
+    """Of 8-bit pictures, and inside and outside of boxes; None where there is none."""
     x = x.to(picture.device)
-    in_db = psnr(x, picture, peak=255)
-    out: dict[str, float | None] = {"psnr": in_db if math.isfinite(in_db) else None}
+    out = {"psnr": _psnr(x, picture)}
     if with_ms_ssim:
         out["ms_ssim"] = ms_ssim(x, picture, peak=255)
+    if boxes is not None:
+        inside = mask_of_boxes(boxes, tuple(x.shape[-2:])).to(x.device)
+        out["object_psnr"] = _psnr(x[..., inside], picture[..., inside])
+        out["background_psnr"] = _psnr(x[..., ~inside], picture[..., ~inside])
     return out
+
+
+def _psnr(x: Tensor, picture: Tensor) -> float | None:
+    in_db = psnr(x, picture, peak=255) if x.numel() else math.inf
+    return in_db if math.isfinite(in_db) else None
 
 
 def device_name(device: str) -> str:

@@ -58,7 +58,9 @@ class Sweep:
             MMDetection config of COCO's format, with ``detectors`` (dicts: ``name``,
             ``config``, ``checkpoint``, and ``classes`` where they are not the set's)),
             ``anchor`` (name of a codec) and, if wanted, ``differences`` (dicts: ``of``
-            and ``against``, names of codecs) and ``table1`` (``anchor``, ``columns``;
+            and ``against``, names of codecs), ``seeds`` (dicts: ``name``, ``of`` and
+            ``against``, lists of codecs' names, trainings that differ by their seed and
+            what each is measured against) and ``table1`` (``anchor``, ``columns``;
             see ``tables.table1``); what a report reads besides, see ``report.write``.
         work_dir: Folder for all results.
         device: Where HM codecs, detectors and measures compute. What is finished stays
@@ -159,6 +161,13 @@ def _check_references(cfg: Config) -> None:
                 cfg.codecs[names.index(name)].get("type")
             ):
                 raise ValueError(f"differences names {name!r}, which is no HM codec")
+    for group in cfg.get("seeds", ()):
+        unknown = {*group["of"], *group["against"]}.difference(names)
+        if unknown or len(group["of"]) != len(group["against"]):
+            raise ValueError(
+                f"seeds: {group['name']!r} needs as many names in of as in against, of "
+                f"codecs; got {group['of']} and {group['against']}"
+            )
     for name in cfg.get("published", {}):
         if name not in [entry.name for entry in cfg.sets]:
             raise ValueError(f"published names {name!r}, which is none of the sets")

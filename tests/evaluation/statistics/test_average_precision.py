@@ -45,14 +45,14 @@ def drawn(seed=0, pictures=PICTURES):
     return truth, detections
 
 
-def pycocotools(truth, detections, pictures, kind="bbox"):
+def pycocotools(truth, detections, pictures, kind="bbox", which=0):
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(truth, truth.loadRes(detections), kind)
         evaluation.params.imgIds = pictures
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return evaluation.stats[0]
+    return evaluation.stats[which]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -62,6 +62,17 @@ def test_it_is_pycocotools_figure(seed):
     expected = pycocotools(truth, detections, PICTURES)
     assert matches.average_precision()[0] == pytest.approx(expected, abs=1e-12)
     assert expected > 0.05
+
+
+@pytest.mark.parametrize("which, size", [(3, "small"), (4, "medium")])
+def test_it_is_pycocotools_figure_by_size(which, size):
+    truth, detections = drawn(0)
+    matches = Matches(truth, detections, PICTURES, [1, 2, 3], sizes=size)
+    expected = pycocotools(truth, detections, PICTURES, which=which)
+    assert matches.average_precision()[0] == pytest.approx(expected, abs=1e-12)
+    assert expected > 0.05
+    large = Matches(truth, detections, PICTURES, [1, 2, 3], sizes="large")
+    assert np.isnan(large.average_precision()[0])
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,0 +1,68 @@
+# hm-mbt2018-vbr-s adapted at every rate to two detectors of people in COCO, RTMDet-nano
+# and YOLOX-Nano: their features inside people's boxes, at the scales of their tests.
+# DETECTORS names the folder of their weights.
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/models/human_machine.py",
+    "../_base_/datasets/coco_person.py",
+]
+detectors = "{{$DETECTORS:checkpoints}}"
+seed = int("{{$SEED:0}}")
+work_dir = f"work_dirs/small_vbr_adapted_{seed}"
+randomness = dict(seed=seed)
+crop = 384
+readers = [
+    dict(
+        detector="mmdet_configs/person/rtmdet_nano.py",
+        checkpoint=detectors + "/rtmdet_nano_person_mmdet.pth",
+        resize=dict(scale=(192, 192), pad_val=114, size_divisor=32),  # of 320 to 640
+    ),
+    dict(
+        detector="mmdet::yolox/yolox_nano_8xb8-300e_coco.py",
+        checkpoint=detectors + "/yolox_nano_mmdet.pth",
+        resize=dict(scale=(250, 250), pad_val=114, size_divisor=32),  # of 416 to 640
+    ),
+]
+model = dict(
+    codec=dict(type="hm-mbt2018-vbr-s", quality=4, pretrained=True),
+    lambda_human=0.0035,
+    lambda_machine=0.8,
+    machine_losses=[dict(type="ObjectFeatureLoss", **own) for own in readers],
+    steps=dict(low=0.35, high=6.0, regions=0.3, weight=0.5),
+    mixed_quantisation=True,
+    trainable=("g_a", "g_s", "entropy", "g_t"),
+)
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True),
+    dict(type="RandomCrop", crop_size=(crop, crop), allow_negative_crop=True),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PackDetInputs"),
+]
+train_dataloader = dict(
+    batch_size=2,
+    dataset=dict(
+        ann_file=_base_.person_root + "/annotations/whole_train.json",
+        data_prefix=dict(img=_base_.person_root + "/whole_train/"),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = val_evaluator = val_cfg = None
+test_dataloader = test_evaluator = test_cfg = None
+epochs = 4
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=epochs)
+optim_wrapper = dict(
+    type="OptimWrapper",
+    constructor="HumanMachineOptimWrapperConstructor",
+    optimizer=dict(type="SOAP", lr=1.5e-4, weight_decay=0, precondition_frequency=25),
+    paramwise_cfg=dict(lr_mult=dict(g_t=3.0)),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=50),
+    dict(
+        type="CosineAnnealingLR",
+        T_max=epochs,
+        eta_min=1e-6,
+        convert_to_iter_based=True,
+    ),
+]
