@@ -13,7 +13,7 @@ from compressai.registry import MODELS
 from PIL import Image, features
 
 from compressai_hm.codecs import BitstreamError
-from compressai_hm.codecs.classical import CLASSICAL
+from compressai_hm.codecs.classical import CLASSICAL, find_classical
 from compressai_hm.codecs.classical.parameter_sets import size_of
 
 REFERENCE = ("hevc-hm", "vvc-vtm")
@@ -177,6 +177,27 @@ def test_the_container_is_named_apart(name, start, container):
 def comment(file):
     start = file.index(b"\xff\x64")
     return file[start : file.index(b"\xff\x90")]
+
+
+@pytest.mark.parametrize("name", ["hevc", "hevc-420"])
+def test_a_map_of_steps_moves_hevcs_qp(name):
+    """Six for an octave, where the map says so; for pictures of any size."""
+    x, codec = busy(115, 173), find_classical(name)(37)
+    steps = torch.ones(8, 11)
+    steps[:5, 6:] = 0.5
+    decoded = {}
+    for key, step in (("none", None), ("flat", torch.ones(8, 11)), ("map", steps)):
+        data = codec.encode(x, step)
+        decoded[key] = codec.decode(data, (115, 173))["x_hat"]
+    inside = slice(0, 72), slice(104, 173)
+    outside = slice(88, 115), slice(0, 88)
+    for (rows, cols), low, high in ((inside, 2.5, 7), (outside, -0.7, 0.7)):
+        values = [
+            psnr(decoded[key][..., rows, cols], x[..., rows, cols])
+            for key in ("none", "flat", "map")
+        ]
+        assert abs(values[1] - values[0]) < 0.5
+        assert low < values[2] - values[1] < high
 
 
 def test_streams_spend_little_on_a_picture_of_nothing():

@@ -1,8 +1,11 @@
 """Codecs of the ffmpeg that imageio-ffmpeg brings: HEVC, VVC, AV1, JPEG XL."""
 
 import functools
+import itertools
+import math
 
 from compressai.registry import register_model
+from torch import Tensor
 
 from ..entropy import BitstreamError
 from .base import outside_box
@@ -24,10 +27,13 @@ class _FFmpegCodec(SampleCodec):
     options: str
     """Of the encoder; ``{q}`` is the quality."""
 
+    filters = ""
+    """On the picture, before it is coded."""
+
     def encode_samples(self, samples: bytes, size: tuple[int, int]) -> bytes:
         command = (
             f"-f rawvideo -pix_fmt {self._pix_fmt()} -s {size[1]}x{size[0]} -i pipe:0 "
-            f"-frames:v 1 -c:v {self.encoder} -threads 1 "
+            f"-frames:v 1 {self.filters} -c:v {self.encoder} -threads 1 "
             f"{self.options.format(q=self._knob_value())} -f {self.muxer} pipe:1"
         )
         try:
@@ -81,6 +87,20 @@ def _encoders(ffmpeg: str) -> set[str]:
     return {line.split()[1] for line in lines if len(line.split()) > 1}
 
 
+def _regions(step: Tensor) -> str:
+    """ffmpeg's filters that give runs of blocks another QP."""
+    filters = []
+    for row, values in enumerate(step.tolist()):
+        runs = itertools.groupby(range(len(values)), values.__getitem__)
+        for value, run in runs:
+            first, *rest = run
+            if value != 1:
+                place = f"x={16 * first}:y={16 * row}:w={16 * (1 + len(rest))}:h=16"
+                offset = 6 * math.log2(value) / 51  # of the largest QP
+                filters.append(f"addroi={place}:qoffset={offset:.5f}")
+    return f"-vf {','.join(filters)}" if filters else ""
+
+
 @register_model("hevc")
 class HEVC(_FFmpegCodec):
     """HEVC intra 4:4:4, 8 bit (libx265), preset slow, constant QP."""
@@ -93,6 +113,22 @@ class HEVC(_FFmpegCodec):
         "-preset slow -tune psnr -x265-params qp={q}:ipratio=1:keyint=1:info=0:wpp=0:"
         "pools=none:frame-threads=1:log-level=error"
     )
+
+    def encode(self, x: Tensor, step: Tensor | None = None) -> bytes:
+        """The file of one picture.
+
+        Args:
+            x: RGB in [0, 1], ``(1, 3, H, W)``.
+            step: A map of steps as HM codecs take, ``(ceil(H / 16), ceil(W / 16))``:
+                where it is not 1, QP differs by 6 for each octave. Defaults to none.
+        """
+        if step is None:
+            return super().encode(x)
+        own = type(self)(self.quality)
+        own.filters = _regions(step)
+        # x265 has no regions at a constant QP, nor without adaptive quantisation.
+        own.options = self.options.replace("qp=", "aq-mode=1:aq-strength=0.001:crf=")
+        return own.encode(x)
 
 
 @register_model("hevc-420")

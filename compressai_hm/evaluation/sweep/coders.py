@@ -74,7 +74,7 @@ class Coder:
         """The file of a picture, uint8 RGB, ``(1, 3, H, W)``."""
         x, options = x.to(self.device).float() / 255, self.options
         if self.attention:
-            steps = self.attention.steps(x, options["step"])
+            steps = self.attention.steps(x, options.get("step", 1.0))
             options = {**options, "step": steps}
         if self.model is not None:
             options = {**options, "y": self.model.refine(x, self.refine, self.codec)}
@@ -167,7 +167,8 @@ def _built_coder(entry: str, quality: int, device: str) -> Coder:
         net = load_checkpoint(entry["checkpoints"][quality], kind)
         return Coder(net.eval(), *how, step=step)
     if classical := find_classical(kind):
-        return Coder(_built_classical(classical, entry, quality))
+        codec = _built_classical(classical, entry, quality)
+        return Coder(codec, attention=_attention(entry))
     metric, pretrained = entry.get("metric", "mse"), entry.get("pretrained", True)
     net = load_model(kind, quality, metric, pretrained=pretrained)
     return Coder(net.eval(), *how, quality=quality, step=step)
@@ -211,10 +212,13 @@ def _check_steps(entry: dict, qualities: list[int], classical: bool) -> None:
         raise ValueError(f"codec {name!r}: there is no quality {qualities[0]}")
 
 
-def _check_attention(entry: dict, classical: bool) -> None:
+def _check_attention(entry: dict, classical: type | None) -> None:
     name = entry["name"]
-    if classical or entry.get("config"):
-        raise ValueError(f"codec {name!r}: attention is of an HM codec, without config")
+    own = inspect.signature(classical.encode).parameters if classical else {"step"}
+    if "step" not in own or entry.get("config"):
+        raise ValueError(
+            f"codec {name!r}: attention is of an HM codec without config, or of HEVC"
+        )
     try:
         _attention(entry)
     except (TypeError, ValueError, KeyError, OSError, RuntimeError) as e:
@@ -256,7 +260,7 @@ def check_codec(entry: dict) -> list[int]:
             "goes without it"
         )
     if entry.get("attention") is not None:
-        _check_attention(entry, classical is not None)
+        _check_attention(entry, classical)
     for path in checkpoints:
         if not local_path(path).is_file():
             raise ValueError(f"codec {name!r}: {path} does not exist")

@@ -139,6 +139,8 @@ def test_attention_is_part_of_what_a_point_is(cfg, tmp_path):
         cfg.codecs[0],
         plain,
         {**plain, "name": "map", "attention": attention},
+        dict(name="HEVC", type="hevc", qualities=[39]),
+        dict(name="HEVC map", type="hevc", qualities=[39], attention=attention),
     ]
     cfg.sets = cfg.sets[:1]
     sweep = finish(cfg, tmp_path / "w")[0]
@@ -153,6 +155,8 @@ def test_attention_is_part_of_what_a_point_is(cfg, tmp_path):
     assert sum(steps.offsets is not None for steps in maps["map"]) >= 3
     point = Point(2, 0, 0)
     assert sweep.result(point)
+    hevc, mapped = (sweep.result(Point(i, 39, 0))["pictures"] for i in (3, 4))
+    assert sum(b["bytes"] > a["bytes"] for a, b in zip(hevc, mapped, strict=True)) >= 3
 
     for change in ("gain", "weights"):
         if change == "gain":
