@@ -53,6 +53,7 @@ def coco(tmp_path):
                 "person_train": {"3": [8, 10, 24, 16]},
                 "person_more": [2],
                 "person_more_val": [1],
+                "person_test": [1],
             }
         )
     )
@@ -69,9 +70,11 @@ def test_the_sets_are_built(coco):
         "annotations/instances_val2017.json",
         "person/annotations/person_train.json",
         "person/annotations/person_val.json",
+        "person/annotations/whole_test.json",
         "person/annotations/whole_train.json",
         "person/annotations/whole_val.json",
         "person/train/000000000003.png",
+        "person/whole_test/000000000001.jpg",
         "person/whole_train/000000000002.jpg",
         "person/whole_train/000000000003.jpg",
         "person/whole_val/000000000001.jpg",
@@ -113,10 +116,12 @@ def test_the_shipped_lists_do_not_mix():
     ]
     assert len(lists["person_more"]) == 200 and len(lists["person_more_val"]) == 300
     assert set(lists["person_val"]) <= set(lists["val"])
-    crops, more, more_val = (
+    crops, more, more_val, test = (
         set(map(int, lists[k]))
-        for k in ("person_train", "person_more", "person_more_val")
+        for k in ("person_train", "person_more", "person_more_val", "person_test")
     )
     assert not crops & set(lists["val"])
     assert not (crops | more) & more_val
     assert not (more | more_val) & set(lists["val"])
+    assert len(test) == 500
+    assert not test & (crops | more | more_val | set(lists["val"]))
