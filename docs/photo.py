@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import app  # noqa: E402
 import codec  # noqa: E402
 import matplotlib.pyplot as plt  # noqa: E402
-from _codec_options import MODEL, PERSON, QUALITY  # noqa: E402
+from _codec_options import MODEL, QUALITY  # noqa: E402
 
 from compressai_hm.codecs import Bitstream, decode  # noqa: E402
 from compressai_hm.codecs.pictures import read_picture  # noqa: E402
@@ -31,7 +31,7 @@ SCORE = 0.3
 def main() -> None:
     x = read_picture(PICTURE)
     size = f"--bytes={BYTES}"
-    attend = [f"--attend={PERSON}", f"--attend-gain={GAIN}"]
+    attend = ["--attend=people", f"--attend-gain={GAIN}"]
     net = codec.weights(None, MODEL, QUALITY, "mse")
     args = codec.parse(["encode", str(PICTURE), size, *attend])
     detector = codec.attention(*codec.attended(args))

@@ -13,8 +13,8 @@ SUFFIX = ".hmc"
 MODEL, QUALITY = "hm-mbt2018-vbr-s", 6
 """What codes where nothing is said."""
 
-PERSON = "person/rtmdet_mobilenetv2.py,compressai_hm://person_detector.pth"
-"""The detector that ships, for --attend."""
+PEOPLE = "person/rtmdet_mobilenetv2.py,compressai_hm://person_detector.pth"
+"""The detector that ships, for --attend people."""
 
 VIEWS = {"human": "x_hat", "machine": "x_bar"}
 BPP = """bpp is of the whole file, its header of 32 bytes included, over the picture's
@@ -165,10 +165,10 @@ def _add_rate(sub: argparse.ArgumentParser) -> None:
         "--attend",
         action="append",
         default=[],
-        metavar="CONFIG[,CHECKPOINT]",
-        help="bits go to what a detector finds: an MMDetection config and weights, "
-        f"such as {PERSON}; of mmdet::... the published ones, if none are given; may "
-        "be given several times",
+        metavar="people|CONFIG[,CHECKPOINT]",
+        help="bits go to what a detector finds: to people, by the one that ships; or "
+        "an MMDetection config and weights, of mmdet::... the published ones, if none "
+        "are given; may be given several times",
     )
     sub.add_argument(
         "--attend-gain",
@@ -229,6 +229,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.command == "encode":
         if args.attend_only and not args.attend:
             parser.error("--attend-only goes with --attend")
+        args.attend = [PEOPLE if own == "people" else own for own in args.attend]
         moved = args.bpp or args.bytes or args.step not in (None, 1) or args.roi
         moved = moved or args.attend
         if args.step is None and not args.checkpoint:

@@ -32,7 +32,7 @@ import _command
 import codec
 import numpy as np
 import torch
-from _codec_options import PERSON
+from _codec_options import PEOPLE
 from PIL import Image
 from torch import Tensor, nn
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 MODEL = "hm-mbt2018-s"
 """The zoo entry that pictures are coded with."""
 
-DETECTOR = tuple(PERSON.split(","))
+DETECTOR = tuple(PEOPLE.split(","))
 """What looks at the pictures: a config that ships, and weights."""
 
 MAX_PIXELS = 2**24

@@ -198,25 +198,32 @@ def test_a_sweeps_path_of_before_is_mapped(tmp_path, monkeypatch, capsys):
         find("mmdet_configs/rate_accuracy/none.py")
 
 
-def test_recorded_results_are_drawn_anew(tmp_path, monkeypatch):
+RECORDED = [path.parent.name for path in (ROOT / "results").glob("*/points.csv")]
+
+
+@pytest.mark.parametrize("folder", RECORDED)
+def test_recorded_results_are_drawn_anew(folder, tmp_path, monkeypatch):
     main = runpy.run_path(str(ROOT / "tools/rate_accuracy.py"))["main"]
     monkeypatch.chdir(ROOT)
-    points = (ROOT / "results/points.csv").read_text(encoding="utf-8")
+    kept = ROOT / "results" / folder
+    points = (kept / "points.csv").read_text(encoding="utf-8")
     (tmp_path / "points.csv").write_text(points, encoding="utf-8")
-    command = ["rate_accuracy.py", "results/sweeps/small.py", "--redraw", str(tmp_path)]
+    sweep = f"results/sweeps/{folder.split('-')[-1]}.py"
+    command = ["rate_accuracy.py", sweep, "--redraw", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", command)
     main()
-    recorded = ROOT / "results/plots"
+    recorded = kept / "plots"
     assert {p.name for p in (tmp_path / "plots").iterdir()} == {
         p.name for p in recorded.iterdir()
     }
     for path in recorded.glob("*.svg"):
-        drawn, kept = (
+        drawn, shown = (
             # Where lines are and what they are called; the rest is matplotlib's.
             re.findall(r"<text[^>]*>([^<]*)|stroke-dasharray: ([^;]+)", p.read_text())
             for p in (tmp_path / "plots" / path.name, path)
         )
-        assert drawn == kept and len(drawn) > 20
-    (tmp_path / "points.csv").write_text(points.replace("person,JPEG,", "person,x,"))
-    with pytest.raises(ValueError, match="'x' is no codec of the config, which has J"):
+        assert drawn == shown and len(drawn) > 20
+    codec = points.splitlines()[1].split(",")[1]
+    (tmp_path / "points.csv").write_text(points.replace(f",{codec},", ",x,"))
+    with pytest.raises(ValueError, match="'x' is no codec of the config, which has"):
         main()
