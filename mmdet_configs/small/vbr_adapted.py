@@ -47,10 +47,19 @@ train_dataloader = dict(
         pipeline=train_pipeline,
     ),
 )
-val_dataloader = val_evaluator = val_cfg = None
-test_dataloader = test_evaluator = test_cfg = None
-epochs = 4
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=epochs)
+val_dataloader = dict(
+    dataset=dict(
+        ann_file=_base_.person_root + "/annotations/whole_val.json",
+        data_prefix=dict(img=_base_.person_root + "/whole_val/"),
+    )
+)
+test_dataloader = val_dataloader
+val_evaluator = [_base_.val_evaluator[1]]
+test_evaluator = val_evaluator
+epochs = 2
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=epochs, val_interval=epochs)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="HumanMachineOptimWrapperConstructor",

@@ -7,7 +7,6 @@ attention = dict(
     detectors=[dict(config=rtmdet["config"], checkpoint=rtmdet["checkpoint"])]
 )
 hevc = dict(type="hevc", qualities=[49, 45, 41, 37])
-vvc = dict(type="vvc", qualities=[49, 45, 41, 37])
 
 anchor = "base"
 codecs = [
@@ -15,7 +14,6 @@ codecs = [
     dict(name="attention", attention=attention, **entry),
     dict(name="HEVC", **hevc),
     dict(name="HEVC attention", attention=attention, **hevc),
-    dict(name="VVC", **vvc),
 ]
 readers = [
     rtmdet,

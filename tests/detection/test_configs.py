@@ -82,7 +82,14 @@ def small(path, drawn_set, work_dir) -> Config:
         without_g_t = model.codec.get("g_t_width") == 0
         model.codec = {**tiny.CODEC, **(dict(g_t_width=0) if without_g_t else {})}
         model.detector_checkpoint = None
-        if model.detector is not None:
+        losses = model.get("machine_losses") or []
+        for i, loss in enumerate([] if isinstance(losses, dict) else losses):
+            loss.detector, _ = detector_config(loss.detector, loss.resize)
+            shrink(loss.detector)
+            loss.checkpoint = str(work_dir / f"loss_{i}.pth")
+            own = MODELS.build(loss.detector)
+            torch.save(own.state_dict(), loss.checkpoint)
+        if model.get("detector") is not None:
             model.detector, resize = detector_config(
                 model.detector, model.get("resize")
             )
@@ -160,7 +167,7 @@ def test_it_trains_and_is_tested(path, drawn_set, tmp_path, monkeypatch):
     figures = runner.test()
     with_codec = cfg.model.type == "HumanMachineDetector"
     assert ("codec/bpp" in figures) == with_codec
-    if not with_codec or cfg.model.detector is not None:
+    if not with_codec or cfg.model.get("detector") is not None:
         assert "coco/bbox_mAP" in figures
     if path.stem in ("hm_mask_rcnn", "hm_rtmdet_ins"):
         assert "coco/segm_mAP" in figures
