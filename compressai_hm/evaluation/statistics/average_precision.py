@@ -117,19 +117,31 @@ class _Category:
         self.hit, self.miss = matched & ~ignored, ~matched & ~ignored
 
     def average_precision(self, weights: np.ndarray, recalls: np.ndarray) -> np.ndarray:
-        """AP under each weighting that has objects of it, ``(R,)``."""
-        if not len(self.picture):
-            return np.zeros(len(weights))
-        w = weights[:, self.picture]
+        """AP under each weighting that has objects of it, ``(R,)``.
+
+        Precision rises at hits alone, so it is computed there and nowhere else.
+        """
         relevant = (weights @ self.relevant)[:, None]
         out = np.zeros(len(weights))
         for hit, miss in zip(self.hit, self.miss, strict=True):
-            hits, misses = np.cumsum(w * hit, 1), np.cumsum(w * miss, 1)
-            precision = hits / (hits + misses + np.spacing(1))
+            (places,) = np.nonzero(hit)
+            if not len(places):
+                continue
+            hits = np.cumsum(weights[:, self.picture[places]], 1)
+            (counted,) = np.nonzero(hit | miss)
+            until = np.searchsorted(places, counted)  # the next hit
+            before = until < len(places)
+            shape = weights.shape[1], len(places)
+            each = np.ravel_multi_index(
+                (self.picture[counted[before]], until[before]), shape
+            )
+            counts = np.bincount(each, minlength=shape[0] * shape[1]).reshape(shape)
+            found = weights @ np.cumsum(counts, 1, dtype=float)
+            precision = hits / (found + np.spacing(1))
             precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
             recall = hits / relevant
             for r in range(len(weights)):
                 at = np.searchsorted(recall[r], recalls, side="left")
-                at = at[at < len(self.picture)]
+                at = at[at < len(places)]
                 out[r] += precision[r, at].sum() / len(recalls)
         return out / len(self.hit)

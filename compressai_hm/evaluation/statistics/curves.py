@@ -199,6 +199,7 @@ def _views(
     """Per view the values of a point, and the same for each weighting."""
     rows = result["pictures"]
     bpp = np.array([8 * r["bytes"] / (r["size"][0] * r["size"][1]) for r in rows])
+    before, accuracy = None, {}
     for view in [key[5:] for key in rows[0] if key.startswith("psnr_")]:
         metrics = {
             "bpp": float(bpp.mean()),
@@ -211,22 +212,36 @@ def _views(
                 metrics[name] = float(values[known].mean())
                 with np.errstate(invalid="ignore"):
                     resampled[name] = weights @ (values * known) / (weights @ known)
-        for detector, found in result["detections"].items():
-            kinds = {"mAP": "bbox"}
-            if detector in comparable.masks:
-                kinds["mask mAP"] = "segm"
-            asked = [(name, own.truth, kind, "all") for name, kind in kinds.items()]
-            if detector in comparable.sure:
-                asked += [(f"{size} mAP", own.truth, "bbox", size) for size in SIZES]
-                asked.append(("agreement", comparable.sure[detector], "bbox", "all"))
-            for name, truth, kind, sizes in asked:
-                ids = [row["id"] for row in rows]
-                matches = Matches(
-                    truth, found.get(view, []), ids, own.categories, kind, sizes
-                )
-                value = float(matches.average_precision()[0])
-                if math.isnan(value):
-                    continue  # no object of the size
-                metrics[f"{name} {detector}"] = value
-                resampled[f"{name} {detector}"] = matches.average_precision(weights)
+        found = {name: own.get(view, []) for name, own in result["detections"].items()}
+        if found != before:  # without g_t the views are one
+            before, accuracy = found, _accuracy(own, rows, found, weights, comparable)
+        metrics |= {name: value for name, (value, _) in accuracy.items()}
+        resampled |= {name: values for name, (_, values) in accuracy.items()}
         yield view, metrics, resampled
+
+
+def _accuracy(
+    own: PictureSet,
+    rows: list[dict],
+    found: dict[str, list[dict]],
+    weights: np.ndarray,
+    comparable: _Comparable,
+) -> dict[str, tuple[float, np.ndarray]]:
+    """What detectors are worth on a view: of the set, and for each weighting."""
+    out = {}
+    ids = [row["id"] for row in rows]
+    for detector, detections in found.items():
+        kinds = {"mAP": "bbox"}
+        if detector in comparable.masks:
+            kinds["mask mAP"] = "segm"
+        asked = [(name, own.truth, kind, "all") for name, kind in kinds.items()]
+        if detector in comparable.sure:
+            asked += [(f"{size} mAP", own.truth, "bbox", size) for size in SIZES]
+            asked.append(("agreement", comparable.sure[detector], "bbox", "all"))
+        for name, truth, kind, sizes in asked:
+            matches = Matches(truth, detections, ids, own.categories, kind, sizes)
+            value = float(matches.average_precision()[0])
+            if not math.isnan(value):  # no object of the size
+                resampled = matches.average_precision(weights)
+                out[f"{name} {detector}"] = value, resampled
+    return out
