@@ -1,19 +1,15 @@
-# Bits at equal accuracy, as results/protocol.md says: attention on people in COCO, of
-# hm-mbt2018-vbr-s and of HEVC. MMDET_DATASETS, COCO_PERSON and DETECTORS as in coco.py.
+# Bits at equal accuracy, as results/protocol.md says: attention on people in COCO.
+# MMDET_DATASETS, COCO_PERSON and DETECTORS as in coco.py.
 _base_ = ["coco.py"]
 entry = dict(type="hm-mbt2018-vbr-s", qualities=[1], steps=[5.6, 3.9, 2.7, 1.9, 1.3])
 yolox, rtmdet = (_base_.sets[i]["detectors"][0] for i in (0, 1))
 attention = dict(
     detectors=[dict(config=rtmdet["config"], checkpoint=rtmdet["checkpoint"])]
 )
-hevc = dict(type="hevc", qualities=[49, 45, 41, 37])
-
 anchor = "base"
 codecs = [
     dict(name="base", **entry),
     dict(name="attention", attention=attention, **entry),
-    dict(name="HEVC", **hevc),
-    dict(name="HEVC attention", attention=attention, **hevc),
 ]
 readers = [
     rtmdet,

@@ -1,32 +1,44 @@
 # Training for machines, as results/protocol.md says: three seeds of
-# mmdet_configs/small/vbr_control.py and vbr_adapted.py (SEED=0, 1, 2), and attention
-# with it, on the first 200 pictures of people of machines.py and on Kodak; and VVC.
+# mmdet_configs/small/vbr_control.py and vbr_adapted.py (SEED=0, 1, 2), attention with
+# it, and HEVC and VVC, on the first 200 pictures of machines.py.
 _base_ = ["machines.py"]
-run = "work_dirs/small_vbr_{}_{}/codec.pth.tar"
+run = "work_dirs/small_vbr_{}/codec.pth.tar"
 steps = [5.6, 3.9, 2.7, 1.9]
-seeds = [0, 1, 2]
 control, adapted = (
-    [f"{name} {seed}" for seed in seeds] for name in ("control", "adapted")
+    [
+        dict(
+            name=f"{kind} {seed}",
+            checkpoints=[run.format(f"{kind}_{seed}")],
+            steps=steps,
+        )
+        for seed in (0, 1, 2)
+    ]
+    for kind in ("control", "adapted")
 )
 
 anchor = "control 0"
-codecs = []
-for seed in seeds:
-    codecs += [
-        dict(
-            name=control[seed], checkpoints=[run.format("control", seed)], steps=steps
-        ),
-        dict(
-            name=adapted[seed], checkpoints=[run.format("adapted", seed)], steps=steps
-        ),
-    ]
-    if seed == 0:
-        together = {**codecs[-1], "name": "together 0", "attention": _base_.attention}
-        codecs.append(together)
-    if seed == 1:
-        codecs.append(dict(name="VVC", type="vvc", qualities=[49, 45, 41, 37]))
-seeds = [dict(name="adapted", of=adapted, against=control)]
-sets = [
-    dict(count=200, **_base_.sets[0]),
-    dict(name="kodak", pictures="{{$KODAK:data/kodak}}"),
+codecs = [
+    control[0],
+    adapted[0],
+    {**adapted[0], "name": "together 0", "attention": _base_.attention},
+    control[1],
+    adapted[1],
+    dict(name="HEVC", type="hevc", qualities=[49, 44, 39]),
+    dict(
+        name="HEVC attention",
+        type="hevc",
+        qualities=[49, 44, 39],
+        attention=_base_.attention,
+    ),
+    dict(name="VVC", type="vvc", qualities=[49, 44, 39]),
+    control[2],
+    adapted[2],
 ]
+seeds = [
+    dict(
+        name="adapted",
+        of=[own["name"] for own in adapted],
+        against=[own["name"] for own in control],
+    )
+]
+sets = [dict(count=200, **_base_.sets[0])]
