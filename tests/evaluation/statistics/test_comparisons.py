@@ -109,7 +109,7 @@ def test_the_recorded_bd_values_follow_from_the_recorded_points(folder):
         (c.set, c.codec, c.view, c.metric): c
         for c in compare(curves, recorded["anchor"])
     }
-    assert len(found) == len(recorded["figures"]) > 20
+    assert len(found) == len(recorded["figures"]) > 5
     for row in recorded["figures"]:
         own = found[row["set"], row["codec"], row["view"], row["metric"]]
         for name in ("bd_rate", "bd_quality"):
