@@ -10,7 +10,6 @@ detectors = "{{$DETECTORS:checkpoints}}"
 seed = int("{{$SEED:0}}")
 work_dir = f"work_dirs/small_vbr_adapted_{seed}"
 randomness = dict(seed=seed)
-crop = 384
 readers = [
     dict(
         detector="mmdet_configs/person/rtmdet_nano.py",
@@ -30,12 +29,12 @@ model = dict(
     machine_losses=[dict(type="ObjectFeatureLoss", **own) for own in readers],
     steps=dict(low=0.35, high=6.0, regions=0.3, weight=0.5),
     mixed_quantisation=True,
-    trainable=("g_a", "g_s", "entropy", "g_t"),
+    trainable=("g_a", "g_s", "entropy"),
 )
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="RandomCrop", crop_size=(crop, crop), allow_negative_crop=True),
+    dict(type="RandomCrop", crop_size=(384, 384), allow_negative_crop=True),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackDetInputs"),
 ]
@@ -64,7 +63,6 @@ optim_wrapper = dict(
     type="OptimWrapper",
     constructor="HumanMachineOptimWrapperConstructor",
     optimizer=dict(type="SOAP", lr=1.5e-4, weight_decay=0, precondition_frequency=25),
-    paramwise_cfg=dict(lr_mult=dict(g_t=3.0)),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=50),

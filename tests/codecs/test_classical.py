@@ -198,6 +198,8 @@ def test_a_map_of_steps_moves_hevcs_qp(name):
         ]
         assert abs(values[1] - values[0]) < 0.5
         assert low < values[2] - values[1] < high
+    with pytest.raises(ValueError, match=r"a map \(8, 11\) .* got \(8, 10\)"):
+        codec.encode(x, steps[:, 1:])
 
 
 def test_streams_spend_little_on_a_picture_of_nothing():

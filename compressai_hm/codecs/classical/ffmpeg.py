@@ -121,9 +121,18 @@ class HEVC(_FFmpegCodec):
             x: RGB in [0, 1], ``(1, 3, H, W)``.
             step: A map of steps as HM codecs take, ``(ceil(H / 16), ceil(W / 16))``:
                 where it is not 1, QP differs by 6 for each octave. Defaults to none.
+
+        Raises:
+            ValueError: If the map has another shape; and see :meth:`compress`.
         """
         if step is None:
             return super().encode(x)
+        shape = tuple(-(-side // 16) for side in x.shape[-2:])
+        if tuple(step.shape) != shape:
+            raise ValueError(
+                f"step must be a map {shape} for each 16x16 pixels, got "
+                f"{tuple(step.shape)}"
+            )
         own = type(self)(self.quality)
         own.filters = _regions(step)
         # x265 has no regions at a constant QP, nor without adaptive quantisation.
