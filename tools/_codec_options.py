@@ -127,7 +127,13 @@ def _add_weights(sub: argparse.ArgumentParser, name: str) -> None:
         type=int,
         help="of the zoo entry" + (default if name == "encode" else ""),
     )
-    sub.add_argument("--metric", default="mse", choices=("mse", "ms-ssim"))
+    sub.add_argument(
+        "--metric",
+        default="mse",
+        choices=container.METRICS,
+        help="what the zoo entry's weights were trained for; person: people and "
+        f"detectors of persons, of {MODEL}; default: %(default)s",
+    )
 
 
 def _add_rate(sub: argparse.ArgumentParser) -> None:

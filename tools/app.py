@@ -36,7 +36,14 @@ from _codec_options import PEOPLE
 from PIL import Image
 from torch import Tensor, nn
 
-from compressai_hm.codecs import Bitstream, BitstreamError, Steps, container, decode
+from compressai_hm.codecs import (
+    ENTRIES,
+    Bitstream,
+    BitstreamError,
+    Steps,
+    container,
+    decode,
+)
 from compressai_hm.codecs.colours import heard
 from compressai_hm.codecs.distortion import psnr
 from compressai_hm.codecs.entropy.fixed_point import FRACTION
@@ -206,9 +213,9 @@ def _check_count(pixels: int) -> None:
         )
 
 
-def weights(quality: int, model: str | None = None) -> nn.Module:
+def weights(quality: int, model: str | None = None, metric: str = "mse") -> nn.Module:
     """A released codec, ``MODEL`` or another, loaded once."""
-    return codec.weights(None, model or MODEL, quality, "mse")
+    return codec.weights(None, model or MODEL, quality, metric)
 
 
 class Studio:
@@ -413,12 +420,16 @@ def _share(step: Steps) -> float:
 
 def _net_of(stream: Bitstream) -> nn.Module:
     """The codec that a file was coded with."""
-    if stream.model not in RELEASED or not stream.quality or stream.metric != "mse":
+    if (
+        stream.model not in RELEASED
+        or not stream.quality
+        or stream.metric not in ENTRIES[stream.model].released
+    ):
         raise BitstreamError(
             f"the file needs {stream.weights()}; this page has the weights of "
             f"{', '.join(RELEASED)} alone: hm-codec decode takes others (--checkpoint)"
         )
-    return weights(stream.quality, stream.model)
+    return weights(stream.quality, stream.model, stream.metric)
 
 
 def bits_by_place(net: nn.Module, stream: Bitstream) -> np.ndarray:

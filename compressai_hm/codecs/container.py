@@ -7,7 +7,8 @@ read for ever::
          0      3  "HMC"
          3      1  format version
          4      2  model: CRC-32 of its registered name, the low half
-         6      1  quality of the zoo entry, 0 for other weights; + 128 for ms-ssim
+         6      1  quality of the zoo entry, 0 for other weights; + 64 for the metric
+                   person, + 128 for ms-ssim
          7      4  fingerprint of the entropy part (LatentCoder.fingerprint)
         11      3  height in pixels
         14      3  width in pixels
@@ -52,6 +53,10 @@ VERSION = 1
 
 VERSION_WITH_STEP = 2
 HEADER_BYTES = 32
+METRICS = {"mse": 0, "person": 64, "ms-ssim": 128}
+"""What a zoo entry's weights were trained for, and what that adds to the quality:
+people by MSE or MS-SSIM, or people and detectors of persons."""
+
 _MAP_BITS = 22
 MAX_PIXELS = 2**26
 """Larger pictures are refused unless asked for: a forged size costs time and memory."""
@@ -65,7 +70,7 @@ class Bitstream:
         model: Registered name; None for a model that is not registered here.
         model_id: 2 bytes of the name's CRC-32.
         quality: Of the zoo entry; 0 for other weights.
-        metric: "mse" or "ms-ssim": what the zoo entry was trained for.
+        metric: What the zoo entry was trained for, one of ``METRICS``.
         fingerprint: Of the entropy part that it was coded with.
         size: (H, W) in pixels.
         y: y's stream.
@@ -129,6 +134,7 @@ class Bitstream:
             )
         if not height or not width:
             raise BitstreamError(f"the file is forged: a picture of {width}x{height}")
+        metric = max((m for m in METRICS if quality >= METRICS[m]), key=METRICS.get)
         after_z = HEADER_BYTES + z_bytes
         after_map = after_z + map_bytes
         if step > LAST or (data[3] == VERSION_WITH_STEP and not (step or map_bytes)):
@@ -141,8 +147,8 @@ class Bitstream:
         return cls(
             model=_names().get(model_id),
             model_id=model_id,
-            quality=quality & 127,
-            metric="ms-ssim" if quality & 128 else "mse",
+            quality=quality - METRICS[metric],
+            metric=metric,
             fingerprint=data[7:11],
             size=(height, width),
             y=data[after_map:],
@@ -175,7 +181,7 @@ class Bitstream:
 
     def head(self) -> bytes:
         """The file's first 24 bytes."""
-        quality = self.quality + 128 * (self.metric == "ms-ssim")
+        quality = self.quality + METRICS[self.metric]
         version, last = VERSION, len(self.y)
         if self.step or self.map:
             version = VERSION_WITH_STEP
@@ -209,7 +215,8 @@ class Bitstream:
         name = self.model or f"a model unknown here (id {self.model_id:04x})"
         entry = f" quality {self.quality} ({self.metric})" if self.quality else ""
         if self.model in ENTRIES and ENTRIES[self.model].steps:
-            entry = ""  # they are the same at every quality
+            # They are the same at every quality.
+            entry = "" if self.metric == "mse" else f" ({self.metric})"
         return f"{name}{entry}, entropy part {self.fingerprint.hex()}"
 
 
@@ -271,6 +278,12 @@ def pack(
         quality: Of the zoo entry that net is; 0 for other weights.
         metric: Of the zoo entry.
     """
+    if not 0 <= quality < 64:
+        raise ValueError(
+            f"quality {quality} does not fit the file format, which takes 0 to 63"
+        )
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {list(METRICS)}, got {metric!r}")
     steps = coded.steps[0]
     stream = Bitstream(
         model=None,

@@ -41,14 +41,15 @@ class ZooEntry:
         g_t: Arguments of g_t, where they are not the defaults.
         steps: By quality, the step of quantisation of its one set of weights; empty
             where each quality has weights of its own.
-        released: Whether its weights ship in the package, at every quality.
+        released: What its weights in the package were trained for, at every quality:
+            metrics; empty where none ship.
     """
 
     model: type[HumanMachineMixin]
     channels: Mapping[int, tuple[int, ...]]
     g_t: Mapping[str, int] = field(default_factory=dict)
     steps: Mapping[int, float] = field(default_factory=dict)
-    released: bool = False
+    released: tuple[str, ...] = ()
 
 
 ENTRIES: dict[str, ZooEntry] = {}
@@ -84,7 +85,7 @@ class HMJointAutoregressiveHierarchicalPriors(
     "hm-mbt2018-s",
     dict.fromkeys(range(1, 5), (64, 192)),
     g_t=dict(g_t_width=32, g_t_downscale=4),
-    released=True,
+    released=("mse",),
 )
 class HMSmallAutoregressive(HumanMachineMixin, JointAutoregressiveHierarchicalPriors):
     """mbt2018's entropy model with few weights, and ELIC's kind of transforms.
@@ -155,7 +156,7 @@ class HMSmallAutoregressive(HumanMachineMixin, JointAutoregressiveHierarchicalPr
     dict.fromkeys(range(1, 9), (64, 256)),
     g_t=dict(g_t_width=0),
     steps={1: 5.6, 2: 3.9, 3: 2.7, 4: 1.9, 5: 1.3, 6: 0.9, 7: 0.62, 8: 0.43},
-    released=True,
+    released=("mse", "person"),
 )
 class HMSmallVariableRate(HMSmallAutoregressive):
     """One set of weights for every rate: hm-mbt2018-s, deeper and with a wider latent.

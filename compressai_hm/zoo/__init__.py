@@ -16,6 +16,7 @@ from compressai.zoo.image import model_architectures, model_urls
 from torch import nn
 
 from ..codecs import ENTRIES, HM_MODELS, HumanMachineMixin, Steps, read_checkpoint
+from ..codecs.container import METRICS
 from ..codecs.tables import with_metadata
 from .released import load_released, local_path
 
@@ -41,7 +42,8 @@ def load_model(
         quality: Chooses the channels and, with weights, the λ_h they were trained
             at: from 1 (lowest) to 4, 6 or 8. Of an entry with one set of weights for
             every rate, the step of quantisation.
-        metric: What the weights were trained for: "mse" or "ms-ssim".
+        metric: What the weights were trained for: "mse"; "person", for people and for
+            detectors of persons, of hm-mbt2018-vbr-s; or "ms-ssim", of CompressAI's.
         pretrained: True loads released HM weights, from the package;
             "base" loads CompressAI's, with g_t the identity.
         progress: Whether a download shows a progress bar.
@@ -62,8 +64,9 @@ def load_model(
             f"{name} has no quality {quality!r}; there are {min(entry.channels)} to "
             f"{max(entry.channels)}"
         )
-    if metric not in ("mse", "ms-ssim"):
-        raise ValueError(f"metric must be 'mse' or 'ms-ssim', got {metric!r}")
+    if metric not in METRICS:
+        known = ", ".join(map(repr, METRICS))
+        raise ValueError(f"metric must be one of {known}, got {metric!r}")
     if not (isinstance(pretrained, bool) or pretrained == "base"):
         raise ValueError(
             f"pretrained must be False, True or 'base', got {pretrained!r}"
@@ -72,10 +75,8 @@ def load_model(
     net.step = entry.steps.get(quality, net.step) if step is None else float(step)
     Steps.of(net.step, (1, 1))  # says what is wrong with it
     if pretrained is True:
-        if metric != "mse":
-            raise RuntimeError(f"no HM weights of {name} are released for {metric}")
         masks = {k: v for k, v in net.state_dict().items() if k.endswith(".mask")}
-        net.load_state_dict({**masks, **load_released(name, quality)})
+        net.load_state_dict({**masks, **load_released(name, quality, metric)})
     elif pretrained == "base":
         net.load_state_dict(_base_weights(name, quality, metric, progress))
     return net

@@ -5,6 +5,7 @@
     weights/NAME-QUALITY.pth   weights of one quality, and its bottleneck's tables
     weights/NAME.pth           of an entry with one set for every quality
     weights/NAME-tables.npz    the Gaussian's tables, the same at every quality
+    weights/NAME-METRIC.npz    what training for another metric changed in NAME.pth
     weights/SHA256SUMS         of every file; for `sha256sum --check`
 
 Tables are stored because streams are coded with them, and another machine's floating
@@ -13,6 +14,7 @@ point might make others.
 
 import hashlib
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +31,11 @@ RELEASED: tuple[str, ...] = tuple(n for n, entry in ENTRIES.items() if entry.rel
 """Zoo names that ``pretrained=True`` knows."""
 
 _SHARED = "gaussian_conditional."
+_MANY = 1000
+"""Weights in a tensor whose changes are stored coarsely."""
 
 
-def load_released(name: str, quality: int) -> dict[str, Tensor]:
+def load_released(name: str, quality: int, metric: str = "mse") -> dict[str, Tensor]:
     """The state dict of a released model.
 
     Raises:
@@ -43,9 +47,63 @@ def load_released(name: str, quality: int) -> dict[str, Tensor]:
             f"{', '.join(RELEASED) or 'no model'} yet); pretrained='base' starts from "
             "CompressAI's"
         )
+    if metric not in ENTRIES[name].released:
+        raise RuntimeError(f"no HM weights of {name} are released for {metric}")
     tables = np.load(_read(f"{name}-tables.npz"))
     weights = torch.load(_read(file_of(name, quality)), weights_only=True)
+    if metric != "mse":
+        weights = _changed(weights, dict(np.load(_read(f"{name}-{metric}.npz"))))
     return {**{key: torch.from_numpy(tables[key]) for key in tables}, **weights}
+
+
+def _changed(
+    weights: dict[str, Tensor], changes: dict[str, np.ndarray]
+) -> dict[str, Tensor]:
+    """Weights with what :func:`write_changes` stored."""
+    steps, exponents = changes.pop("steps"), changes.pop("exponents")
+    weights = {**weights, **{k: torch.from_numpy(v) for k, v in changes.items()}}
+    keys = _changing(weights)
+    parts = torch.from_numpy(steps).split([weights[key].numel() for key in keys])
+    for key, part, exponent in zip(keys, parts, exponents, strict=True):
+        change = part.view_as(weights[key]).double() * 2.0 ** int(exponent)
+        weights[key] = (weights[key].double() + change).half()
+    return weights
+
+
+def _changing(weights: dict[str, Tensor]) -> list[str]:
+    """Names of the weights that training moves, in the order that they are stored."""
+    return sorted(k for k, v in weights.items() if v.dtype == torch.half)
+
+
+def write_changes(name: str, metric: str, net: nn.Module) -> None:
+    """Makes a model, trained on from the released one, that of another metric.
+
+    What changed is stored to 8 bits, of large tensors to about half its deviation: what
+    is left out there is a fiftieth of the change's energy, and the file is a seventh of
+    the weights'. Steps are powers of two, so that every machine adds up the same
+    weights.
+    """
+    base = load_released(name, 1)
+    own = net.state_dict()
+    exponents, steps = [], []
+    for key in _changing(base):
+        change = own[key].double() - base[key].double()
+        fine = math.ceil(math.log2(max(float(change.abs().max()), 2**-30) / 127))
+        if change.numel() >= _MANY:
+            fine = max(fine, round(math.log2(max(float(change.std()), 2**-30) / 2)))
+        exponents.append(fine)
+        steps.append((change / 2.0**fine).round().to(torch.int8).flatten())
+    changes = {"steps": torch.cat(steps).numpy(), "exponents": np.int8(exponents)}
+    net = type(net).from_state_dict({**own, **_changed(base, dict(changes))})
+    net.update(force=True)
+    tables = {k: v for k, v in net.state_dict().items() if is_table(k)}
+    if any(not torch.equal(base[k], tables[k]) for k in tables if _SHARED in k):
+        raise ValueError(f"{metric}: other Gaussian tables than {name}'s")
+    changes |= {k: v.numpy() for k, v in tables.items() if _SHARED not in k}
+    with io.BytesIO() as f:
+        np.savez_compressed(f, **changes)
+        write_whole(f.getvalue(), WEIGHTS / f"{name}-{metric}.npz")
+    write_sums()
 
 
 SCHEME = "compressai_hm://"

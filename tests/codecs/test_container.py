@@ -1,5 +1,6 @@
 import struct
 import zlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from compressai_hm.codecs import (
     decode,
     encode,
 )
+from compressai_hm.codecs.container import METRICS
 
 from .families import busy, families
 
@@ -47,6 +49,27 @@ def test_the_header_says_what_the_file_holds(net, data):
     assert stream.fingerprint == net.latent_coder().fingerprint()
     assert len(stream.y) + len(stream.z) == len(data) - 32
     assert stream.to_bytes() == data
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("quality", [0, 63])
+def test_the_header_says_what_the_weights_were_trained_for(net, metric, quality):
+    data = encode(net, torch.rand(1, 3, 8, 8), quality, metric)
+    stream = Bitstream.read(data)
+    assert (stream.quality, stream.metric) == (quality, metric)
+    assert stream.to_bytes() == data
+    decode(net, data)
+
+
+def test_a_quality_that_only_old_files_have_decodes(net):
+    stream = Bitstream.read(encode(net, torch.rand(1, 3, 8, 8), metric="ms-ssim"))
+    strings = [[stream.y], [stream.z]]
+    _, (symbols,) = net.decode_latent(strings, stream.size, [stream.steps()])
+    old = replace(stream, quality=100)
+    data = replace(old, symbols_crc=old.crc_of(symbols)).to_bytes()
+    found = Bitstream.read(data)
+    assert (found.quality, found.metric) == (100, "ms-ssim")
+    decode(net, data)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +126,11 @@ def test_large_pictures_are_decoded_when_asked_for(net, data):
 def test_what_does_not_fit_a_file_is_an_error(net):
     with pytest.raises(ValueError, match="one picture, got 2"):
         encode(net, torch.rand(2, 3, 8, 8))
-    with pytest.raises(ValueError, match="quality 300"):
-        encode(net, torch.rand(1, 3, 8, 8), quality=300)
+    for quality in (-1, 64, 300):
+        with pytest.raises(ValueError, match=f"quality {quality} .* 0 to 63"):
+            encode(net, torch.rand(1, 3, 8, 8), quality=quality)
+    with pytest.raises(ValueError, match="metric must be one of .*, got 'ssim'"):
+        encode(net, torch.rand(1, 3, 8, 8), quality=3, metric="ssim")
 
     class Nameless(HMMeanScaleHyperprior):
         pass

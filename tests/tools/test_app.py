@@ -95,6 +95,10 @@ def test_codec_and_detector_that_ship(monkeypatch):
     decoded, _ = studio.show(files["hmc"], "a.hmc", {})
     assert decoded["weights"] == facts["weights"]
     assert SHIPPED[0] in facts["weights"]
+    person = app.weights(6, "hm-mbt2018-vbr-s", "person")
+    file = encode(person, torch.rand(1, 3, 64, 64), 6, "person")
+    decoded, _ = studio.show(file, "b.hmc", {})
+    assert "(person)" in decoded["weights"]
 
 
 def test_what_is_shown_is_what_is_decoded(studio):
@@ -161,7 +165,7 @@ def test_a_file_that_is_dropped_is_decoded(studio):
 def test_a_codec_without_a_view_for_machines(studio, monkeypatch):
     net = copy.deepcopy(app.weights(1))
     net.g_t = torch.nn.Identity()
-    monkeypatch.setattr(app, "weights", lambda quality, model=None: net)
+    monkeypatch.setattr(app, "weights", lambda *args: net)
     monkeypatch.setattr(app, "cfgs", {app.MODEL: {1: ()}})
     monkeypatch.setattr(studio, "_last", None)
     facts, files = studio.show(PICTURE, "a.png", {"bpp": "0.5"})

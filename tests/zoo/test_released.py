@@ -18,20 +18,27 @@ from compressai_hm.zoo import cfgs, released
 from ..codecs.families import busy
 
 GOLDEN = Path(__file__).parent / "golden"
+RELEASED = [(n, metric) for n in released.RELEASED for metric in ENTRIES[n].released]
 ENTRIES_AND_QUALITIES = [
-    (name, quality)
-    for name in released.RELEASED
+    (name, quality, metric)
+    for name, metric in RELEASED
     for quality in ((1, 4, 8) if ENTRIES[name].steps else cfgs[name])
 ]
-entries = pytest.mark.parametrize(("name", "quality"), ENTRIES_AND_QUALITIES)
+entries = pytest.mark.parametrize(("name", "quality", "metric"), ENTRIES_AND_QUALITIES)
+
+
+def of_metric(name, metric):
+    return name if metric == "mse" else f"{name}-{metric}"
+
+
 STREAMS = [
-    *(f"{name}-{quality}" for name, quality in ENTRIES_AND_QUALITIES),
-    *(f"{name}-map" for name in released.RELEASED if ENTRIES[name].steps),
+    *(f"{of_metric(n, metric)}-{q}" for n, q, metric in ENTRIES_AND_QUALITIES),
+    *(f"{of_metric(n, metric)}-map" for n, metric in RELEASED if ENTRIES[n].steps),
 ]
 
 
-def load(name, quality):
-    return image_models[name](quality=quality, pretrained=True).eval()
+def load(name, quality, metric="mse"):
+    return image_models[name](quality, metric, pretrained=True).eval()
 
 
 def picture():
@@ -59,8 +66,9 @@ def test_golden_streams_decode(golden):
     name, _, kind = golden.rpartition("-")
     data = (GOLDEN / f"{golden}.hmc").read_bytes()
     stream = Bitstream.read(data)
-    net = load(name, stream.quality)
-    assert stream.model == name and kind in (str(stream.quality), "map")
+    net = load(stream.model, stream.quality, stream.metric)
+    assert of_metric(stream.model, stream.metric) == name
+    assert kind in (str(stream.quality), "map")
     assert (kind == "map") == bool(stream.map)
     views, x = decode(net, data), picture()
     expected = json.loads((GOLDEN / "expected.json").read_text())[golden]
@@ -71,10 +79,10 @@ def test_golden_streams_decode(golden):
 
 def test_more_bits_are_a_better_picture():
     x = picture()
-    for name in released.RELEASED:
+    for name, metric in RELEASED:
         sizes, values = [], []
         for quality in cfgs[name]:
-            net = load(name, quality)
+            net = load(name, quality, metric)
             data = encode(net, x, quality)
             sizes.append(len(data))
             values.append(psnr(x, decode(net, data)["x_hat"]))
@@ -93,11 +101,12 @@ def test_files_are_small_and_the_released_ones():
 
 
 @entries
-def test_a_config_starts_from_them(name, quality):
-    codec, weights = build_codec(dict(type=name, quality=quality, pretrained=True))
+def test_a_config_starts_from_them(name, quality, metric):
+    entry = dict(type=name, quality=quality, metric=metric, pretrained=True)
+    codec, weights = build_codec(entry)
     codec.load_state_dict(weights())
     x = picture()
-    own = load(name, quality)
+    own = load(name, quality, metric)
     assert codec.eval().compress(x)["strings"] == own.compress(x)["strings"]
 
 
@@ -138,6 +147,42 @@ def test_one_set_of_weights_serves_all_qualities(tmp_path, monkeypatch):
         image_models[name](quality=2, step=99)
 
 
+def test_what_training_changed_is_stored_and_added(tmp_path, monkeypatch):
+    name = "hm-mbt2018-s"
+    monkeypatch.setattr(released, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(released, "RELEASED", (name,))
+    one = replace(
+        ENTRIES[name],
+        channels=dict.fromkeys((1, 2), (16, 24)),
+        steps={1: 2.5, 2: 1.0},
+        released=("mse", "person"),
+    )
+    monkeypatch.setitem(ENTRIES, name, one)
+    with pytest.raises(RuntimeError, match=r"tables\.npz is missing"):
+        load(name, 1, "person")
+    released.write_released(name, {1: busy(name, g_t_width=32, g_t_downscale=4)})
+    before = load(name, 1).state_dict()
+    net = load(name, 1)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.05 * parameter.std() * torch.randn_like(parameter)
+    released.write_changes(name, "person", net)
+    own, x = load(name, 2, "person"), torch.rand(1, 3, 60, 70)
+    for key, wanted in net.named_parameters():
+        left, change = wanted - own.state_dict()[key], wanted - before[key]
+        assert left.norm() <= 0.2 * change.norm() + 1e-3 * wanted.norm()
+    data = encode(own, x, 2, "person")
+    assert Bitstream.read(data).metric == "person"
+    views = decode(load(name, 1, "person"), data)
+    with torch.no_grad():
+        assert psnr(views["x_hat"], own(x)["x_hat"].clamp(0, 1)) > 40
+    with pytest.raises(ValueError, match="entropy part"):
+        decode(load(name, 1), data)
+    with pytest.raises(RuntimeError, match="no HM weights .* released for ms-ssim"):
+        load(name, 1, "ms-ssim")
+
+
 def test_a_damaged_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(released, "WEIGHTS", tmp_path)
     monkeypatch.setattr(released, "RELEASED", ("hm-mbt2018-s",))
@@ -156,13 +201,14 @@ def write():
     for golden in STREAMS:
         if golden in expected:
             continue
-        name, _, kind = golden.rpartition("-")
+        own, _, kind = golden.rpartition("-")
+        name, metric = next(entry for entry in RELEASED if of_metric(*entry) == own)
         quality = 4 if kind == "map" else int(kind)
-        net, step = load(name, quality), None
+        net, step = load(name, quality, metric), None
         if kind == "map":
             step = torch.full([-(-side // 16) for side in x.shape[-2:]], 3.0)
             step[1:3, 2:] = 1.5
-        data = encode(net, x, quality, step=step)
+        data = encode(net, x, quality, metric, step=step)
         (GOLDEN / f"{golden}.hmc").write_bytes(data)
         views = decode(net, data)
         expected[golden] = {
