@@ -15,12 +15,21 @@ control, adapted = (
     ]
     for kind in ("control", "adapted")
 )
+together = [
+    dict(
+        name=f"together {seed}",
+        attention=_base_.attention,
+        checkpoints=adapted[seed]["checkpoints"],
+        steps=steps,
+    )
+    for seed in (0, 1, 2)
+]
 
 anchor = "control 0"
 codecs = [
     control[0],
     adapted[0],
-    {**adapted[0], "name": "together 0", "attention": _base_.attention},
+    together[0],
     control[1],
     adapted[1],
     dict(name="HEVC", type="hevc", qualities=[49, 44, 39]),
@@ -33,12 +42,15 @@ codecs = [
     dict(name="VVC", type="vvc", qualities=[49, 44, 39]),
     control[2],
     adapted[2],
+    together[1],
+    together[2],
 ]
 seeds = [
     dict(
-        name="adapted",
-        of=[own["name"] for own in adapted],
+        name=name,
+        of=[own["name"] for own in trained],
         against=[own["name"] for own in control],
     )
+    for name, trained in (("adapted", adapted), ("together", together))
 ]
 sets = [dict(count=200, **_base_.sets[0])]
