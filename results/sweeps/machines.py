@@ -1,7 +1,9 @@
-# Bits at equal accuracy, as results/protocol.md says: attention on people in COCO.
+# Bits at equal accuracy, as results/protocol.md says: attention on people in COCO, and
+# weights that ship for detectors of persons, alone and with it.
 # MMDET_DATASETS, COCO_PERSON and DETECTORS as in coco.py.
 _base_ = ["coco.py"]
 entry = dict(type="hm-mbt2018-vbr-s", qualities=[1], steps=[5.6, 3.9, 2.7, 1.9, 1.3])
+coco = _base_.sets[0]
 yolox, rtmdet = (_base_.sets[i]["detectors"][0] for i in (0, 1))
 attention = dict(
     detectors=[dict(config=rtmdet["config"], checkpoint=rtmdet["checkpoint"])]
@@ -10,6 +12,8 @@ anchor = "base"
 codecs = [
     dict(name="base", **entry),
     dict(name="attention", attention=attention, **entry),
+    dict(name="person", metric="person", **entry),
+    dict(name="person attention", metric="person", attention=attention, **entry),
 ]
 readers = [
     rtmdet,
