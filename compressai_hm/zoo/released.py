@@ -65,8 +65,8 @@ def _changed(
     keys = _changing(weights)
     parts = torch.from_numpy(steps).split([weights[key].numel() for key in keys])
     for key, part, exponent in zip(keys, parts, exponents, strict=True):
-        change = part.view_as(weights[key]).double() * 2.0 ** int(exponent)
-        weights[key] = (weights[key].double() + change).half()
+        change = part.view_as(weights[key]).float() * 2.0 ** int(exponent)
+        weights[key] = (weights[key].float() + change).half()
     return weights
 
 
@@ -78,10 +78,9 @@ def _changing(weights: dict[str, Tensor]) -> list[str]:
 def write_changes(name: str, metric: str, net: nn.Module) -> None:
     """Makes a model, trained on from the released one, that of another metric.
 
-    What changed is stored to 8 bits, of large tensors to about half its deviation: what
-    is left out there is a fiftieth of the change's energy, and the file is a seventh of
-    the weights'. Steps are powers of two, so that every machine adds up the same
-    weights.
+    What changed is stored to 8 bits, of large tensors to about half its deviation, which
+    leaves out 2 % of the change's energy and makes a file of a fifth of the weights'.
+    Steps are powers of two, so that every machine adds up the same weights.
     """
     base = load_released(name, 1)
     own = net.state_dict()
