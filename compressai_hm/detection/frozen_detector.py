@@ -44,6 +44,9 @@ class FrozenDetector:
     def build(self) -> None:
         """Makes the network, without its weights."""
         module = revert_sync_batchnorm(MODELS.build(copy.deepcopy(self.cfg)))
+        if hasattr(module.data_preprocessor, "batch_augments"):
+            # Such as YOLOX's of the size, which is for resize to say.
+            module.data_preprocessor.batch_augments = None
         self.module = module.requires_grad_(False)
         self.train()
 

@@ -1,5 +1,5 @@
-# COCO, all 80 classes: what attention to people costs what is no person, attention to
-# all that YOLOX-Nano finds, which then reads it, and the weights of metric="person".
+# COCO, all 80 classes: what attention to people costs what is no person, and attention
+# to all that YOLOX-Nano finds, which then reads it.
 _base_ = ["machines.py"]
 entry = {**_base_.entry, "steps": _base_.entry["steps"][:4]}
 yolox = _base_.yolox
@@ -19,6 +19,5 @@ codecs = [
         ),
         **entry,
     ),
-    dict(name="person", metric="person", **entry),
 ]
 sets = [_base_.coco]

@@ -70,6 +70,21 @@ def other(tmp_path):
     )
 
 
+def test_a_loss_reads_at_the_size_of_its_resize(other):
+    """Whatever sizes its detector was trained at."""
+    other["detector"] = tiny.yolox(random_size_range=(96, 160), interval=1)
+    model = tiny.model(machine_losses=[dict(type="FeatureLoss", **other)])
+    own, sizes = model.machine_losses.losses[0].own, set()
+    own.module.backbone.register_forward_pre_hook(
+        lambda m, args: sizes.add(tuple(args[0].shape[-2:]))
+    )
+    for i in range(8):
+        MessageHub.get_current_instance().update_info("iter", i)
+        losses(model)
+    assert sizes == {(64, 64)}
+
+
+
 def build(machine_losses, **kwargs):
     torch.manual_seed(0)
     kwargs.setdefault("detector", tiny.faster_rcnn())
