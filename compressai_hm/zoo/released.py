@@ -78,9 +78,9 @@ def _changing(weights: dict[str, Tensor]) -> list[str]:
 def write_changes(name: str, metric: str, net: nn.Module) -> None:
     """Makes a model, trained on from the released one, that of another metric.
 
-    What changed is stored to 8 bits, of large tensors to about half its deviation, which
-    leaves out 2 % of the change's energy and makes a file of a fifth of the weights'.
-    Steps are powers of two, so that every machine adds up the same weights.
+    What changed is stored to 8 bits, of large tensors to about half its deviation,
+    which leaves out 2 % of the change's energy and makes a file of a fifth of the
+    weights'. Steps are powers of two, so that every machine adds up the same weights.
     """
     base = load_released(name, 1)
     own = net.state_dict()
