@@ -84,7 +84,6 @@ def test_a_loss_reads_at_the_size_of_its_resize(other):
     assert sizes == {(64, 64)}
 
 
-
 def build(machine_losses, **kwargs):
     torch.manual_seed(0)
     kwargs.setdefault("detector", tiny.faster_rcnn())
