@@ -21,7 +21,8 @@ from compressai_hm.zoo import load_model
 def main(file: str, g_s: str, out: str) -> None:
     with open(file, "rb") as f:
         stream = Bitstream.read(f.read())
-    net = load_model(stream.model, stream.quality, pretrained=True).eval()
+    weights = stream.model, stream.quality, stream.metric
+    net = load_model(*weights, pretrained=True).eval()
     strings, steps = [[stream.y], [stream.z]], [stream.steps()]
     y_hat, _ = net.decode_latent(strings, stream.size, steps)
     session = onnxruntime.InferenceSession(g_s)

@@ -129,10 +129,10 @@ def _add_weights(sub: argparse.ArgumentParser, name: str) -> None:
     )
     sub.add_argument(
         "--metric",
-        default="mse",
         choices=container.METRICS,
         help="what the zoo entry's weights were trained for; person: people and "
-        f"detectors of persons, of {MODEL}; default: %(default)s",
+        f"detectors of persons, of {MODEL}; default: "
+        + ("what the file says, or mse" if name == "decode" else "mse"),
     )
 
 
@@ -211,6 +211,12 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         return
     if args.checkpoint and args.quality is not None:
         parser.error("--quality belongs to a zoo entry; --checkpoint is another")
+    if args.checkpoint and args.metric:
+        parser.error("--metric belongs to a zoo entry; --checkpoint is another")
+    if args.command == "decode" and args.metric and not args.model:
+        parser.error("--metric needs --model; without both the file says it")
+    if args.command != "decode":
+        args.metric = args.metric or "mse"
     if not args.checkpoint:
         sized = args.command == "encode" and (args.bpp or args.bytes)
         if args.command in ("encode", "export"):

@@ -427,7 +427,8 @@ def _net_of(stream: Bitstream) -> nn.Module:
     ):
         raise BitstreamError(
             f"the file needs {stream.weights()}; this page has the weights of "
-            f"{', '.join(RELEASED)} alone: hm-codec decode takes others (--checkpoint)"
+            f"{', '.join(RELEASED)} that ship: hm-codec decode takes others "
+            "(--checkpoint)"
         )
     return weights(stream.quality, stream.model, stream.metric)
 

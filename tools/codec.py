@@ -88,7 +88,7 @@ def main() -> int:
     if args.command != "info" and (
         args.checkpoint or (args.model and args.quality is not None)
     ):
-        weights(args.checkpoint, args.model, args.quality, args.metric)
+        weights(args.checkpoint, args.model, args.quality, args.metric or "mse")
         if args.command == "decode" and args.reader:
             reader(args.reader)
         if args.command == "encode" and args.config:
@@ -465,14 +465,15 @@ def quality_for(args: argparse.Namespace, x: torch.Tensor, most: int) -> int:
 def decode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
     data = source.read_bytes()
     stream = Bitstream.read(data)
-    which = args.checkpoint, args.model, args.quality, args.metric
+    metric = args.metric or stream.metric
+    which = args.checkpoint, args.model, args.quality, metric
     if not args.checkpoint and not args.model:
         if not stream.quality or stream.model not in cfgs:
             raise BitstreamError(
                 f"give the weights with --checkpoint: {stream.weights()}"
             )
         quality = 1 if ENTRIES[stream.model].steps else stream.quality
-        which = None, stream.model, quality, stream.metric
+        which = None, stream.model, quality, metric
     net = in_runtime(weights(*which), args.runtime, "g_s")
     views = tuple(VIEWS) if args.view == "both" else (args.view,)
     chosen = reader(args.reader) if args.reader else None

@@ -214,7 +214,7 @@ class Bitstream:
         """For people: which weights it was coded with."""
         name = self.model or f"a model unknown here (id {self.model_id:04x})"
         entry = f" quality {self.quality} ({self.metric})" if self.quality else ""
-        if self.model in ENTRIES and ENTRIES[self.model].steps:
+        if entry and self.model in ENTRIES and ENTRIES[self.model].steps:
             # They are the same at every quality.
             entry = "" if self.metric == "mse" else f" ({self.metric})"
         return f"{name}{entry}, entropy part {self.fingerprint.hex()}"

@@ -48,11 +48,20 @@ def load_released(name: str, quality: int, metric: str = "mse") -> dict[str, Ten
             "CompressAI's"
         )
     if metric not in ENTRIES[name].released:
-        raise RuntimeError(f"no HM weights of {name} are released for {metric}")
+        raise RuntimeError(
+            f"no HM weights of {name} are released for {metric}; there are those for "
+            f"{', '.join(ENTRIES[name].released)}"
+        )
     tables = np.load(_read(f"{name}-tables.npz"))
     weights = torch.load(_read(file_of(name, quality)), weights_only=True)
     if metric != "mse":
-        weights = _changed(weights, dict(np.load(_read(f"{name}-{metric}.npz"))))
+        changes = dict(np.load(_read(f"{name}-{metric}.npz")))
+        if changes.pop("of").tobytes() != _digest_of(name):
+            raise RuntimeError(
+                f"{name}-{metric}.npz changes other weights than {name}.pth: make it "
+                "again (tools/train_weights.py), or install the package again"
+            )
+        weights = _changed(weights, changes)
     return {**{key: torch.from_numpy(tables[key]) for key in tables}, **weights}
 
 
@@ -70,6 +79,11 @@ def _changed(
     return weights
 
 
+def _digest_of(name: str) -> bytes:
+    """Of the weights that changes are of."""
+    return bytes.fromhex(_sums()[file_of(name, 1)])
+
+
 def _changing(weights: dict[str, Tensor]) -> list[str]:
     """Names of the weights that training moves, in the order that they are stored."""
     return sorted(k for k, v in weights.items() if v.dtype == torch.half)
@@ -79,7 +93,7 @@ def write_changes(name: str, metric: str, net: nn.Module) -> None:
     """Makes a model, trained on from the released one, that of another metric.
 
     What changed is stored to 8 bits, of large tensors to about half its deviation,
-    which leaves out 2 % of the change's energy and makes a file of a fifth of the
+    which leaves out about 2 % of the change's energy and makes a file of a fifth of the
     weights'. Steps are powers of two, so that every machine adds up the same weights.
     """
     base = load_released(name, 1)
@@ -99,6 +113,7 @@ def write_changes(name: str, metric: str, net: nn.Module) -> None:
     if any(not torch.equal(base[k], tables[k]) for k in tables if _SHARED in k):
         raise ValueError(f"{metric}: other Gaussian tables than {name}'s")
     changes |= {k: v.numpy() for k, v in tables.items() if _SHARED not in k}
+    changes["of"] = np.frombuffer(_digest_of(name), np.uint8)
     with io.BytesIO() as f:
         np.savez_compressed(f, **changes)
         write_whole(f.getvalue(), WEIGHTS / f"{name}-{metric}.npz")

@@ -1,5 +1,5 @@
-# RTMDet-nano's neck and heads on the latent of hm-mbt2018-vbr-s, at every rate: a
-# LatentBackbone, which starts from nothing, and they train on the frozen streams.
+# RTMDet-nano's neck and heads on the latent of hm-mbt2018-vbr-s, from a step of 1.3 to
+# 5.6: a LatentBackbone, which starts from nothing, and they train on frozen streams.
 _base_ = "vbr_adapted.py"
 work_dir = "work_dirs/small_vbr_latent"
 rtmdet = _base_.readers[0]

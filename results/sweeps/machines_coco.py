@@ -1,7 +1,7 @@
 # COCO, all 80 classes: what attention to people costs what is no person, and attention
 # to all that YOLOX-Nano finds, which then reads it.
 _base_ = ["machines.py"]
-entry = {**_base_.entry, "steps": _base_.entry["steps"][:4]}
+entry = {**_base_.entry, "steps": _base_.entry["steps"][:3]}
 yolox = _base_.yolox
 codecs = [
     dict(name="base", **entry),

@@ -26,12 +26,13 @@ from compressai_hm.codecs import (
     LatentBackbone,
     StreamReader,
     checkpoint_of,
+    decode,
     encode,
 )
 from compressai_hm.codecs.files import write_png
 from compressai_hm.codecs.pictures import read_picture
 from compressai_hm.codecs.readers import stream_of
-from compressai_hm.zoo import load_checkpoint
+from compressai_hm.zoo import load_checkpoint, load_model
 
 from ..detection.conftest import drawn_set  # noqa: F401
 
@@ -95,6 +96,30 @@ def test_a_folder_goes_there_and_back(tool, pictures, tmp_path):
     )
     assert code == 0 and (streams / "a.human.png").exists()
     assert not (streams / "a.machine.png").exists()
+
+
+def test_weights_for_persons(tool, pictures, tmp_path):
+    streams, vbr = tmp_path / "streams", ("--model", "hm-mbt2018-vbr-s")
+    code, _, _ = tool(
+        *("encode", pictures, "--metric", "person", "--quality", 4, "--out", streams)
+    )
+    assert code == 0
+    assert "vbr-s (person), entropy" in tool("info", streams)[1]
+    file = streams / "a.hmc"
+    net = load_model(vbr[1], 4, "person", pretrained=True).eval()
+    expected = decode(net, file.read_bytes(), views=("human",))["x_hat"]
+    for options in ((), (*vbr, "--quality", 4)):
+        out = tmp_path / f"decoded{len(options)}"
+        code, *_ = tool("decode", file, "--view", "human", "--out", out, *options)
+        assert code == 0
+        again = read_picture(out / "a.human.png")
+        assert (again - expected).abs().max() < 1 / 255
+    code, _, error = tool("decode", file, *vbr, "--quality", 4, "--metric", "mse")
+    assert code == 2 and "vbr-s (person)" in error
+    code, _, error = tool("encode", pictures, "--checkpoint", DEMO, "--metric", "mse")
+    assert code == 2 and "--metric belongs to a zoo entry" in error
+    code, _, error = tool("decode", file, "--metric", "person")
+    assert code == 2 and "--metric needs --model" in error
 
 
 def test_broken_files_are_reported_and_the_others_done(tool, pictures, tmp_path):

@@ -179,6 +179,9 @@ def test_what_training_changed_is_stored_and_added(tmp_path, monkeypatch):
         assert psnr(views["x_hat"], own(x)["x_hat"].clamp(0, 1)) > 40
     with pytest.raises(ValueError, match="entropy part"):
         decode(load(name, 1), data)
+    released.write_released(name, {1: net})
+    with pytest.raises(RuntimeError, match="person.npz changes other weights than"):
+        load(name, 1, "person")
     with pytest.raises(RuntimeError, match="no HM weights .* released for ms-ssim"):
         load(name, 1, "ms-ssim")
 

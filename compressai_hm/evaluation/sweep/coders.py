@@ -172,7 +172,7 @@ def _built_coder(entry: str, quality: int, device: str) -> Coder:
         return Coder(codec, attention=_attention(entry))
     metric, pretrained = entry.get("metric", "mse"), entry.get("pretrained", True)
     net = load_model(kind, quality, metric, pretrained=pretrained)
-    return Coder(net.eval(), *how, quality=quality, step=step)
+    return Coder(net.eval(), *how, quality=quality, metric=metric, step=step)
 
 
 def forget_coders() -> None:
@@ -259,6 +259,14 @@ def check_codec(entry: dict) -> list[int]:
         raise ValueError(
             f"codec {name!r}: config is for steps of 1, and {kind} has others; refine "
             "goes without it"
+        )
+    metric = entry.get("metric")
+    if metric is not None and (checkpoints or classical):
+        raise ValueError(f"codec {name!r}: metric={metric!r} is for zoo entries alone")
+    if metric is not None and metric not in container.METRICS:
+        raise ValueError(
+            f"codec {name!r}: metric must be one of {list(container.METRICS)}, got "
+            f"{metric!r}"
         )
     if entry.get("attention") is not None:
         _check_attention(entry, classical)

@@ -1,10 +1,15 @@
 """What was measured stays measured: these literals are those of finished sweeps."""
 
 import json
+import shutil
 
+import pytest
+import torch
 from mmengine.config import Config
 
+from compressai_hm.codecs import Bitstream
 from compressai_hm.evaluation.sweep import Point, Sweep, coders
+from compressai_hm.zoo import released
 
 
 def test_points_and_streams_of_before_still_count(tmp_path, monkeypatch):
@@ -74,6 +79,26 @@ def test_a_file_of_before_is_found_by_its_key(cfg, tmp_path):
     assert [p for p, _ in sweep.finished()] == [point]
     file.write_text(json.dumps({"identity": "00000000", "pictures": []}))
     assert not list(sweep.finished())
+
+
+def test_the_metric_of_weights_is_in_digests_files_and_checks(tmp_path, monkeypatch):
+    entry = dict(name="a", type="hm-mbt2018-vbr-s", qualities=[4])
+    person = dict(entry, metric="person")
+    assert coders.check_codec(person) == [4]
+    before = coders.codec_digest(person, 4)
+    assert coders.codec_digest(entry, 4) != before
+    x = torch.randint(0, 255, (1, 3, 40, 70), dtype=torch.uint8)
+    stream = Bitstream.read(coders.build_coder(person, 4).encode(x))
+    assert (stream.quality, stream.metric) == (4, "person")
+    weights = tmp_path / "weights"
+    shutil.copytree(released.WEIGHTS, weights)
+    (weights / "hm-mbt2018-vbr-s-person.npz").write_bytes(b"other")
+    monkeypatch.setattr(released, "WEIGHTS", weights)
+    assert coders.codec_digest(person, 4) != before
+    with pytest.raises(ValueError, match="metric must be one of .* got 'persons'"):
+        coders.check_codec(dict(entry, metric="persons"))
+    with pytest.raises(ValueError, match="metric='person' is for zoo entries alone"):
+        coders.check_codec(dict(name="a", type="jpeg", qualities=[5], metric="person"))
 
 
 def test_other_reference_software_codes_anew(tmp_path):
