@@ -1,5 +1,5 @@
-# The rates above those of machines.py, where detectors lose next to nothing: its base and
-# attention on the first 100 pictures.
+# The rates above those of machines.py, where detectors lose next to nothing: its base
+# and attention on the first 100 pictures.
 _base_ = ["machines.py"]
 entry = {**_base_.entry, "steps": [0.9, 0.62, 0.43]}
 codecs = [
