@@ -277,6 +277,9 @@ def pack(
         size: (H, W) of the picture.
         quality: Of the zoo entry that net is; 0 for other weights.
         metric: Of the zoo entry.
+
+    Raises:
+        ValueError: For a quality beyond 63, or a metric that is none of ``METRICS``.
     """
     if not 0 <= quality < 64:
         raise ValueError(
