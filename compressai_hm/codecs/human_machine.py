@@ -114,6 +114,9 @@ class HumanMachineMixin(TablesMixin):
     Learned Image Compression", 2020). Noise for all is CompressAI's way.
     """
 
+    _with_gradients = False
+    """For :func:`refine`: code_latent gives what coding does, with gradients for y."""
+
     step = 1.0
     """Of quantisation, where none is asked for: 1/8 (more bits) to 16 (fewer)."""
 
@@ -203,6 +206,8 @@ class HumanMachineMixin(TablesMixin):
             ``y_hat``, like y, and ``likelihoods``.
         """
         y, steps = self._own_precision(y), self._steps_of(len(y), steps)
+        if self._with_gradients:
+            return self._measure_with_gradients(y, steps)
         if not self.training:
             return self._measure(y, steps)
         with torch.autocast(y.device.type, enabled=False):
@@ -222,6 +227,27 @@ class HumanMachineMixin(TablesMixin):
     @torch.no_grad()
     def _measure(self, y: Tensor, steps: list[Steps] | None) -> dict[str, Any]:
         return self.latent_coder().measure(y, self._hyper_analysis(y), steps)
+
+    def _measure_with_gradients(
+        self, y: Tensor, steps: list[Steps] | None
+    ) -> dict[str, Any]:
+        """What :meth:`_measure` gives, and ``rounding``, (y - y_hat) / step, like y.
+
+        Gradients are those of training on rounded latents.
+        """
+        coded = self._measure(y, steps)
+        values, probabilities = coded["y_hat"], coded["likelihoods"]
+        step = torch.ones((), device=y.device)
+        if steps is not None:
+            step = step_values(steps, y.shape[-2:]).to(y)
+        with torch.autocast(y.device.type, enabled=False):
+            moving = family_of(self).training(y, True, step, values)
+        p = moving["likelihoods"]
+        return {
+            "y_hat": values + (moving["y_hat"] - moving["y_hat"].detach()),
+            "likelihoods": {k: probabilities[k] * (p[k] / p[k].detach()) for k in p},
+            "rounding": (y - values) / step,
+        }
 
     def _hyper_analysis(self, y: Tensor) -> Tensor:
         """z of y, in eval mode."""

@@ -99,7 +99,11 @@ class Family(ABC):
         """
 
     def training(
-        self, y: Tensor, mixed: bool, step: Tensor | None = None
+        self,
+        y: Tensor,
+        mixed: bool,
+        step: Tensor | None = None,
+        coded: Tensor | None = None,
     ) -> dict[str, Any]:
         """What training sees in place of a bitstream: likelihoods of noisy latents.
 
@@ -114,12 +118,18 @@ class Family(ABC):
                 Otherwise all of them are of noisy ones.
             step: Of quantisation at each place, ``(N, 1, h, w)``; the noise is as wide.
                 Defaults to None, 1 everywhere.
+            coded: y_hat that coding gives, where mixed. Contexts within a raster are
+                then of it and z is rounded, so that all means and scales are those of
+                the coder; otherwise noise foretells what a raster will round to.
 
         Returns:
             ``y_hat``, like y, and ``likelihoods`` ``{"y", "z"}``.
         """
         step = 1.0 if step is None else step
-        z_hat, p_z = self._training_z(self.hyper_analysis(y))
+        z = self.hyper_analysis(y)
+        z_hat, p_z = self._training_z(z)
+        if coded is not None:
+            z_hat = _rounded(z, self.bottleneck._get_medians())
         side = self.h_s(z_hat)
         decoded, likelihoods = [], []
         for group in self.groups():
@@ -130,11 +140,14 @@ class Family(ABC):
             if group.order == "checkerboard":
                 scale, mean = _in_two_passes(group, own, step, parts)
             else:
-                if group.spatial is not None:
+                if group.spatial is not None and coded is None:
                     noisy = group.gaussian.quantize(own / step, "noise") * step
                     parts["spatial"] = group.spatial(noisy)
+                elif group.spatial is not None:
+                    known = own + (coded[:, group.channels] - own).detach()
+                    parts["spatial"] = group.spatial(known)
                 scale, mean = _predicted(group, parts)
-                if mixed and group.spatial is not None:
+                if mixed and noisy is not None:
                     parts["spatial"] = group.spatial(_rounded(own, mean, step))
                     scale, mean = _predicted(group, parts)
             if mixed:
@@ -231,10 +244,14 @@ class LatentCodecFamily(Family):
         return self.hyper.h_a(y)
 
     def training(
-        self, y: Tensor, mixed: bool, step: Tensor | None = None
+        self,
+        y: Tensor,
+        mixed: bool,
+        step: Tensor | None = None,
+        coded: Tensor | None = None,
     ) -> dict[str, Any]:
         if mixed or step is not None:  # which CompressAI's do not know
-            return super().training(y, mixed, step)
+            return super().training(y, mixed, step, coded)
         z_hat, p_z = self._training_z(self.hyper_analysis(y))
         out = _part(self.model.latent_codec, "y")(y, self.h_s(z_hat))
         likelihoods = {"y": out["likelihoods"]["y"], "z": p_z}
@@ -330,7 +347,7 @@ def _mixed(
     coded = gaussian._likelihood(y_hat.detach() / step, scale, at)
     if gaussian.use_likelihood_bound:
         coded = gaussian.likelihood_lower_bound(coded)
-    _, noisy = gaussian(y / step, scale.detach(), means=at.detach())
+    _, noisy = gaussian(y / step, scale.detach(), at.detach(), training=True)
     return y_hat + (mean - mean.detach()), coded * (noisy / noisy.detach())
 
 

@@ -126,7 +126,7 @@ def codec_digest(entry: dict, quality: int) -> str:
     else:
         rest["versions"] = [__version__, container.VERSION]
         if entry.get("refine"):
-            rest["refine"] = [entry["refine"], "rounded"]
+            rest["refine"] = [entry["refine"], "coded"]
         if entry.get("config"):
             model = Config.fromfile(entry["config"]).model
             rest["config"] = {k: v for k, v in model.items() if k != "codec"}

@@ -9,7 +9,7 @@ from compressai.models import FactorizedPrior, MeanScaleHyperprior
 
 from compressai_hm.codecs import HumanMachineMixin, Steps, picture_bits
 from compressai_hm.codecs.entropy import step_values
-from compressai_hm.codecs.entropy.families import FAMILIES, MeanScaleFamily
+from compressai_hm.codecs.entropy.families import FAMILIES, MeanScaleFamily, family_of
 from compressai_hm.zoo import load_model
 
 from ..families import busy, families, tiny
@@ -104,6 +104,27 @@ def test_mixed_training_sees_what_is_coded(steps):
     assert bits[0] == pytest.approx(bits[1], rel=0.1)
     error = (trained["y_hat"] - coded["y_hat"]) / step_values(steps, (16, 20))
     assert error.abs().mean() < 0.15 and error.abs().max() < 1.5
+
+
+@families
+@pytest.mark.parametrize("steps", [None, [Steps(150)]])
+def test_gradients_are_of_what_is_coded(name, steps):
+    """To the symbol: with the coder's own contexts and its z."""
+    net = busy(name).eval()
+    y = net.analyse(torch.rand(1, 3, 64, 128)).detach().requires_grad_()
+    coded = net.code_latent(y, steps)
+    net._with_gradients = True
+    moving = net.code_latent(y, steps)
+    assert torch.equal(moving["y_hat"], coded["y_hat"])
+    for key, p in coded["likelihoods"].items():
+        assert torch.allclose(moving["likelihoods"][key], p, rtol=1e-5)
+    assert moving["rounding"].abs().max() < 0.51
+    for part in (moving["y_hat"], *(p.log() for p in moving["likelihoods"].values())):
+        (gradient,) = torch.autograd.grad(part.sum(), y, retain_graph=True)
+        assert gradient.abs().max() > 0
+    if steps is None:
+        own = family_of(net).training(y, True, coded=coded["y_hat"])["y_hat"]
+        assert ((own - coded["y_hat"]).abs() < 1e-2).float().mean() > 0.99
 
 
 def test_means_are_trained_by_what_is_decoded_of_a_0():
