@@ -347,7 +347,7 @@ def _mixed(
     coded = gaussian._likelihood(y_hat.detach() / step, scale, at)
     if gaussian.use_likelihood_bound:
         coded = gaussian.likelihood_lower_bound(coded)
-    _, noisy = gaussian(y / step, scale.detach(), at.detach(), training=True)
+    _, noisy = gaussian(y / step, scale.detach(), means=at.detach(), training=True)
     return y_hat + (mean - mean.detach()), coded * (noisy / noisy.detach())
 
 
