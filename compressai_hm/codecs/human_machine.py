@@ -114,9 +114,6 @@ class HumanMachineMixin(TablesMixin):
     Learned Image Compression", 2020). Noise for all is CompressAI's way.
     """
 
-    _with_gradients = False
-    """For :func:`refine`: code_latent gives what coding does, with gradients for y."""
-
     step = 1.0
     """Of quantisation, where none is asked for: 1/8 (more bits) to 16 (fewer)."""
 
@@ -189,7 +186,7 @@ class HumanMachineMixin(TablesMixin):
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
     def code_latent(
-        self, y: Tensor, steps: list[Steps] | None = None
+        self, y: Tensor, steps: list[Steps] | None = None, gradients: bool = False
     ) -> dict[str, Any]:
         """The entropy model alone, in its own precision also under autocast.
 
@@ -201,12 +198,14 @@ class HumanMachineMixin(TablesMixin):
         Args:
             y: ``(N, M, h, w)``.
             steps: The quantisation steps of each picture; ``step`` if left out.
+            gradients: What coding gives, to the symbol, with gradients for y.
 
         Returns:
-            ``y_hat``, like y, and ``likelihoods``.
+            ``y_hat``, like y, and ``likelihoods``; with gradients ``rounding`` as well,
+            (y - y_hat) / step, like y.
         """
         y, steps = self._own_precision(y), self._steps_of(len(y), steps)
-        if self._with_gradients:
+        if gradients:
             return self._measure_with_gradients(y, steps)
         if not self.training:
             return self._measure(y, steps)
@@ -231,10 +230,7 @@ class HumanMachineMixin(TablesMixin):
     def _measure_with_gradients(
         self, y: Tensor, steps: list[Steps] | None
     ) -> dict[str, Any]:
-        """What :meth:`_measure` gives, and ``rounding``, (y - y_hat) / step, like y.
-
-        Gradients are those of training on rounded latents.
-        """
+        """What :meth:`_measure` gives; gradients are those of mixed training."""
         coded = self._measure(y, steps)
         values, probabilities = coded["y_hat"], coded["likelihoods"]
         step = torch.ones((), device=y.device)

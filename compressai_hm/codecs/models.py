@@ -173,11 +173,11 @@ class HMSmallVariableRate(HMSmallAutoregressive):
         self.gain, self.inverse_gain = Gain(M), Gain(M, shifts=True)
 
     def code_latent(
-        self, y: Tensor, steps: list[Steps] | None = None
+        self, y: Tensor, steps: list[Steps] | None = None, gradients: bool = False
     ) -> dict[str, Any]:
         steps = self._steps_of(len(y), steps)
         t = self.gain.coarseness(y, steps)
-        coded = super().code_latent(self.gain(y, t), steps)
+        coded = super().code_latent(self.gain(y, t), steps, gradients)
         return {**coded, "y_hat": self.inverse_gain(coded["y_hat"], t)}
 
     @torch.no_grad()

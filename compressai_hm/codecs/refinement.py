@@ -69,7 +69,7 @@ def refine(
     size = tuple(x.shape[-2:])
     own = [Steps.of(codec.step if step is None else step, size)]
 
-    with _random_state_kept(x.device), _differentiable(codec):
+    with _random_state_kept(x.device), _gradients_for_y(codec):
         with torch.no_grad():
             y = best = codec.analyse(x)
         loss = loss or for_people(codec, x, best, own[0])
@@ -84,7 +84,7 @@ def refine(
         _seed(x.device)
         for count in range(steps + 1):
             now = y + moved * width
-            latent = codec.code_latent(now, own)
+            latent = codec.code_latent(now, own, gradients=True)
             cost = loss(latent)
             if cost.item() < least:
                 best, least = now.detach(), cost.item()
@@ -100,7 +100,7 @@ def refine(
 def _width_of_a_step(codec: HumanMachineMixin, y: Tensor, own: list[Steps]) -> Tensor:
     """In y: where channels have gains, one of their own each. Like y."""
     y = y.clone().requires_grad_()
-    rounding = codec.code_latent(y, own)["rounding"]
+    rounding = codec.code_latent(y, own, gradients=True)["rounding"]
     (steps,) = torch.autograd.grad(rounding.sum(), y)
     return 1 / steps
 
@@ -179,19 +179,17 @@ def _seed(device: torch.device) -> None:
 
 
 @contextlib.contextmanager
-def _differentiable(codec: HumanMachineMixin) -> Iterator[None]:
-    """Coding as it is, with gradients for y, but none for the weights."""
+def _gradients_for_y(codec: HumanMachineMixin) -> Iterator[None]:
+    """And none for the weights; coding is eval mode's."""
     training = codec.training
     trainable = [p for p in codec.parameters() if p.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
     codec.eval()
-    codec._with_gradients = True
     try:
         with torch.enable_grad():
             yield
     finally:
-        codec._with_gradients = False
         codec.train(training)
         for parameter in trainable:
             parameter.requires_grad_(True)

@@ -86,7 +86,6 @@ def test_a_stopped_refinement_leaves_the_codec_as_it_was():
     with pytest.raises(KeyboardInterrupt):
         refine(codec, torch.rand(1, 3, 64, 64), loss, 2)
     assert codec.training
-    assert "rounding" not in codec.code_latent(seen[0]["y_hat"].detach())
     assert [p.requires_grad for p in codec.parameters()] == trainable
 
 

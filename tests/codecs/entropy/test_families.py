@@ -113,8 +113,7 @@ def test_gradients_are_of_what_is_coded(name, steps):
     net = busy(name).eval()
     y = net.analyse(torch.rand(1, 3, 64, 128)).detach().requires_grad_()
     coded = net.code_latent(y, steps)
-    net._with_gradients = True
-    moving = net.code_latent(y, steps)
+    moving = net.code_latent(y, steps, gradients=True)
     assert torch.equal(moving["y_hat"], coded["y_hat"])
     for key, p in coded["likelihoods"].items():
         assert torch.allclose(moving["likelihoods"][key], p, rtol=1e-5)
