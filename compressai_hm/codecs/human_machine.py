@@ -201,8 +201,8 @@ class HumanMachineMixin(TablesMixin):
             gradients: What coding gives, to the symbol, with gradients for y.
 
         Returns:
-            ``y_hat``, like y, and ``likelihoods``; with gradients ``rounding`` as well,
-            (y - y_hat) / step, like y.
+            ``y_hat``, like y, and ``likelihoods``; with gradients also ``rounding``,
+            what is quantised less what comes of it, over the step, like y.
         """
         y, steps = self._own_precision(y), self._steps_of(len(y), steps)
         if gradients:
@@ -233,16 +233,14 @@ class HumanMachineMixin(TablesMixin):
         """What :meth:`_measure` gives; gradients are those of mixed training."""
         coded = self._measure(y, steps)
         values, probabilities = coded["y_hat"], coded["likelihoods"]
-        step = torch.ones((), device=y.device)
-        if steps is not None:
-            step = step_values(steps, y.shape[-2:]).to(y)
+        step = None if steps is None else step_values(steps, y.shape[-2:]).to(y)
         with torch.autocast(y.device.type, enabled=False):
             moving = family_of(self).training(y, True, step, values)
         p = moving["likelihoods"]
         return {
             "y_hat": values + (moving["y_hat"] - moving["y_hat"].detach()),
             "likelihoods": {k: probabilities[k] * (p[k] / p[k].detach()) for k in p},
-            "rounding": (y - values) / step,
+            "rounding": (y - values) / (1.0 if step is None else step),
         }
 
     def _hyper_analysis(self, y: Tensor) -> Tensor:

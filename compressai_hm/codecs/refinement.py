@@ -21,12 +21,12 @@ from .human_machine import Y_STRIDE, HumanMachineMixin, picture_bits
 Loss = Callable[[dict[str, Any]], Tensor]
 
 _LR = 0.02, 0.002
-"""Of Adam, in quantisation steps: of the first and of the last step."""
+"""Of Adam, in quantisation steps: from the first step, and where it leads to."""
 _CURVATURE = 12 / math.log(2)
 """Of distortion by (y - y_hat) / step, in bits for each latent.
 
 A uniform quantiser's error is step^2 / 12 and an octave of steps costs a bit: where
-both are in balance, as training brings about, distortion is as curved as this.
+both are in balance, as in :func:`for_people`, distortion is as curved as this.
 """
 
 
@@ -42,15 +42,15 @@ def refine(
     Each step sees the coder's own y_hat, rate and loss; the best y of all steps is
     taken, so that it is never worse than without refinement. The gradient goes straight
     through the rounding, which by itself would move y over a threshold and on: y_hat
-    wants to be y. What is due to a latent's own rounding is therefore taken out of it.
-    In the gradient of the rate noise stands for the rounding, seeded so that a file can
-    be made again.
+    wants to be y. What is due to a latent's own rounding is therefore taken out of it,
+    but in the padding, where nothing is seen. In the gradient of the rate noise stands
+    for the rounding, seeded so that a file can be made again.
 
     Args:
         codec: Left as it was.
         x: RGB in [0, 1], ``(1, 3, H, W)``.
-        loss: Of what ``codec.code_latent`` gives: bits a pixel, and what errors are
-            worth in them; a scalar. None is :func:`for_people`.
+        loss: Of what ``codec.code_latent`` gives; a scalar, in any unit. None is
+            :func:`for_people`.
         steps: Of Adam.
         step: Of quantisation, as for :func:`compressai_hm.codecs.encode`, which needs
             the same.
@@ -72,8 +72,15 @@ def refine(
     with _random_state_kept(x.device), _gradients_for_y(codec):
         with torch.no_grad():
             y = best = codec.analyse(x)
-        loss = loss or for_people(codec, x, best, own[0])
-        if not steps or loss is None:
+        if not steps:
+            return best
+        curvature = None
+        if loss is None:
+            loss, curvature = (
+                for_people(codec, x, y, own[0]),
+                _CURVATURE / math.prod(size),
+            )
+        if loss is None:
             return best
         least, width = math.inf, _width_of_a_step(codec, y, own)
         moved = torch.zeros_like(y, requires_grad=True)
@@ -81,6 +88,7 @@ def refine(
         schedule = torch.optim.lr_scheduler.LinearLR(
             optimizer, 1.0, _LR[1] / _LR[0], steps
         )
+        seen = [slice(math.ceil(side / Y_STRIDE)) for side in size]
         _seed(x.device)
         for count in range(steps + 1):
             now = y + moved * width
@@ -89,12 +97,21 @@ def refine(
             if cost.item() < least:
                 best, least = now.detach(), cost.item()
             if count < steps:
-                own_error = latent["rounding"].square().sum() / (size[0] * size[1])
-                cost = cost + _CURVATURE / 2 * own_error
-                (moved.grad,) = torch.autograd.grad(cost, moved)
+                (gradient,) = torch.autograd.grad(cost, moved)
+                rounding = torch.zeros_like(y)
+                rounding[..., *seen] = latent["rounding"].detach()[..., *seen]
+                if curvature is None:
+                    curvature = _curvature_of(gradient, rounding)
+                moved.grad = gradient + curvature * rounding
                 optimizer.step()
                 schedule.step()
     return best
+
+
+def _curvature_of(gradient: Tensor, rounding: Tensor) -> Tensor:
+    """Of a loss of any unit: how y_hat is drawn to y where rounding has moved it."""
+    squares = rounding.square().sum().clamp(min=torch.finfo(rounding.dtype).tiny)
+    return (-(gradient * rounding).sum() / squares).clamp(min=0)
 
 
 def _width_of_a_step(codec: HumanMachineMixin, y: Tensor, own: list[Steps]) -> Tensor:

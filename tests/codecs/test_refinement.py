@@ -29,7 +29,7 @@ def loss(latent):
 
 @families
 def test_the_coder_is_made_once(name, built):
-    """Although a step of training clears what a mask hides of a context's weights."""
+    """Although a masked context clears what it hides of its weights."""
     net, x = busy(name), torch.rand(1, 3, 64, 64)
     for _ in range(2):
         refine(net, x, loss, 21)
@@ -125,6 +125,23 @@ def test_a_photograph_costs_less(photograph, step):
         for data in files
     ]
     assert len(files[1]) < len(files[0]) and errors[1] < errors[0]
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_a_loss_may_be_in_any_unit(photograph, unit):
+    net = load_model("hm-mbt2018-s", 1, pretrained=True).eval()
+    x = photograph[..., :100, :120]  # and where there is padding
+
+    def loss(latent):
+        x_hat = net.synthesise(latent["y_hat"], x.shape[-2:], ("human",))["x_hat"]
+        bits = sum(-p.log2().sum() for p in latent["likelihoods"].values())
+        return unit * (bits / 12000 + 117 * (x_hat - x).square().mean())
+
+    y = refine(net, x, loss, 10)
+    before, after = (
+        float(loss(net.code_latent(latent)).detach()) for latent in (net.analyse(x), y)
+    )
+    assert after < 0.97 * before
 
 
 def test_where_there_is_nothing_to_see_nothing_moves():

@@ -119,8 +119,8 @@ class Family(ABC):
             step: Of quantisation at each place, ``(N, 1, h, w)``; the noise is as wide.
                 Defaults to None, 1 everywhere.
             coded: y_hat that coding gives, where mixed. Contexts within a raster are
-                then of it and z is rounded, so that all means and scales are those of
-                the coder; otherwise noise foretells what a raster will round to.
+                then of it and z is rounded, so that means and scales are the coder's;
+                otherwise noise foretells what a raster will round to.
 
         Returns:
             ``y_hat``, like y, and ``likelihoods`` ``{"y", "z"}``.
