@@ -107,11 +107,12 @@ class HumanMachineMixin(TablesMixin):
     learned = True
 
     mixed_quantisation = False
-    """Trains on rounded latents, with noise for the gradient of the rate alone.
+    """Trains on latents as they are coded, with noise for the gradient of the rate.
 
     All parts then see in training what they decode, and the rate is the coded one
     (after D. Minnen and S. Singh, "Channel-Wise Autoregressive Entropy Models for
-    Learned Image Compression", 2020). Noise for all is CompressAI's way.
+    Learned Image Compression", 2020), contexts what was decoded before: the coder runs
+    in each step. Noise for all is CompressAI's way.
     """
 
     step = 1.0
@@ -198,23 +199,22 @@ class HumanMachineMixin(TablesMixin):
         Args:
             y: ``(N, M, h, w)``.
             steps: The quantisation steps of each picture; ``step`` if left out.
-            gradients: What coding gives, to the symbol, with gradients for y.
+            gradients: What ``mixed_quantisation`` gives, in eval mode too.
 
         Returns:
             ``y_hat``, like y, and ``likelihoods``; with gradients also ``rounding``,
             what is quantised less what comes of it, over the step, like y.
         """
         y, steps = self._own_precision(y), self._steps_of(len(y), steps)
-        if gradients:
+        if gradients or (self.training and self.mixed_quantisation):
             return self._measure_with_gradients(y, steps)
         if not self.training:
             return self._measure(y, steps)
         with torch.autocast(y.device.type, enabled=False):
-            family, mixed = family_of(self), self.mixed_quantisation
             if steps is None:
-                return family.training(y, mixed)
+                return family_of(self).training(y)
             step = step_values(steps, y.shape[-2:]).to(y)
-            return family.training(y, mixed, step)
+            return family_of(self).training(y, step)
 
     def _steps_of(self, count: int, steps: list[Steps] | None) -> list[Steps] | None:
         """Those of several pictures; None where all are 1."""
@@ -230,12 +230,12 @@ class HumanMachineMixin(TablesMixin):
     def _measure_with_gradients(
         self, y: Tensor, steps: list[Steps] | None
     ) -> dict[str, Any]:
-        """What :meth:`_measure` gives; gradients are those of mixed training."""
+        """What :meth:`_measure` gives, with the gradients of ``Family.training``."""
         coded = self._measure(y, steps)
         values, probabilities = coded["y_hat"], coded["likelihoods"]
         step = None if steps is None else step_values(steps, y.shape[-2:]).to(y)
         with torch.autocast(y.device.type, enabled=False):
-            moving = family_of(self).training(y, True, step, values)
+            moving = family_of(self).training(y, step, values)
         p = moving["likelihoods"]
         return {
             "y_hat": values + (moving["y_hat"] - moving["y_hat"].detach()),

@@ -99,11 +99,7 @@ class Family(ABC):
         """
 
     def training(
-        self,
-        y: Tensor,
-        mixed: bool,
-        step: Tensor | None = None,
-        coded: Tensor | None = None,
+        self, y: Tensor, step: Tensor | None = None, coded: Tensor | None = None
     ) -> dict[str, Any]:
         """What training sees in place of a bitstream: likelihoods of noisy latents.
 
@@ -113,14 +109,11 @@ class Family(ABC):
 
         Args:
             y: ``(N, M, h, w)``.
-            mixed: Whether y_hat, its likelihoods and its contexts are of rounded
-                latents, as they will be coded, and noise gives y its gradient.
-                Otherwise all of them are of noisy ones.
             step: Of quantisation at each place, ``(N, 1, h, w)``; the noise is as wide.
                 Defaults to None, 1 everywhere.
-            coded: y_hat that coding gives, where mixed. Contexts within a raster are
-                then of it and z is rounded, so that means and scales are the coder's;
-                otherwise noise foretells what a raster will round to.
+            coded: y_hat that coding gives, like y. Then z, y_hat, its likelihoods and
+                its contexts are of rounded latents, as the coder's are, and noise gives
+                y its gradient. Defaults to None: all of them are of noisy ones.
 
         Returns:
             ``y_hat``, like y, and ``likelihoods`` ``{"y", "z"}``.
@@ -147,10 +140,7 @@ class Family(ABC):
                     known = own + (coded[:, group.channels] - own).detach()
                     parts["spatial"] = group.spatial(known)
                 scale, mean = _predicted(group, parts)
-                if mixed and noisy is not None:
-                    parts["spatial"] = group.spatial(_rounded(own, mean, step))
-                    scale, mean = _predicted(group, parts)
-            if mixed:
+            if coded is not None:
                 y_hat, p_y = _mixed(group.gaussian, own, scale, mean, step)
             else:
                 drawn, p_y = group.gaussian(own / step, scale / step, means=mean / step)
@@ -244,14 +234,10 @@ class LatentCodecFamily(Family):
         return self.hyper.h_a(y)
 
     def training(
-        self,
-        y: Tensor,
-        mixed: bool,
-        step: Tensor | None = None,
-        coded: Tensor | None = None,
+        self, y: Tensor, step: Tensor | None = None, coded: Tensor | None = None
     ) -> dict[str, Any]:
-        if mixed or step is not None:  # which CompressAI's do not know
-            return super().training(y, mixed, step, coded)
+        if not (step is None and coded is None):  # which CompressAI's do not know
+            return super().training(y, step, coded)
         z_hat, p_z = self._training_z(self.hyper_analysis(y))
         out = _part(self.model.latent_codec, "y")(y, self.h_s(z_hat))
         likelihoods = {"y": out["likelihoods"]["y"], "z": p_z}
