@@ -206,7 +206,9 @@ class HumanMachineMixin(TablesMixin):
             what is quantised less what comes of it, over the step, like y.
         """
         y, steps = self._own_precision(y), self._steps_of(len(y), steps)
-        if gradients or (self.training and self.mixed_quantisation):
+        mixed = self.training and self.mixed_quantisation
+        # What is not finite cannot be coded: it is for the loss to say so.
+        if gradients or (mixed and y.isfinite().all()):
             return self._measure_with_gradients(y, steps)
         if not self.training:
             return self._measure(y, steps)

@@ -201,6 +201,15 @@ def test_mixed_quantisation_rounds_y(name):
     assert torch.autograd.grad(rounded["likelihoods"]["y"].log().sum(), y)[0].any()
 
 
+def test_the_loss_says_what_mixed_training_cannot_code():
+    """As where float16 overflows, and a scaler of losses skips the step."""
+    net = busy("hm-mbt2018-s").train()
+    net.mixed_quantisation = True
+    y = torch.full((1, net.M, 4, 4), float("inf"))
+    likelihoods = net.code_latent(y)["likelihoods"]
+    assert not sum(-p.log2().sum() for p in likelihoods.values()).isfinite()
+
+
 def test_double_precision_throughout():
     net = busy("hm-mbt2018-mean").double()
     x = torch.rand(1, 3, 64, 64, dtype=torch.float64)
