@@ -76,10 +76,8 @@ def refine(
             return best
         curvature = None
         if loss is None:
-            loss, curvature = (
-                for_people(codec, x, y, own[0]),
-                _CURVATURE / math.prod(size),
-            )
+            loss = for_people(codec, x, y, own[0])
+            curvature = _CURVATURE / math.prod(size)
         if loss is None:
             return best
         least, width = math.inf, _width_of_a_step(codec, y, own)
