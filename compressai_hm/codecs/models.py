@@ -43,6 +43,7 @@ class ZooEntry:
             where each quality has weights of its own.
         released: What its weights in the package were trained for, at every quality:
             metrics; empty where none ship.
+        changes: The entry whose weights in the package these are stored as changes of.
     """
 
     model: type[HumanMachineMixin]
@@ -50,6 +51,7 @@ class ZooEntry:
     g_t: Mapping[str, int] = field(default_factory=dict)
     steps: Mapping[int, float] = field(default_factory=dict)
     released: tuple[str, ...] = ()
+    changes: str = ""
 
 
 ENTRIES: dict[str, ZooEntry] = {}
@@ -151,13 +153,14 @@ class HMSmallAutoregressive(HumanMachineMixin, JointAutoregressiveHierarchicalPr
         return net
 
 
-@_entry(
-    "hm-mbt2018-vbr-s",
-    dict.fromkeys(range(1, 9), (64, 256)),
+_VBR = dict(
+    channels=dict.fromkeys(range(1, 9), (64, 256)),
     g_t=dict(g_t_width=0),
     steps={1: 5.6, 2: 3.9, 3: 2.7, 4: 1.9, 5: 1.3, 6: 0.9, 7: 0.62, 8: 0.43},
-    released=("mse", "person"),
 )
+
+
+@_entry("hm-mbt2018-vbr-s", released=("mse", "person"), **_VBR)
 class HMSmallVariableRate(HMSmallAutoregressive):
     """One set of weights for every rate: hm-mbt2018-s, deeper and with a wider latent.
 
@@ -196,6 +199,16 @@ class HMSmallVariableRate(HMSmallAutoregressive):
         y_hat, symbols = super().decode_latent(strings, shape, steps)
         t = self.gain.coarseness(y_hat, self._steps_of(len(y_hat), steps))
         return self.inverse_gain(y_hat, t), symbols
+
+
+@_entry(
+    "hm-mbt2018-vbr-s-v2",
+    released=("mse",),
+    changes="hm-mbt2018-vbr-s",
+    **_VBR,
+)
+class HMSmallVariableRateV2(HMSmallVariableRate):
+    """hm-mbt2018-vbr-s trained on, with contexts that see what is coded."""
 
 
 @_entry("hm-cheng2020-anchor", _BASE["cheng2020-anchor"])

@@ -43,7 +43,8 @@ def load_model(
             at: from 1 (lowest) to 4, 6 or 8. Of an entry with one set of weights for
             every rate, the step of quantisation.
         metric: What the weights were trained for: "mse"; "person", for people and for
-            detectors of persons, of hm-mbt2018-vbr-s; or "ms-ssim", of CompressAI's.
+            detectors of persons, of hm-mbt2018-vbr-s and its v2; or "ms-ssim", of
+            CompressAI's.
         pretrained: True loads released HM weights, from the package;
             "base" loads CompressAI's, with g_t the identity.
         progress: Whether a download shows a progress bar.

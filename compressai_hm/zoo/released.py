@@ -6,6 +6,7 @@
     weights/NAME.pth           of an entry with one set for every quality
     weights/NAME-tables.npz    the Gaussian's tables, the same at every quality
     weights/NAME-METRIC.npz    what training for another metric changed in NAME.pth
+    weights/NAME.npz           what training on changed in another entry's
     weights/SHA256SUMS         of every file; for `sha256sum --check`
 
 Tables are stored because streams are coded with them, and another machine's floating
@@ -52,16 +53,22 @@ def load_released(name: str, quality: int, metric: str = "mse") -> dict[str, Ten
             f"no HM weights of {name} are released for {metric}; there are those for "
             f"{', '.join(ENTRIES[name].released)}"
         )
-    tables = np.load(_read(f"{name}-tables.npz"))
-    weights = torch.load(_read(file_of(name, quality)), weights_only=True)
-    if metric != "mse":
-        changes = dict(np.load(_read(f"{name}-{metric}.npz")))
+    weights = _load_stored(name, quality)
+    if file := changes_of(name, metric):
+        changes = dict(np.load(_read(file)))
         if changes.pop("of").tobytes() != _digest_of(name):
             raise RuntimeError(
-                f"{name}-{metric}.npz changes other weights than {name}.pth: make it "
+                f"{file} changes other weights than {file_of(name, quality)}: make it "
                 "again (tools/train_weights.py), or install the package again"
             )
         weights = _changed(weights, changes)
+    return weights
+
+
+def _load_stored(name: str, quality: int) -> dict[str, Tensor]:
+    """Weights without what changes them, and tables."""
+    tables = np.load(_read(f"{_root(name)}-tables.npz"))
+    weights = torch.load(_read(file_of(name, quality)), weights_only=True)
     return {**{key: torch.from_numpy(tables[key]) for key in tables}, **weights}
 
 
@@ -90,20 +97,21 @@ def _changing(weights: dict[str, Tensor]) -> list[str]:
 
 
 def write_changes(name: str, metric: str, net: nn.Module) -> None:
-    """Makes a model, trained on from the released one, that of another metric.
+    """Makes a model, trained on from stored weights, the released one.
 
-    What changed is stored to 8 bits, of large tensors to about half its deviation,
-    which leaves out about 2 % of the change's energy and makes a file of a fifth of the
-    weights'. Steps are powers of two, so that every machine adds up the same weights.
+    What changed is stored to 8 bits, of large tensors to about a 16th of its deviation
+    (to half of it, a codec of 15 % fewer bits had 8 % fewer), which makes a file of
+    about a quarter of the weights'. Steps are powers of two, so that every machine adds
+    up the same weights.
     """
-    base = load_released(name, 1)
+    base = _load_stored(name, 1)
     own = net.state_dict()
     exponents, steps = [], []
     for key in _changing(base):
         change = own[key].double() - base[key].double()
         fine = math.ceil(math.log2(max(float(change.abs().max()), 2**-30) / 127))
         if change.numel() >= _MANY:
-            fine = max(fine, round(math.log2(max(float(change.std()), 2**-30) / 2)))
+            fine = max(fine, round(math.log2(max(float(change.std()), 2**-30) / 16)))
         exponents.append(fine)
         steps.append((change / 2.0**fine).round().to(torch.int8).flatten())
     changes = {"steps": torch.cat(steps).numpy(), "exponents": np.int8(exponents)}
@@ -111,12 +119,12 @@ def write_changes(name: str, metric: str, net: nn.Module) -> None:
     net.update(force=True)
     tables = {k: v for k, v in net.state_dict().items() if is_table(k)}
     if any(not torch.equal(base[k], tables[k]) for k in tables if _SHARED in k):
-        raise ValueError(f"{metric}: other Gaussian tables than {name}'s")
+        raise ValueError(f"{name}, {metric}: other Gaussian tables than before")
     changes |= {k: v.numpy() for k, v in tables.items() if _SHARED not in k}
     changes["of"] = np.frombuffer(_digest_of(name), np.uint8)
     with io.BytesIO() as f:
         np.savez_compressed(f, **changes)
-        write_whole(f.getvalue(), WEIGHTS / f"{name}-{metric}.npz")
+        write_whole(f.getvalue(), WEIGHTS / changes_of(name, metric))
     write_sums()
 
 
@@ -132,7 +140,20 @@ def local_path(path: str | Path) -> Path:
 
 def file_of(name: str, quality: int) -> str:
     """The name of the file of weights."""
-    return f"{name}.pth" if ENTRIES[name].steps else f"{name}-{quality}.pth"
+    one = ENTRIES[name].steps
+    return f"{_root(name)}.pth" if one else f"{_root(name)}-{quality}.pth"
+
+
+def changes_of(name: str, metric: str = "mse") -> str:
+    """The name of the file of what changes them; empty where nothing does."""
+    if metric != "mse":
+        return f"{name}-{metric}.npz"
+    return f"{name}.npz" if ENTRIES[name].changes else ""
+
+
+def _root(name: str) -> str:
+    """The entry whose file of weights is an entry's own, or is changed."""
+    return ENTRIES[name].changes or name
 
 
 def _read(file: str) -> io.BytesIO:
