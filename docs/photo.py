@@ -21,7 +21,7 @@ from compressai_hm.codecs.pictures import read_picture  # noqa: E402
 from compressai_hm.codecs.rate import encode_to_size  # noqa: E402
 
 PICTURE = ROOT / "tools/pictures/kodim14.png"
-BYTES = 3000
+BYTES = 2000
 GAIN = 2.0
 """As hm-codec encode PICTURE --bytes BYTES --attend ... --attend-gain GAIN."""
 

@@ -10,7 +10,7 @@ from compressai_hm.codecs.export import FORMATS, RUNTIMES
 from compressai_hm.zoo import cfgs
 
 SUFFIX = ".hmc"
-MODEL, QUALITY = "hm-mbt2018-vbr-s", 6
+MODEL, QUALITY = "hm-mbt2018-vbr-s-v2", 6
 """What codes where nothing is said."""
 
 PEOPLE = "person/rtmdet_mobilenetv2.py,compressai_hm://person_detector.pth"

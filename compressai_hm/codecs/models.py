@@ -203,7 +203,7 @@ class HMSmallVariableRate(HMSmallAutoregressive):
 
 @_entry(
     "hm-mbt2018-vbr-s-v2",
-    released=("mse",),
+    released=("mse", "person"),
     changes="hm-mbt2018-vbr-s",
     **_VBR,
 )

@@ -1,0 +1,12 @@
+# What training for persons alone does: the person weights of v2 against v2 trained on as
+# long for people alone (vbr_v2_person.py with model.lambda_machine=0), on the first 200
+# pictures of v2.py.
+_base_ = ["v2.py"]
+control = dict(
+    name="control",
+    checkpoints=["work_dirs/small_vbr_v2_control/codec.pth.tar"],
+    steps=_base_.steps,
+)
+anchor = "control"
+codecs = [control, *_base_.codecs[1:3]]
+sets = [dict(count=200, **_base_.sets[0])]
