@@ -1,6 +1,6 @@
-# What training for persons alone does: the person weights of v2 against v2 trained on as
-# long for people alone (vbr_v2_person.py with model.lambda_machine=0), on the first 200
-# pictures of v2.py.
+# What training for persons alone does: v2's weights for persons against v2 trained on
+# as long for people alone (small/vbr_v2_person.py with model.lambda_machine=0), on the
+# first 200 pictures of v2.py.
 _base_ = ["v2.py"]
 control = dict(
     name="control",

@@ -99,12 +99,12 @@ def test_a_folder_goes_there_and_back(tool, pictures, tmp_path):
 
 
 def test_weights_for_persons(tool, pictures, tmp_path):
-    streams, vbr = tmp_path / "streams", ("--model", "hm-mbt2018-vbr-s")
+    streams, vbr = tmp_path / "streams", ("--model", "hm-mbt2018-vbr-s-v2")
     code, _, _ = tool(
         *("encode", pictures, "--metric", "person", "--quality", 4, "--out", streams)
     )
     assert code == 0
-    assert "vbr-s (person), entropy" in tool("info", streams)[1]
+    assert "vbr-s-v2 (person), entropy" in tool("info", streams)[1]
     file = streams / "a.hmc"
     net = load_model(vbr[1], 4, "person", pretrained=True).eval()
     expected = decode(net, file.read_bytes(), views=("human",))["x_hat"]
@@ -115,7 +115,7 @@ def test_weights_for_persons(tool, pictures, tmp_path):
         again = read_picture(out / "a.human.png")
         assert (again - expected).abs().max() < 1 / 255
     code, _, error = tool("decode", file, *vbr, "--quality", 4, "--metric", "mse")
-    assert code == 2 and "vbr-s (person)" in error
+    assert code == 2 and "vbr-s-v2 (person)" in error
     code, _, error = tool("encode", pictures, "--checkpoint", DEMO, "--metric", "mse")
     assert code == 2 and "--metric belongs to a zoo entry" in error
     code, _, error = tool("decode", file, "--metric", "person")
