@@ -13,6 +13,8 @@ SUFFIX = ".hmc"
 MODEL, QUALITY = "hm-mbt2018-vbr-s-v2", 6
 """What codes where nothing is said."""
 
+EVERY_RATE = " or ".join(name for name, entry in ENTRIES.items() if entry.steps)
+
 PEOPLE = "person/rtmdet_mobilenetv2.py,compressai_hm://person_detector.pth"
 """The detector that ships, for --attend people."""
 
@@ -121,7 +123,7 @@ def _add_weights(sub: argparse.ArgumentParser, name: str) -> None:
         help="zoo entry, or the registered name of --checkpoint's model; default: "
         + ("what the file says" if name == "decode" else MODEL),
     )
-    default = f"; default: {QUALITY} of {MODEL}; with --bpp or --bytes the nearest"
+    default = f"; default: {QUALITY} of {EVERY_RATE}; with --bpp or --bytes the nearest"
     sub.add_argument(
         "--quality",
         type=int,
@@ -131,7 +133,7 @@ def _add_weights(sub: argparse.ArgumentParser, name: str) -> None:
         "--metric",
         choices=container.METRICS,
         help="what the zoo entry's weights were trained for; person: people and "
-        f"detectors of persons, of {MODEL}; default: "
+        f"detectors of persons, of {EVERY_RATE}; default: "
         + ("what the file says, or mse" if name == "decode" else "mse"),
     )
 
@@ -142,7 +144,7 @@ def _add_rate(sub: argparse.ArgumentParser) -> None:
         "--step",
         type=float,
         help="of quantisation, 0.125 (more bits) to 16 (fewer); default: that of "
-        f"--quality of {MODEL}, 1 of others",
+        f"--quality of {EVERY_RATE}, 1 of others",
     )
     rate.add_argument(
         "--bpp",

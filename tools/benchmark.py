@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 import compressai_hm.zoo
 from compressai_hm.codecs import (
+    ENTRIES,
     HM_MODELS,
     Bitstream,
     HumanMachineMixin,
@@ -177,7 +178,7 @@ def _busy() -> Iterator[None]:
             process.kill()
 
 
-COMPARED = [name for name in HM_MODELS if not name.endswith("-s")]
+COMPARED = [name for name, entry in ENTRIES.items() if not entry.released]
 """Those that CompressAI has too."""
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from ..codecs import ENTRIES, HM_MODELS, HumanMachineMixin, Steps, read_checkpoint
 from ..codecs.container import METRICS
 from ..codecs.tables import with_metadata
-from .released import load_released, local_path
+from .released import SCHEME, load_released, local_path
 
 cfgs: dict[str, dict[int, tuple[int, ...]]] = {
     name: dict(entry.channels) for name, entry in ENTRIES.items()
@@ -98,6 +98,8 @@ def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
     """
     if name and not is_hm(name):
         raise ValueError(f"{name!r} is no HM model; there are {sorted(HM_MODELS)}")
+    if str(path).startswith(f"{SCHEME}hm-"):
+        raise ValueError(f"{path}: of a zoo entry; say its name, --model, instead")
     found = read_checkpoint(local_path(path))
     said = found.architecture
     if said and not name and said not in MODELS:

@@ -6,7 +6,8 @@
     weights/NAME.pth           of an entry with one set for every quality
     weights/NAME-tables.npz    the Gaussian's tables, the same at every quality
     weights/NAME-METRIC.npz    what training for another metric changed in NAME.pth
-    weights/NAME.npz           what training on changed in another entry's
+    weights/NAME.npz           of an entry without: what training on changed in
+                               another's NAME.pth, as NAME-METRIC.npz then does
     weights/SHA256SUMS         of every file; for `sha256sum --check`
 
 Tables are stored because streams are coded with them, and another machine's floating
@@ -104,6 +105,9 @@ def write_changes(name: str, metric: str, net: nn.Module) -> None:
     about a quarter of the weights'. Steps are powers of two, so that every machine adds
     up the same weights.
     """
+    file = changes_of(name, metric)
+    if not file:
+        raise ValueError(f"{name} has weights of its own: write_released makes them")
     base = _load_stored(name, 1)
     own = net.state_dict()
     exponents, steps = [], []
@@ -119,12 +123,12 @@ def write_changes(name: str, metric: str, net: nn.Module) -> None:
     net.update(force=True)
     tables = {k: v for k, v in net.state_dict().items() if is_table(k)}
     if any(not torch.equal(base[k], tables[k]) for k in tables if _SHARED in k):
-        raise ValueError(f"{name}, {metric}: other Gaussian tables than before")
+        raise ValueError(f"{file}: other Gaussian tables than {_root(name)}'s")
     changes |= {k: v.numpy() for k, v in tables.items() if _SHARED not in k}
     changes["of"] = np.frombuffer(_digest_of(name), np.uint8)
     with io.BytesIO() as f:
         np.savez_compressed(f, **changes)
-        write_whole(f.getvalue(), WEIGHTS / changes_of(name, metric))
+        write_whole(f.getvalue(), WEIGHTS / file)
     write_sums()
 
 
@@ -197,8 +201,14 @@ def rounded_codec(net: nn.Module) -> dict[str, Tensor]:
 def write_released(name: str, models: dict[int, nn.Module]) -> None:
     """Rounds models and makes them the released ones of their qualities.
 
-    Of an entry with one set of weights, give one quality.
+    Of an entry with one set of weights, give one quality. Where changes of them are
+    stored, make these again.
+
+    Raises:
+        ValueError: If they are stored as changes of another entry's.
     """
+    if ENTRIES[name].changes:
+        raise ValueError(f"{name} is stored as changes: write_changes makes them")
     shared: dict[str, Tensor] = {}
     for quality, net in models.items():
         weights = rounded_codec(net)

@@ -1,10 +1,10 @@
 # What training for persons alone does: v2's weights for persons against v2 trained on
-# as long for people alone (small/vbr_v2_person.py with model.lambda_machine=0), on the
-# first 200 pictures of v2.py.
+# as long for people alone (mmdet_configs/small/vbr_v2_control.py), on the first 200
+# pictures of v2.py.
 _base_ = ["v2.py"]
 control = dict(
     name="control",
-    checkpoints=["work_dirs/small_vbr_v2_control/codec.pth.tar"],
+    checkpoints=["work_dirs/small_vbr_v2_control_0/codec.pth.tar"],
     steps=_base_.steps,
 )
 anchor = "control"

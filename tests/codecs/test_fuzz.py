@@ -21,7 +21,6 @@ import torch
 from tqdm import tqdm
 
 from compressai_hm.codecs import (
-    HM_MODELS,
     Bitstream,
     BitstreamError,
     container,
@@ -29,7 +28,7 @@ from compressai_hm.codecs import (
 )
 from compressai_hm.codecs.entropy.steps import FIRST, Steps
 
-from .families import drawn_latents, portable
+from .families import NAMES, drawn_latents, portable
 
 LONGEST_S = 5
 MOST_MIB = 1024
@@ -156,7 +155,7 @@ def check(codec: Codec, data: bytes) -> str:
     return outcome
 
 
-def run(files: int, seed: int = 0, names=tuple(HM_MODELS)) -> collections.Counter:
+def run(files: int, seed: int = 0, names=NAMES) -> collections.Counter:
     """Checks that many files; returns how many met which end."""
     codecs = [Codec.make(name) for name in names]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

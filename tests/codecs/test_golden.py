@@ -13,11 +13,11 @@ import pytest
 import torch
 from compressai.entropy_models.entropy_models import EntropyModel
 
-from compressai_hm.codecs import HM_MODELS, Bitstream, container, decode
+from compressai_hm.codecs import Bitstream, container, decode
 from compressai_hm.codecs.entropy import Steps
 from compressai_hm.codecs.entropy.coding_tables import entropy_models, table_buffers
 
-from .families import drawn_latents, families, portable
+from .families import NAMES, drawn_latents, families, portable
 
 GOLDEN = Path(__file__).parent / "golden"
 SIZE = (100, 170)
@@ -101,7 +101,7 @@ def test_golden_streams_with_steps_decode_and_are_written_again(name, kind):
 def write_steps():
     """What made the files of version 2. Those that are there stay for ever."""
     digests = json.loads((GOLDEN / "y_hat.json").read_text())
-    for name in [n for n in HM_MODELS if f"{n}.map" not in digests]:
+    for name in [n for n in NAMES if f"{n}.map" not in digests]:
         net = golden_codec(name)
         for kind, steps in golden_steps().items():
             coded = net.latent_coder().encode(*drawn_latents(net, 2, 3), [steps])
@@ -125,7 +125,7 @@ def write_tables():
 def write():
     """What made the files of version 1. Those that are there stay for ever."""
     digests = json.loads((GOLDEN / "y_hat.json").read_text())
-    for name in [n for n in HM_MODELS if n not in digests]:
+    for name in [n for n in NAMES if n not in digests]:
         net = golden_codec(name)
         coded = net.latent_coder().encode(*drawn_latents(net, 2, 3))
         (GOLDEN / f"{name}.hmc").write_bytes(container.pack(net, coded, SIZE))

@@ -81,8 +81,11 @@ def test_a_file_of_before_is_found_by_its_key(cfg, tmp_path):
     assert not list(sweep.finished())
 
 
-def test_the_metric_of_weights_is_in_digests_files_and_checks(tmp_path, monkeypatch):
-    entry = dict(name="a", type="hm-mbt2018-vbr-s", qualities=[4])
+@pytest.mark.parametrize("name", ["hm-mbt2018-vbr-s", "hm-mbt2018-vbr-s-v2"])
+def test_the_metric_of_weights_is_in_digests_files_and_checks(
+    name, tmp_path, monkeypatch
+):
+    entry = dict(name="a", type=name, qualities=[4])
     person = dict(entry, metric="person")
     assert coders.check_codec(person) == [4]
     before = coders.codec_digest(person, 4)
@@ -92,9 +95,13 @@ def test_the_metric_of_weights_is_in_digests_files_and_checks(tmp_path, monkeypa
     assert (stream.quality, stream.metric) == (4, "person")
     weights = tmp_path / "weights"
     shutil.copytree(released.WEIGHTS, weights)
-    (weights / "hm-mbt2018-vbr-s-person.npz").write_bytes(b"other")
+    (weights / f"{name}-person.npz").write_bytes(b"other")
     monkeypatch.setattr(released, "WEIGHTS", weights)
     assert coders.codec_digest(person, 4) != before
+    if file := released.changes_of(name):
+        before = coders.codec_digest(entry, 4)
+        (weights / file).write_bytes(b"other")
+        assert coders.codec_digest(entry, 4) != before
     with pytest.raises(ValueError, match="metric must be one of .* got 'persons'"):
         coders.check_codec(dict(entry, metric="persons"))
     with pytest.raises(ValueError, match="metric='person' is for zoo entries alone"):
