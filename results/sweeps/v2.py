@@ -13,6 +13,5 @@ codecs = [
         attention=_base_.attention,
         **entry,
     ),
-    dict(name="v2 attention", attention=_base_.attention, **entry),
     {**_base_.codecs[0], "steps": steps},
 ]

@@ -1,6 +1,7 @@
-# hm-mbt2018-vbr-s-v2 and its weights for persons beside what kodak.py measures.
+# hm-mbt2018-vbr-s-v2 and its weights for persons beside the codecs of kodak.py.
 _base_ = ["kodak.py"]
 v2 = {**_base_.zoo, "type": "hm-mbt2018-vbr-s-v2"}
+anchor = "v2"
 codecs = [
     dict(name="base", **_base_.zoo),
     dict(name="v2", **v2),
