@@ -104,6 +104,10 @@ def write_changes(name: str, metric: str, net: nn.Module) -> None:
     (to half of it, a codec of 15 % fewer bits had 8 % fewer), which makes a file of
     about a quarter of the weights'. Steps are powers of two, so that every machine adds
     up the same weights.
+
+    Raises:
+        ValueError: If its weights are not stored as changes, or the Gaussian's tables
+            would be others.
     """
     file = changes_of(name, metric)
     if not file:
