@@ -1,25 +1,28 @@
 """The bitstream file: one picture, for humans and machines.
 
-Version 1 is written where the step of quantisation is 1, version 2 otherwise; both are
-read for ever::
+::
 
-    offset  bytes  big-endian
-         0      3  "HMC"
-         3      1  format version
-         4      2  model: CRC-32 of its registered name, the low half
-         6      1  quality of the zoo entry, 0 for other weights; + 64 for the metric
-                   person, + 128 for ms-ssim
-         7      4  fingerprint of the entropy part (LatentCoder.fingerprint)
-        11      3  height in pixels
-        14      3  width in pixels
-        17      3  bytes of z's stream
-        20      4  version 1: bytes of y's stream
-                   version 2: in the 10 high bits the step, k + 288 (see
-                   entropy/steps.py); below, bytes of the map's stream, 0 without map
-        24      4  CRC-32 of the rest of the file
-        28      4  CRC-32 of bytes 0 to 23, the map's stream and the decoded symbols
-                   (int16 little-endian, in coding order)
-        32         z's stream, in version 2 the map's, y's stream
+    offset  bytes
+         0      3  "HMB"
+         3      1  format version, 1
+         4      4  CRC-32 of bytes 0 to 3 and of all from byte 8 on
+         8      2  low half of the CRC-32 of the header from byte 10 on, the map's
+                   stream and the decoded symbols (int16 little-endian, in coding order)
+        10      2  model: low half of the CRC-32 of its registered name
+        12      1  high 4 bits: what its weights were trained for, a number of METRICS;
+                   low 4 bits: quality of the zoo entry, 0 for other weights
+        13      3  fingerprint of the entropy part (LatentCoder.fingerprint)
+        16    1-4  height in pixels
+              1-4  width in pixels
+              1-2  2 (k + 288), of the quantization step k (see entropy/steps.py); + 1
+                   where there is a map
+              1-4  z's stream: words of 4 bytes beyond the first two
+              0-4  the map's stream, where there is one: the same
+                   z's stream, the map's, y's
+
+Fixed numbers are big-endian. The others have 7 bits a byte, lowest first, and the high
+bit on all but the last byte; the shortest form is the only one. A picture of up to
+16383 pixels a side without a map has a header of at most 24 bytes.
 
 Any change to what a file decodes to is a new format version.
 """
@@ -47,17 +50,20 @@ from .human_machine import (
 from .models import ENTRIES
 from .readers import StreamReader
 
-MAGIC = b"HMC"
+MAGIC = b"HMB"
 VERSION = 1
-"""Of files whose step is 1 everywhere."""
+METRICS = {"mse": 0, "ms-ssim": 1, "person": 2}
+"""What a zoo entry's weights were trained for: people by MSE or MS-SSIM, or people and
+detectors of persons."""
 
-VERSION_WITH_STEP = 2
-HEADER_BYTES = 32
-METRICS = {"mse": 0, "person": 64, "ms-ssim": 128}
-"""What a zoo entry's weights were trained for, and what that adds to the quality:
-people by MSE or MS-SSIM, or people and detectors of persons."""
+_OLD_MAGIC = b"HMC"
+_FIXED = 16
+_MOST_BYTES = 4
+"""Of a number of variable length."""
 
-_MAP_BITS = 22
+_LEAST_WORDS = 2
+"""Of 4 bytes, in each stream."""
+
 MAX_PIXELS = 2**26
 """Larger pictures are refused unless asked for: a forged size costs time and memory."""
 
@@ -75,9 +81,8 @@ class Bitstream:
         size: (H, W) in pixels.
         y: y's stream.
         z: z's stream.
-        symbols_crc: CRC-32 of the file's first 24 bytes, the map's stream and the
-            decoded symbols.
-        step: k of its step of quantisation; 0 is a step of 1.
+        symbols_check: 16 bits that the decoded symbols must give.
+        step: k of its quantization step; 0 is a step of 1.
         map: The stream of the map that moves it by place; empty where there is none.
     """
 
@@ -89,7 +94,7 @@ class Bitstream:
     size: tuple[int, int]
     y: bytes
     z: bytes
-    symbols_crc: int
+    symbols_check: int
     step: int = 0
     map: bytes = b""
 
@@ -100,66 +105,66 @@ class Bitstream:
         Raises:
             BitstreamError: If it is not one, or is damaged.
         """
+        if data[:3] == _OLD_MAGIC:
+            raise BitstreamError(
+                "the file was written before the first release of compressai_hm, whose "
+                "format is another: encode the picture again"
+            )
         if data[:3] != MAGIC:
             raise BitstreamError(
                 f"not a compressai_hm bitstream: it begins with {data[:3]!r}, "
                 f"not {MAGIC!r}"
             )
-        if len(data) < HEADER_BYTES:
+        if len(data) <= _FIXED:
             raise BitstreamError(
-                f"the file is cut off: {len(data)} bytes, and the header alone has "
-                f"{HEADER_BYTES}"
+                f"the file is cut off: {len(data)} bytes, and the header alone has more"
             )
-        if data[3] not in (VERSION, VERSION_WITH_STEP):
+        if data[3] != VERSION:
             raise BitstreamError(
                 f"the file has format version {data[3]}, this compressai_hm reads "
-                f"{VERSION} and {VERSION_WITH_STEP}; use the version that wrote it"
+                f"{VERSION}; use the version that wrote it"
             )
-        model_id, quality = struct.unpack_from(">HB", data, 4)
-        height, width, z_bytes = (int.from_bytes(data[i : i + 3]) for i in (11, 14, 17))
-        last, crc, symbols_crc = struct.unpack_from(">III", data, 20)
-        step, map_bytes = 0, 0
-        if data[3] == VERSION:
-            expected = HEADER_BYTES + last + z_bytes
-            if len(data) != expected:
-                raise BitstreamError(
-                    f"the file has {len(data)} bytes, its header says {expected}: it "
-                    "is cut off, damaged, or something was appended"
-                )
-        else:
-            step, map_bytes = (last >> _MAP_BITS) + FIRST, last % 2**_MAP_BITS
-        if zlib.crc32(data[28:], zlib.crc32(data[:24])) != crc:
+        crc, symbols_check, model_id, weights = struct.unpack_from(">IHHB", data, 4)
+        if zlib.crc32(data[8:], zlib.crc32(data[:4])) != crc:
             raise BitstreamError(
-                "the file is damaged or cut off: its checksum does not match"
+                "the file is damaged, cut off, or something was appended: its checksum "
+                "does not match"
             )
-        if not height or not width:
+        numbers = _Numbers(data, _FIXED)
+        size = numbers.next(), numbers.next()
+        step, has_map = divmod(numbers.next(), 2)
+        streams = [4 * (numbers.next() + _LEAST_WORDS) for _ in range(1 + has_map)]
+        step += FIRST
+        if not all(size):
+            width, height = size[::-1]
             raise BitstreamError(f"the file is forged: a picture of {width}x{height}")
-        metric = max((m for m in METRICS if quality >= METRICS[m]), key=METRICS.get)
-        after_z = HEADER_BYTES + z_bytes
-        after_map = after_z + map_bytes
-        if step > LAST or (data[3] == VERSION_WITH_STEP and not (step or map_bytes)):
-            raise BitstreamError(f"the file is forged: step {step}")
+        if weights >> 4 >= len(METRICS) or step > LAST:
+            raise BitstreamError(
+                f"the file is forged: step {step}, weights {weights >> 4}"
+            )
+        after_z = numbers.at + streams[0]
+        after_map = after_z + sum(streams[1:])
         if after_map > len(data):
             raise BitstreamError(
                 f"the file is forged: {len(data)} bytes, of which z and map have "
-                f"{after_map - HEADER_BYTES}"
+                f"{sum(streams)}"
             )
         return cls(
             model=_names().get(model_id),
             model_id=model_id,
-            quality=quality - METRICS[metric],
-            metric=metric,
-            fingerprint=data[7:11],
-            size=(height, width),
+            quality=weights & 15,
+            metric=list(METRICS)[weights >> 4],
+            fingerprint=data[13:16],
+            size=size,
             y=data[after_map:],
-            z=data[HEADER_BYTES:after_z],
-            symbols_crc=symbols_crc,
+            z=data[numbers.at : after_z],
+            symbols_check=symbols_check,
             step=step,
             map=data[after_z:after_map],
         )
 
     def steps(self) -> Steps:
-        """The steps of quantisation by place.
+        """The quantization steps by place.
 
         Raises:
             BitstreamError: If the map is damaged.
@@ -175,40 +180,38 @@ class Bitstream:
         Raises:
             ValueError: If a number does not fit the format.
         """
-        rest = struct.pack(">I", self.symbols_crc) + self.z + self.map + self.y
-        head = self.head()
-        return head + struct.pack(">I", zlib.crc32(rest, zlib.crc32(head))) + rest
+        first = MAGIC + bytes([VERSION])
+        rest = struct.pack(">H", self.symbols_check) + self.head()
+        rest += self.z + self.map + self.y
+        return first + struct.pack(">I", zlib.crc32(rest, zlib.crc32(first))) + rest
 
     def head(self) -> bytes:
-        """The file's first 24 bytes."""
-        quality = self.quality + METRICS[self.metric]
-        version, last = VERSION, len(self.y)
-        if self.step or self.map:
-            version = VERSION_WITH_STEP
-            last = ((self.step - FIRST) << _MAP_BITS) + len(self.map)
-        try:
-            if len(self.map) >= 2**_MAP_BITS:
-                raise OverflowError
-            return b"".join(
-                (
-                    MAGIC,
-                    struct.pack(">BHB", version, self.model_id, quality),
-                    self.fingerprint,
-                    *(n.to_bytes(3) for n in (*self.size, len(self.z))),
-                    struct.pack(">I", last),
-                )
-            )
-        except (OverflowError, struct.error):
+        """The header from byte 10 on.
+
+        Raises:
+            ValueError: If a number does not fit the format.
+        """
+        numbers = [*self.size, 2 * (self.step - FIRST) + bool(self.map)]
+        streams = [self.z, self.map] if self.map else [self.z]
+        numbers += [len(stream) // 4 - _LEAST_WORDS for stream in streams]
+        if not 0 <= self.quality < 16 or max(numbers) >= 2 ** (7 * _MOST_BYTES):
             raise ValueError(
                 f"a picture of {self.size[1]}x{self.size[0]} at quality {self.quality} "
                 "does not fit the file format"
-            ) from None
+            )
+        weights = METRICS[self.metric] << 4 | self.quality
+        fixed = struct.pack(">HB", self.model_id, weights) + self.fingerprint
+        return fixed + b"".join(map(_packed, numbers))
 
-    def crc_of(self, symbols: np.ndarray) -> int:
-        """What ``symbols_crc`` must be if these were decoded."""
-        return zlib.crc32(
-            symbols.tobytes(), zlib.crc32(self.map, zlib.crc32(self.head()))
-        )
+    @property
+    def overhead(self) -> int:
+        """Bytes of the header."""
+        return 10 + len(self.head())
+
+    def check_of(self, symbols: np.ndarray) -> int:
+        """What ``symbols_check`` must be if these were decoded."""
+        crc = zlib.crc32(self.map, zlib.crc32(self.head()))
+        return zlib.crc32(symbols.tobytes(), crc) & 0xFFFF
 
     def weights(self) -> str:
         """For people: which weights it was coded with."""
@@ -279,11 +282,11 @@ def pack(
         metric: Of the zoo entry.
 
     Raises:
-        ValueError: For a quality beyond 63, or a metric that is none of ``METRICS``.
+        ValueError: For a quality beyond 15, or a metric that is none of ``METRICS``.
     """
-    if not 0 <= quality < 64:
+    if not 0 <= quality < 16:
         raise ValueError(
-            f"quality {quality} does not fit the file format, which takes 0 to 63"
+            f"quality {quality} does not fit the file format, which takes 0 to 15"
         )
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {list(METRICS)}, got {metric!r}")
@@ -297,11 +300,12 @@ def pack(
         size=size,
         y=coded.strings[0][0],
         z=coded.strings[1][0],
-        symbols_crc=0,
+        symbols_check=0,
         step=steps.base,
         map=b"" if steps.offsets is None else encode_map(steps.offsets),
     )
-    return replace(stream, symbols_crc=stream.crc_of(coded.symbols[0])).to_bytes()
+    check = stream.check_of(coded.symbols[0])
+    return replace(stream, symbols_check=check).to_bytes()
 
 
 @torch.no_grad()
@@ -350,7 +354,7 @@ def decode(
         reader.check(net)
     strings, steps = [[stream.y], [stream.z]], [stream.steps()]
     y_hat, symbols = net.decode_latent(strings, stream.size, steps)
-    if stream.crc_of(symbols[0]) != stream.symbols_crc:
+    if stream.check_of(symbols[0]) != stream.symbols_check:
         raise BitstreamError("the file is damaged: it decodes to other symbols")
     g_t, features = None, {}
     if reader is not None and "machine" in views:
@@ -363,6 +367,33 @@ def decode(
     out = net.synthesise(y_hat, stream.size, views, g_t)
     check_finite(out)
     return {**{key: view.clamp(0, 1) for key, view in out.items()}, **features}
+
+
+class _Numbers:
+    """Reads numbers of variable length."""
+
+    def __init__(self, data: bytes, at: int):
+        self.data, self.at = data, at
+
+    def next(self) -> int:
+        value = 0
+        for place in range(_MOST_BYTES):
+            byte = self.data[self.at] if self.at < len(self.data) else 0x80
+            self.at += 1
+            value |= (byte & 0x7F) << 7 * place
+            if byte < 0x80 and (byte or not place):
+                return value
+            if byte < 0x80:
+                break
+        raise BitstreamError("the file is forged: a number of its header has no end")
+
+
+def _packed(number: int) -> bytes:
+    out = []
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
 
 
 def _id(name: str) -> int:

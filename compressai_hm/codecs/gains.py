@@ -7,10 +7,12 @@ Z. Cui et al., "Asymmetric Gained Deep Image Compression With Continuous Rate
 Adaptation", CVPR 2021).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from .entropy import Steps, step_values
+from .entropy import Coded, Steps, step_values
 
 _SPEED = 10
 """Optimizers move all weights about alike; gains have farther to go."""
@@ -43,6 +45,39 @@ class Gain(nn.Module):
         uniform = all(own.offsets is None for own in steps)
         values = step_values(steps, (1, 1) if uniform else y.shape[-2:])
         return (values.log() / 2).to(self.scale)
+
+
+class GainsMixin:
+    """An HM model whose latent is coded between two gains, before HumanMachineMixin.
+
+    y and y_hat are outside of them, as g_a gives and g_s takes them. The model has
+    ``gain`` and ``inverse_gain``.
+    """
+
+    def code_latent(
+        self, y: Tensor, steps: list[Steps] | None = None, gradients: bool = False
+    ) -> dict[str, Any]:
+        steps = self._steps_of(len(y), steps)
+        t = self.gain.coarseness(y, steps)
+        coded = super().code_latent(self.gain(y, t), steps, gradients)
+        return {**coded, "y_hat": self.inverse_gain(coded["y_hat"], t)}
+
+    @torch.no_grad()
+    def encode_latent(self, y: Tensor, steps: list[Steps] | None = None) -> Coded:
+        steps = self._steps_of(len(y), steps)
+        y = self.gain(y, self.gain.coarseness(y, steps))
+        return super().encode_latent(y, steps)
+
+    @torch.no_grad()
+    def decode_latent(
+        self,
+        strings: list[list[bytes]],
+        shape: tuple[int, int],
+        steps: list[Steps] | None = None,
+    ) -> tuple[Tensor, list]:
+        y_hat, symbols = super().decode_latent(strings, shape, steps)
+        t = self.gain.coarseness(y_hat, self._steps_of(len(y_hat), steps))
+        return self.inverse_gain(y_hat, t), symbols
 
 
 def _curve(weights: Tensor, t: Tensor) -> Tensor:

@@ -34,6 +34,10 @@ Z_STRIDE = 64
 """Pixels to a position of z; pictures are padded to a multiple of it."""
 
 
+QUANTIZERS = ("noise", "ste")
+"""What can stand for quantization in training; see ``HumanMachineMixin.quantizer``."""
+
+
 def picture_bits(
     likelihoods: dict[str, Tensor], sizes: list[tuple[int, int]]
 ) -> Tensor:
@@ -106,13 +110,14 @@ class HumanMachineMixin(TablesMixin):
 
     learned = True
 
-    mixed_quantisation = False
-    """Trains on latents as they are coded, with noise for the gradient of the rate.
+    quantizer = "noise"
+    """What stands for quantization in training: "noise", CompressAI's way, or "ste".
 
-    All parts then see in training what they decode, and the rate is the coded one
-    (after D. Minnen and S. Singh, "Channel-Wise Autoregressive Entropy Models for
-    Learned Image Compression", 2020), contexts what was decoded before: the coder runs
-    in each step. Noise for all is CompressAI's way.
+    With "ste", rounding with straight-through gradients, all parts see in training what
+    they decode, contexts what was decoded before, and the rate is the coded one; noise
+    gives the rate its gradient (after D. Minnen and S. Singh, "Channel-Wise
+    Autoregressive Entropy Models for Learned Image Compression", 2020). Where the
+    family does not train so by itself, the coder runs in each step.
     """
 
     step = 1.0
@@ -192,31 +197,31 @@ class HumanMachineMixin(TablesMixin):
         """The entropy model alone, in its own precision also under autocast.
 
         In eval mode this is what coding gives, to the symbol. In training noise stands
-        for it, but for ``mixed_quantisation``; there the rate does not move the entropy
+        for it where ``quantizer`` is "noise". The rate does not move the entropy
         bottleneck's quantiles: they belong to ``aux_loss()`` only, as with CompressAI's
         two optimizers.
 
         Args:
             y: ``(N, M, h, w)``.
             steps: The quantisation steps of each picture; ``step`` if left out.
-            gradients: What ``mixed_quantisation`` gives, in eval mode too.
+            gradients: Those of training with "ste", in eval mode too.
 
         Returns:
             ``y_hat``, like y, and ``likelihoods``; with gradients also ``rounding``,
             what is quantised less what comes of it, over the step, like y.
         """
         y, steps = self._own_precision(y), self._steps_of(len(y), steps)
-        mixed = self.training and self.mixed_quantisation
+        ste, alone = self.quantizer == "ste", family_of(self).trains_on_symbols
+        if alone and not ste:
+            raise ValueError(f'{type(self).__name__} trains with quantizer="ste" only')
         # What is not finite cannot be coded: it is for the loss to say so.
-        if gradients or (mixed and y.isfinite().all()):
+        coder = self.training and ste and not alone and y.isfinite().all()
+        if gradients or coder:
             return self._measure_with_gradients(y, steps)
         if not self.training:
             return self._measure(y, steps)
         with torch.autocast(y.device.type, enabled=False):
-            if steps is None:
-                return family_of(self).training(y)
-            step = step_values(steps, y.shape[-2:]).to(y)
-            return family_of(self).training(y, step)
+            return family_of(self).training(y, steps)
 
     def _steps_of(self, count: int, steps: list[Steps] | None) -> list[Steps] | None:
         """Those of several pictures; None where all are 1."""
@@ -227,7 +232,7 @@ class HumanMachineMixin(TablesMixin):
     @torch.compiler.disable
     @torch.no_grad()
     def _measure(self, y: Tensor, steps: list[Steps] | None) -> dict[str, Any]:
-        return self.latent_coder().measure(y, self._hyper_analysis(y), steps)
+        return self.latent_coder().measure(y, self._hyper_analysis(y, steps), steps)
 
     def _measure_with_gradients(
         self, y: Tensor, steps: list[Steps] | None
@@ -237,7 +242,7 @@ class HumanMachineMixin(TablesMixin):
         values, probabilities = coded["y_hat"], coded["likelihoods"]
         step = None if steps is None else step_values(steps, y.shape[-2:]).to(y)
         with torch.autocast(y.device.type, enabled=False):
-            moving = family_of(self).training(y, step, values)
+            moving = family_of(self).training(y, steps, values)
         p = moving["likelihoods"]
         return {
             "y_hat": values + (moving["y_hat"] - moving["y_hat"].detach()),
@@ -245,11 +250,17 @@ class HumanMachineMixin(TablesMixin):
             "rounding": (y - values) / (1.0 if step is None else step),
         }
 
-    def _hyper_analysis(self, y: Tensor) -> Tensor:
+    def _hyper_analysis(self, y: Tensor, steps: list[Steps] | None) -> Tensor:
         """z of y, in eval mode."""
         family = family_of(self)
+        each = steps or [Steps()] * len(y)
         with self._coding_precision(), torch.autocast(y.device.type, enabled=False):
-            z = torch.cat([family.hyper_analysis(own) for own in y.split(1)])
+            z = torch.cat(
+                [
+                    family.hyper_analysis(own, [step])
+                    for own, step in zip(y.split(1), each, strict=True)
+                ]
+            )
         _check_stride("h_a", y, z, Z_STRIDE // Y_STRIDE)
         return z
 
@@ -325,7 +336,7 @@ class HumanMachineMixin(TablesMixin):
         """
         y = self._own_precision(y)
         steps = self._steps_of(len(y), steps)
-        return self.latent_coder().encode(y, self._hyper_analysis(y), steps)
+        return self.latent_coder().encode(y, self._hyper_analysis(y, steps), steps)
 
     @torch.no_grad()
     def decompress(
@@ -410,9 +421,9 @@ class HumanMachineMixin(TablesMixin):
 
     def overhead(self, data: bytes) -> int:
         """Bytes of a file's header."""
-        from .container import HEADER_BYTES
+        from .container import Bitstream
 
-        return HEADER_BYTES
+        return Bitstream.read(data).overhead
 
     def _own_precision(self, y: Tensor) -> Tensor:
         """Undoes autocast; in a model that is half or double throughout, nothing."""

@@ -6,9 +6,7 @@ registry, zoo and exports follow.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
 import torch.nn as nn
 from compressai.layers import MaskedConv2d, conv3x3
 from compressai.models import (
@@ -26,8 +24,9 @@ from compressai.zoo.image import cfgs as _BASE
 from torch import Tensor
 
 from .adaptation import ResidualBlock
-from .entropy import Coded, Steps
-from .gains import Gain
+from .compact import Compact
+from .entropy import ParallelFamily
+from .gains import Gain, GainsMixin
 from .human_machine import HumanMachineMixin
 
 
@@ -161,12 +160,11 @@ _VBR = dict(
 
 
 @_entry("hm-mbt2018-vbr-s", released=("mse", "person"), **_VBR)
-class HMSmallVariableRate(HMSmallAutoregressive):
+class HMSmallVariableRate(GainsMixin, HMSmallAutoregressive):
     """One set of weights for every rate: hm-mbt2018-s, deeper and with a wider latent.
 
-    Its channels' gains depend on the step; y and y_hat are outside of them, as g_a
-    gives and g_s takes them. Without g_t: it is for people, and readers are trained on
-    its streams.
+    Its channels' gains depend on the step. Without g_t: it is for people, and readers
+    are trained on its streams.
     """
 
     blocks = (3, 5, 3)
@@ -174,31 +172,6 @@ class HMSmallVariableRate(HMSmallAutoregressive):
     def __init__(self, N: int = 64, M: int = 256, **kwargs):
         super().__init__(N=N, M=M, **kwargs)
         self.gain, self.inverse_gain = Gain(M), Gain(M, shifts=True)
-
-    def code_latent(
-        self, y: Tensor, steps: list[Steps] | None = None, gradients: bool = False
-    ) -> dict[str, Any]:
-        steps = self._steps_of(len(y), steps)
-        t = self.gain.coarseness(y, steps)
-        coded = super().code_latent(self.gain(y, t), steps, gradients)
-        return {**coded, "y_hat": self.inverse_gain(coded["y_hat"], t)}
-
-    @torch.no_grad()
-    def encode_latent(self, y: Tensor, steps: list[Steps] | None = None) -> Coded:
-        steps = self._steps_of(len(y), steps)
-        y = self.gain(y, self.gain.coarseness(y, steps))
-        return super().encode_latent(y, steps)
-
-    @torch.no_grad()
-    def decode_latent(
-        self,
-        strings: list[list[bytes]],
-        shape: tuple[int, int],
-        steps: list[Steps] | None = None,
-    ) -> tuple[Tensor, list]:
-        y_hat, symbols = super().decode_latent(strings, shape, steps)
-        t = self.gain.coarseness(y_hat, self._steps_of(len(y_hat), steps))
-        return self.inverse_gain(y_hat, t), symbols
 
 
 @_entry(
@@ -209,6 +182,32 @@ class HMSmallVariableRate(HMSmallAutoregressive):
 )
 class HMSmallVariableRateV2(HMSmallVariableRate):
     """hm-mbt2018-vbr-s trained on, with contexts that see what is coded."""
+
+
+@_entry(
+    "hm-compact",
+    channels=dict.fromkeys(range(1, 9), (192, 256)),
+    g_t=dict(g_t_width=0),
+    steps={1: 5.6, 2: 3.9, 3: 2.7, 4: 1.9, 5: 1.3, 6: 0.9, 7: 0.62, 8: 0.43},
+)
+class HMCompact(GainsMixin, HumanMachineMixin, Compact):
+    """One set of weights for every rate, coded in ten passes: see ``compact.py``.
+
+    Without g_t: it is for people, and readers are trained on its streams.
+    """
+
+    entropy_family = ParallelFamily
+    quantizer = "ste"
+
+    def __init__(self, N: int = 192, M: int = 256, **kwargs):
+        super().__init__(N=N, M=M, **kwargs)
+        self.gain, self.inverse_gain = Gain(M), Gain(M, shifts=True)
+
+    @classmethod
+    def _base_from_state_dict(cls, state_dict: dict[str, Tensor]):
+        net = cls(**cls.options_of(state_dict), g_t_width=0)
+        net.load_state_dict(state_dict)
+        return net
 
 
 @_entry("hm-cheng2020-anchor", _BASE["cheng2020-anchor"])

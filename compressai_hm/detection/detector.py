@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from ..codecs import HumanMachineMixin, Steps, picture_bits, refine
 from ..codecs.distortion import psnr_of
-from ..codecs.entropy import step_values
-from ..codecs.human_machine import Y_STRIDE
+from ..codecs.entropy import family_of, step_values
+from ..codecs.human_machine import QUANTIZERS, Y_STRIDE
 from .attention import Attention
 from .build import build_codec, detector_config
 from .coding import CODINGS
@@ -75,8 +75,8 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
             backbone was replaced). Defaults to all but the detector.
         reader: With a stream that is frozen, the name of the reader that is trained:
             ExportCodecHook writes it. Defaults to None.
-        mixed_quantisation: Train on rounded latents, see :class:`HumanMachineMixin`.
-            Defaults to False.
+        quantizer: What stands for quantization in training, "noise" or "ste", see
+            :class:`HumanMachineMixin`. Defaults to the codec's.
         steps: Trains for many rates: ``dict(low=0.5, high=4, regions=0.3)``, arguments
             of :class:`RandomSteps`. Each training picture is coded with a step of its
             own, and its distortion and machine losses count 1/Δ² times as much as its
@@ -123,7 +123,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         resize: dict | None = None,
         trainable: tuple[str, ...] | None = None,
         reader: str | None = None,
-        mixed_quantisation: bool = False,
+        quantizer: str | None = None,
         steps: dict | None = None,
         step: float | None = None,
         attention: dict | None = None,
@@ -150,13 +150,9 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         self.reader = reader
 
         self.codec, self._codec_weights = build_codec(codec)
-        if mixed_quantisation:
-            if not hasattr(self.codec, "gaussian_conditional"):
-                raise ValueError(
-                    f"model.mixed_quantisation: {type(self.codec).__name__} has no "
-                    "gaussian_conditional; leave it out"
-                )
-            self.codec.mixed_quantisation = True
+        if quantizer is not None:
+            _check_words("quantizer", [quantizer], QUANTIZERS)
+            self._set_quantizer(quantizer)
         self.steps = None if steps is None else RandomSteps(**steps)
         own_step = self.codec.step if self.codec.learned else 1.0
         self.step = own_step if step is None else step
@@ -180,6 +176,17 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         self._set_trainable(trainable)
         self._check_losses()
         self._check_reader(reader)
+
+    def _set_quantizer(self, quantizer: str) -> None:
+        family = family_of(self.codec) if self.codec.learned else None
+        alone = getattr(family, "trains_on_symbols", False)
+        able = family and (alone or hasattr(self.codec, "gaussian_conditional"))
+        if not able or (alone and quantizer != "ste"):
+            raise ValueError(
+                f"model.quantizer={quantizer!r}: {type(self.codec).__name__} trains "
+                f"with {'ste' if alone else 'noise'!r} only; leave it out"
+            )
+        self.codec.quantizer = quantizer
 
     def _adapted(self, detector: dict, latent_backbone: dict | None) -> dict:
         """The detector's config as this class builds it."""

@@ -24,7 +24,7 @@ model = dict(
     lambda_human=_base_.lambda_human,
     lambda_machine=weight * _base_.lambda_human,
     machine_losses=dict(objects=1.0),
-    mixed_quantisation=True,
+    quantizer="ste",
     trainable=("g_a", "g_s", "entropy", "g_t"),
 )
 train_pipeline = [

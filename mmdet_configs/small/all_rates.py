@@ -7,7 +7,7 @@ model = dict(
     codec=dict(_delete_=True, type="hm-mbt2018-s", quality=2, pretrained=True),
     lambda_human=0.0035,
     steps=dict(low=0.4, high=6.0, regions=0.3),
-    mixed_quantisation=True,
+    quantizer="ste",
 )
 train_cfg = dict(max_epochs=34)
 param_scheduler = [

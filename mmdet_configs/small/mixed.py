@@ -5,7 +5,7 @@ quality = _base_.quality
 work_dir = f"work_dirs/small_mixed_q{quality}"
 model = dict(
     codec=dict(checkpoint=f"work_dirs/small_base_q{quality}/codec.pth.tar"),
-    mixed_quantisation=True,
+    quantizer="ste",
 )
 train_cfg = dict(max_epochs=4)
 param_scheduler = [

@@ -28,7 +28,7 @@ model = dict(
     lambda_machine=0.8,
     machine_losses=[dict(type="ObjectFeatureLoss", **own) for own in readers],
     steps=dict(low=0.35, high=6.0, regions=0.3, weight=0.5),
-    mixed_quantisation=True,
+    quantizer="ste",
     trainable=("g_a", "g_s", "entropy"),
 )
 train_pipeline = [

@@ -42,7 +42,9 @@ def portable(name):
                     p.copy_(drawn / 128)
             elif p.ndim == 4:
                 bits = 4 + (p[0].numel() // 16).bit_length() // 2
-                p.copy_(drawn * 2.0 ** -(bits + 3 * key.startswith("g_")))
+                bits += 3 * key.startswith(("g_", "groups"))
+                bits += 7 * ("gate" in key)  # it is squared
+                p.copy_(drawn * 2.0**-bits)
             elif "beta" not in key and "gamma" not in key:
                 p.copy_(drawn / 256)
     return net

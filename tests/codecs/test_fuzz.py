@@ -63,7 +63,7 @@ def damaged(rng: np.random.Generator, files: list[bytes]) -> bytes:
     kind = rng.integers(6)
     if kind == 0:  # bits flipped, most in the header
         for _ in range(rng.integers(1, 6)):
-            end = 32 if rng.random() < 0.5 else len(data)
+            end = 24 if rng.random() < 0.5 else len(data)
             data[rng.integers(end)] ^= 1 << rng.integers(8)
     elif kind == 1:
         data = data[: rng.integers(len(data))]
@@ -105,7 +105,7 @@ def forged(rng: np.random.Generator, files: list[bytes]) -> bytes:
         sizes = [1, 63, 64, 65, 200, 400, 1000, 3000, 8000, 65535, 2**24 - 1]
         change["size"] = tuple(int(s) for s in rng.choice(sizes, 2))
     elif kind == 6:
-        change["symbols_crc"] = int(rng.integers(2**32))
+        change["symbols_check"] = int(rng.integers(2**16))
     elif kind == 7:
         own = bytes(own) + rng.bytes(4 * int(rng.integers(1, 9)))
     elif kind == 8:
@@ -130,8 +130,8 @@ def lying(rng: np.random.Generator, files: list[bytes]) -> bytes:
     """Header fields at random, under a right checksum."""
     data = bytearray(files[rng.integers(len(files))])
     for _ in range(rng.integers(1, 4)):
-        data[rng.integers(3, 24)] = rng.integers(256)
-    data[24:28] = struct.pack(">I", zlib.crc32(data[28:], zlib.crc32(data[:24])))
+        data[rng.integers(8, 24)] = rng.integers(256)
+    data[4:8] = struct.pack(">I", zlib.crc32(data[8:], zlib.crc32(data[:4])))
     return bytes(data)
 
 

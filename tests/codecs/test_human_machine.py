@@ -168,7 +168,7 @@ def test_the_rate_leaves_the_quantiles_alone(name, train):
 @pytest.mark.parametrize(
     "name", ["hm-bmshj2018-hyperprior", "hm-mbt2018-mean", "hm-mbt2018-s"]
 )
-def test_mixed_quantisation_rounds_y(name):
+def test_ste_rounds_y(name):
     net = busy(name).train()
     y = net.analyse(torch.rand(1, 3, 64, 64)).detach().requires_grad_()
     means = []
@@ -182,7 +182,7 @@ def test_mixed_quantisation_rounds_y(name):
         return net.code_latent(y)
 
     noisy = code()
-    net.mixed_quantisation = True
+    net.quantizer = "ste"
     rounded = code()
     symbols = rounded["y_hat"] - means[-1]
     assert (symbols - symbols.round()).abs().max() < 1e-3 and symbols.any()
@@ -201,10 +201,10 @@ def test_mixed_quantisation_rounds_y(name):
     assert torch.autograd.grad(rounded["likelihoods"]["y"].log().sum(), y)[0].any()
 
 
-def test_the_loss_says_what_mixed_training_cannot_code():
+def test_the_loss_says_what_cannot_be_coded():
     """As where float16 overflows, and a scaler of losses skips the step."""
     net = busy("hm-mbt2018-s").train()
-    net.mixed_quantisation = True
+    net.quantizer = "ste"
     y = torch.full((1, net.M, 4, 4), float("inf"))
     likelihoods = net.code_latent(y)["likelihoods"]
     assert not sum(-p.log2().sum() for p in likelihoods.values()).isfinite()

@@ -361,10 +361,10 @@ def test_tables_reach_no_state_dict_and_follow_the_weights():
         (
             dict(
                 codec=dict(type="hm-elic2022", N=8, M=16, groups=[4, 4, 8]),
-                mixed_quantisation=True,
+                quantizer="ste",
             ),
             ValueError,
-            "mixed_quantisation",
+            "quantizer='ste'.* 'noise' only",
         ),
     ],
 )

@@ -37,7 +37,7 @@ FEATURES = dict(
 
 MODELS = {
     "codec": (None, {}),
-    "labels": (tiny.faster_rcnn, dict(mixed_quantisation=True)),
+    "labels": (tiny.faster_rcnn, dict(quantizer="ste")),
     "masks": (tiny.mask_rcnn, dict(task_view="x_hat", coding="forward")),
     "yolox": (tiny.yolox, dict(step=2.0)),
     "features": (tiny.faster_rcnn, FEATURES),

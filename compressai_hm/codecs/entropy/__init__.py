@@ -1,6 +1,7 @@
 """Exact and parallel coding of the latents."""
 
-from .families import Family, Group, family_of
+from .bottleneck import SteppedBottleneck
+from .families import Family, Group, ParallelFamily, family_of
 from .latent_coder import Coded, LatentCoder
 from .rans import BitstreamError
 from .steps import Steps, step_values
@@ -11,6 +12,8 @@ __all__ = [
     "Family",
     "Group",
     "LatentCoder",
+    "ParallelFamily",
+    "SteppedBottleneck",
     "Steps",
     "family_of",
     "step_values",

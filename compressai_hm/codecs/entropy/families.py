@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.latent_codecs import (
     ChannelGroupsLatentCodec,
@@ -28,7 +29,12 @@ from compressai.models import (
     SimpleVAECompressionModel,
 )
 from compressai.ops import quantize_ste
+from compressai.ops.bound_ops import LowerBoundFunction
 from torch import Tensor
+
+from .bottleneck import SteppedBottleneck
+from .fixed_point import FRACTION
+from .steps import Steps, step_values, told, z_class, z_widths
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,10 @@ class Group:
         order: A name in ``order.ORDERS``.
         gaussian: Their conditional Gaussian.
         parameters: Modules in a chain, from the parts to scale and mean.
-        parts: Inputs of that chain, concatenated: "hyper" (h_s of z_hat), "channels"
-            (``across``), "spatial" (``spatial``).
+        parts: Inputs of that chain, concatenated: "hyper" (h_s of z_hat), "step" (what
+            ``steps.told`` says), "channels" (``across``), "spatial" (``spatial``).
         means_first: Whether the means precede the scales; None without means.
+        log_scales: Whether the chain gives log2 of the scales.
         spatial: The convolution over what is decoded of these channels.
         across: The network over the channels of the groups before.
     """
@@ -53,6 +60,7 @@ class Group:
     parameters: tuple[nn.Module, ...]
     parts: tuple[str, ...] = ("hyper",)
     means_first: bool | None = False
+    log_scales: bool = False
     spatial: nn.Module | None = None
     across: nn.Module | None = None
 
@@ -73,6 +81,9 @@ class Family(ABC):
         model: A CompressAI model.
     """
 
+    trains_on_symbols = False
+    """Whether :meth:`training` by itself sees what is coded."""
+
     def __init__(self, model: nn.Module):
         self.model = model
 
@@ -87,8 +98,13 @@ class Family(ABC):
         return self.model.h_s
 
     @abstractmethod
-    def hyper_analysis(self, y: Tensor) -> Tensor:
-        """z of y: ``(N, M, 4 h, 4 w)`` to ``(N, C, h, w)``."""
+    def hyper_analysis(self, y: Tensor, steps: list[Steps] | None = None) -> Tensor:
+        """z of y: ``(N, M, 4 h, 4 w)`` to ``(N, C, h, w)``.
+
+        Args:
+            y: The latent.
+            steps: Of each picture, for families that know the step.
+        """
 
     @abstractmethod
     def groups(self) -> Iterator[Group]:
@@ -99,7 +115,10 @@ class Family(ABC):
         """
 
     def training(
-        self, y: Tensor, step: Tensor | None = None, coded: Tensor | None = None
+        self,
+        y: Tensor,
+        steps: list[Steps] | None = None,
+        coded: Tensor | None = None,
     ) -> dict[str, Any]:
         """What training sees in place of a bitstream: likelihoods of noisy latents.
 
@@ -109,8 +128,8 @@ class Family(ABC):
 
         Args:
             y: ``(N, M, h, w)``.
-            step: Of quantisation at each place, ``(N, 1, h, w)``; the noise is as wide.
-                Defaults to None, 1 everywhere.
+            steps: Quantization steps of each picture; the noise is as wide. Defaults to
+                None, 1 everywhere.
             coded: y_hat that coding gives, like y. Then z, y_hat, its likelihoods and
                 its contexts are of rounded latents, as the coder's are, and noise gives
                 y its gradient. Defaults to None: all of them are of noisy ones.
@@ -118,7 +137,7 @@ class Family(ABC):
         Returns:
             ``y_hat``, like y, and ``likelihoods`` ``{"y", "z"}``.
         """
-        step = 1.0 if step is None else step
+        step = 1.0 if steps is None else step_values(steps, y.shape[-2:]).to(y)
         z = self.hyper_analysis(y)
         z_hat, p_z = self._training_z(z)
         if coded is not None:
@@ -175,7 +194,7 @@ class Family(ABC):
 class ScaleFamily(Family):
     """Scale hyperprior (Ballé 2018): zero means."""
 
-    def hyper_analysis(self, y: Tensor) -> Tensor:
+    def hyper_analysis(self, y: Tensor, steps: list[Steps] | None = None) -> Tensor:
         return self.model.h_a(torch.abs(y))
 
     def groups(self) -> Iterator[Group]:
@@ -187,7 +206,7 @@ class ScaleFamily(Family):
 class MeanScaleFamily(Family):
     """Mean-scale hyperprior (Minnen 2018)."""
 
-    def hyper_analysis(self, y: Tensor) -> Tensor:
+    def hyper_analysis(self, y: Tensor, steps: list[Steps] | None = None) -> Tensor:
         return self.model.h_a(y)
 
     def groups(self) -> Iterator[Group]:
@@ -230,14 +249,17 @@ class LatentCodecFamily(Family):
     def h_s(self) -> nn.Module:
         return self.hyper.h_s
 
-    def hyper_analysis(self, y: Tensor) -> Tensor:
+    def hyper_analysis(self, y: Tensor, steps: list[Steps] | None = None) -> Tensor:
         return self.hyper.h_a(y)
 
     def training(
-        self, y: Tensor, step: Tensor | None = None, coded: Tensor | None = None
+        self,
+        y: Tensor,
+        steps: list[Steps] | None = None,
+        coded: Tensor | None = None,
     ) -> dict[str, Any]:
-        if not (step is None and coded is None):  # which CompressAI's do not know
-            return super().training(y, step, coded)
+        if not (steps is None and coded is None):  # which CompressAI's do not know
+            return super().training(y, steps, coded)
         z_hat, p_z = self._training_z(self.hyper_analysis(y))
         out = _part(self.model.latent_codec, "y")(y, self.h_s(z_hat))
         likelihoods = {"y": out["likelihoods"]["y"], "z": p_z}
@@ -286,6 +308,172 @@ def _checkerboard(y: nn.Module, first: int) -> Group:
         means_first=inner.chunks[0] == "means",
         spatial=y.context_prediction,
     )
+
+
+class ParallelFamily(Family):
+    """Groups of channels, each a checkerboard, that are told the quantization step.
+
+    ::
+
+        told ───────────────┬───────────────────────────┐
+        y ──► h_a ──► z_hat ─► h_s ──► hyper ───────────┤
+        groups before ──► across ──► channels ──────────┼─► parameters ─► log2 scale,
+        this group's anchors ──► spatial (others only) ─┘                 mean
+
+    The model has ``h_a``, which takes y and what it is told, ``h_s`` and ``groups``,
+    modules with ``channels``, ``across`` (None of the first), ``spatial`` and
+    ``predict``. Training sees what is coded, in floating point: rounding with
+    gradients that go straight through, anchors first, and z in the width of its step.
+    """
+
+    trains_on_symbols = True
+
+    @property
+    def bottleneck(self) -> SteppedBottleneck:
+        return self.model.entropy_bottleneck
+
+    def hyper_analysis(self, y: Tensor, steps: list[Steps] | None = None) -> Tensor:
+        return self.model.h_a(torch.cat([y, _planes(y, steps)[:, 2:]], 1))
+
+    def groups(self) -> Iterator[Group]:
+        first = 0
+        for group in self.model.groups:
+            across = ("channels",) if group.across is not None else ()
+            yield Group(
+                slice(first, first + group.channels),
+                "checkerboard",
+                self.model.gaussian_conditional,
+                (group.predict,),
+                parts=("hyper", "step", *across, "spatial"),
+                log_scales=True,
+                spatial=group.spatial,
+                across=group.across,
+            )
+            first += group.channels
+
+    def training(
+        self,
+        y: Tensor,
+        steps: list[Steps] | None = None,
+        coded: Tensor | None = None,
+    ) -> dict[str, Any]:
+        step, width, *known = _planes(y, steps).split(1, 1)
+        z = self.model.h_a(torch.cat([y, *known], 1))
+        z_hat, p_z = self._training_z_at(z, width[..., :1, :1])
+        y_halves, step_halves = _halves(y), _halves(step)
+        octave_halves = _halves(known[0])
+        known = torch.cat([self.h_s(z_hat), *known], 1)
+        decoded, likelihoods = [], []
+        for group in self.groups():
+            inputs = [known]
+            if group.across is not None:
+                inputs.append(group.across(torch.cat(decoded, 1)))
+            first, *rest = group.parameters[0]
+            cut = first.in_channels - group.spatial.out_channels
+            on_known = F.conv2d(torch.cat(inputs, 1), first.weight[:, :cut], first.bias)
+            values, masses = [], []
+            for parity, x in enumerate(_halves(on_known)):
+                if parity:
+                    anchors = _joined(values[0], torch.zeros_like(values[0]))
+                    seen = _halves(group.spatial(anchors))[1]
+                    x = x + F.conv2d(seen, first.weight[:, cut:])
+                for layer in rest:
+                    x = layer(x)
+                log_scale, mean = x.chunk(2, 1)
+                value, p = _straight(
+                    group.gaussian,
+                    y_halves[parity][:, group.channels],
+                    log_scale - octave_halves[parity],
+                    mean,
+                    step_halves[parity],
+                )
+                values.append(value)
+                masses.append(p)
+            decoded.append(_joined(*values))
+            likelihoods.append(_joined(*masses))
+        likelihoods = {"y": torch.cat(likelihoods, 1), "z": p_z}
+        return {"y_hat": torch.cat(decoded, 1), "likelihoods": likelihoods}
+
+    def _training_z_at(self, z: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+        bottleneck = self.bottleneck
+        z_hat = _rounded(z, bottleneck._get_medians()[None], width)
+        noisy = (z + (torch.rand_like(z) - 0.5) * width).transpose(0, 1)
+        half = (width / 2).expand(-1, 1, *z.shape[2:]).transpose(0, 1).reshape(1, 1, -1)
+        p_z, *_ = bottleneck.interval(noisy.flatten(1)[:, None], half)
+        if bottleneck.use_likelihood_bound:
+            p_z = bottleneck.likelihood_lower_bound(p_z)
+        return z_hat, p_z.view(noisy.shape).transpose(0, 1)
+
+
+def _planes(y: Tensor, steps: list[Steps] | None) -> Tensor:
+    """The step, z's width and what networks are told, ``(N, 4, h, w)``.
+
+    In one tensor, for which a GPU waits once.
+    """
+    size = tuple(y.shape[-2:])
+    if steps is None:
+        ones, zeros = y.new_ones(len(y), 2, *size), y.new_zeros(len(y), 2, *size)
+        return torch.cat([ones, zeros], 1)
+    width = z_widths()[[z_class(own) for own in steps]]
+    width = width.view(-1, 1, 1, 1).expand(-1, 1, *size)
+    fixed = torch.cat([width, told(steps, len(steps), size)], 1) * 2.0**-FRACTION
+    return torch.cat([step_values(steps, size), fixed], 1).to(y)
+
+
+def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """A checkerboard's anchors and others, ``(N, C, h, w / 2)`` each."""
+    even, odd = (x[..., i::2, :].unflatten(-1, (-1, 2)) for i in range(2))
+    return tuple(
+        torch.stack([even[..., i], odd[..., 1 - i]], -2).flatten(-3, -2)
+        for i in range(2)
+    )
+
+
+def _joined(anchors: Tensor, others: Tensor) -> Tensor:
+    """The reverse of :func:`_halves`."""
+    rows = [
+        torch.stack(both, -1).flatten(-2)
+        for both in (
+            (anchors[..., 0::2, :], others[..., 0::2, :]),
+            (others[..., 1::2, :], anchors[..., 1::2, :]),
+        )
+    ]
+    return torch.stack(rows, -2).flatten(-3, -2)
+
+
+def _straight(
+    gaussian: GaussianConditional,
+    y: Tensor,
+    log_scale: Tensor,
+    mean: Tensor,
+    step: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """y_hat and likelihoods of what is coded, see :func:`_mixed`.
+
+    ``log_scale`` is in steps. Its bound is taken before it is a scale, so that one far
+    below still has a gradient.
+    """
+    q = torch.round((y - mean).detach() / step)
+    y_hat = (y - y.detach()) + (mean - mean.detach()) + (q * step + mean.detach())
+    least = gaussian.lower_bound_scale.bound.log2()
+    log_scale = LowerBoundFunction.apply(log_scale.clamp(max=_MOST_LOG_SCALE), least)
+    scale = torch.exp2(log_scale)
+    coded = _mass(q - (mean - mean.detach()) / step, scale)
+    if gaussian.use_likelihood_bound:
+        coded = gaussian.likelihood_lower_bound(coded)
+    noisy = _mass((y - mean.detach()) / step + torch.rand_like(y) - 0.5, scale.detach())
+    noisy = gaussian.likelihood_lower_bound(noisy)
+    return y_hat, coded * (noisy / noisy.detach())
+
+
+_MOST_LOG_SCALE = 8
+"""Tables have scales up to 256."""
+
+
+def _mass(x: Tensor, scale: Tensor) -> Tensor:
+    """Of a Gaussian over an interval of width 1 about x."""
+    x, over = x.abs(), 2**-0.5 / scale
+    return (torch.erfc((x - 0.5) * over) - torch.erfc((x + 0.5) * over)) / 2
 
 
 _COMPUTES = ("forward", "_chunk", "merge", "merge_y", "merge_params", "_get_ctx_params")

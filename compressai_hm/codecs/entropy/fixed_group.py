@@ -1,6 +1,9 @@
 """A group of y's channels in integers: what it is predicted of, and how."""
 
+import decimal
+import math
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
 import torch
 import torch.nn as nn
@@ -18,6 +21,7 @@ class FixedGroup:
     def __init__(self, group: Group, buffers: Mapping[str, Tensor]):
         self.channels, self.parts = group.channels, group.parts
         self.order, self.means_first = group.order, group.means_first
+        self.log_scales = group.log_scales
         self.across = FixedNet(group.across) if group.across else None
         self.spatial = None
         if group.spatial is not None:
@@ -31,8 +35,11 @@ class FixedGroup:
                 f"the conditional Gaussian has {len(scales)} scales and tables of "
                 f"{len(self.tables.sizes)}; make them anew with update(force=True)"
             )
-        # CompressAI's rule: the smallest scale of the table that is not below.
-        self.thresholds = (scales[:-1] * 2**FRACTION).floor()
+        if group.log_scales:
+            self.thresholds = _log_thresholds(scales)
+        else:
+            # CompressAI's rule: the smallest scale of the table that is not below.
+            self.thresholds = (scales[:-1] * 2**FRACTION).floor()
         self.taps = tuple(self.spatial.layers[0].taps) if self.spatial else ()
         self.move(torch.device("cpu"))
 
@@ -94,8 +101,20 @@ class FixedGroup:
             parts += ","
         return (
             f"((slice({own.start}, {own.stop}, None), ({parts}), {self.means_first}), "
-            f"'{self.order}')"
+            f"'{self.order}'{', log2' if self.log_scales else ''})"
         )
+
+
+def _log_thresholds(scales: Tensor) -> Tensor:
+    """Between neighbouring scales, halfway on a logarithmic axis, as activations.
+
+    By decimal arithmetic, whose logarithms are the same on every machine.
+    """
+    with decimal.localcontext(prec=30):
+        logs = [decimal.Decimal(s).ln() for s in scales.tolist()]
+        unit = 2**FRACTION / decimal.Decimal(2).ln()
+        middles = [math.floor((a + b) / 2 * unit) for a, b in pairwise(logs)]
+    return torch.tensor(middles, dtype=torch.float64)
 
 
 def _spatial(context: nn.Module, causal: bool = False) -> FixedNet:

@@ -26,6 +26,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from . import order
+from .bottleneck import SteppedBottleneck
 from .coding_tables import CodingTables
 from .devices import check_products, has_float64
 from .families import Family, scale_and_mean
@@ -40,7 +41,7 @@ from .fixed_point import (
 )
 from .places import BORDER, Place, Span, places
 from .rans import LOWEST, Decoder, DeviceTables, Encoder, Tables
-from .steps import Steps, batch_widths
+from .steps import Z_CLASSES, Steps, step_rows, z_class, z_widths
 from .threads import in_own_threads
 
 _Z_BAND = 1024
@@ -84,9 +85,12 @@ class LatentCoder:
         self.groups = [FixedGroup(g, buffers(g.gaussian)) for g in family.groups()]
         self.z_tables = Tables(buffers(bottleneck))
         self.medians = to_fixed(bottleneck._get_medians().detach()[:, 0, 0].cpu())
-        if len(self.medians) != len(self.z_tables.sizes):
+        stepped = isinstance(bottleneck, SteppedBottleneck)
+        self.z_widths = z_widths() if stepped else None
+        expected = len(self.medians) * (Z_CLASSES if stepped else 1)
+        if len(self.z_tables.sizes) != expected:
             raise ValueError(
-                f"the bottleneck has {len(self.medians)} channels and tables of "
+                f"the bottleneck needs {expected} tables and has "
                 f"{len(self.z_tables.sizes)}; make them anew with update(force=True)"
             )
         if len(self.medians) < 4:
@@ -95,7 +99,8 @@ class LatentCoder:
             )
         self.h_s = FixedNet(family.h_s)
         self.z_cost = DeviceTables(self.z_tables, torch.device("cpu"))
-        self._fingerprint = self._digest()[:4]
+        self._fingerprint = self._digest()[:3]
+        self.tells = any("step" in group.parts for group in self.groups)
         self.device = torch.device("cpu")
         self._to(torch.device(device))
 
@@ -109,6 +114,8 @@ class LatentCoder:
             group.move(device)
         self.z_cost = DeviceTables(self.z_tables, device)
         self.medians = self.medians.to(device)
+        if self.z_widths is not None:
+            self.z_widths = self.z_widths.to(device)
         self.device = device
 
     def _nets(self) -> Iterator[FixedNet]:
@@ -121,7 +128,7 @@ class LatentCoder:
             yield from net.convs()
 
     def fingerprint(self) -> bytes:
-        """4 bytes that differ where a stream would decode differently."""
+        """3 bytes that differ where a stream would decode differently."""
         return self._fingerprint
 
     def _digest(self) -> bytes:
@@ -132,6 +139,8 @@ class LatentCoder:
             digest.update(bias.long().numpy().tobytes())
         digest.update(literal_list(self._nets()).encode())
         digest.update(self.medians.long().numpy().tobytes())
+        if self.z_widths is not None:
+            digest.update(self.z_widths.long().numpy().tobytes())
         for group in self.groups:
             digest.update(group.literal().encode())
             digest.update(group.thresholds.long().numpy().tobytes())
@@ -155,15 +164,19 @@ class LatentCoder:
             Their streams and symbols.
         """
         kept = _Kept(self._target(y), len(y))
-        q_z = self._symbols_of_z(z)
-        self._walk(q_z, y.shape[-2:], kept, steps)
+        classes = self._z_classes(len(z), steps)
+        q_z = self._symbols_of_z(z, classes)
+        self._walk(q_z, y.shape[-2:], kept, steps, classes)
         finite = z.isfinite().all().to(self.device)  # z is made of y
         finite, q_z, kept_y = _on_host(finite, q_z, kept.symbols_and_index)
         _check_finite(finite)
         out = Coded([[], []], [], steps or [Steps()] * len(y))
-        for z_values, y_values, y_index in zip(q_z, *kept_y, strict=True):
+        z_index = self._z_index(q_z.shape, steps)
+        for z_values, z_own, y_values, y_index in zip(
+            q_z, z_index, *kept_y, strict=True
+        ):
             z_encoder, y_encoder = Encoder(self.z_tables), Encoder(self.z_tables)
-            z_encoder.push(z_values.reshape(-1), self._z_index(z_values))
+            z_encoder.push(z_values.reshape(-1), z_own)
             for group, ends in kept.parts:
                 own = slice(ends[0], ends[-1])
                 y_encoder.tables = group.tables
@@ -200,12 +213,12 @@ class LatentCoder:
         """
         height, width = z_shape
         channels = len(self.medians)
-        z_index = np.tile(np.arange(channels), height * width)
+        shape = len(z_strings), height, width, channels
         symbols, q_z = [], []
-        for string in z_strings:
-            count = len(z_index)
+        for string, index in zip(z_strings, self._z_index(shape, steps), strict=True):
+            count = len(index)
             decoder = Decoder(self.z_tables, string, count, count, "z")
-            values = decoder.pull(z_index)
+            values = decoder.pull(index)
             decoder.finish()
             symbols.append(values.astype("<i2"))
             q_z.append(torch.from_numpy(values).view(height, width, channels))
@@ -220,7 +233,9 @@ class LatentCoder:
         ]
 
         pulled = _Pulled(decoders, count, self.device)
-        y_hat = self._walk(torch.stack(q_z).to(self.device), size, pulled, steps)
+        classes = self._z_classes(len(q_z), steps)
+        q_z = torch.stack(q_z).to(self.device)
+        y_hat = self._walk(q_z, size, pulled, steps, classes)
         for decoder in decoders:
             decoder.finish()
         both = zip(symbols, pulled.symbols, strict=True)
@@ -242,10 +257,13 @@ class LatentCoder:
             probabilities that the range coder uses.
         """
         _check_finite(z.isfinite().all())
-        q_z, kept = self._symbols_of_z(z), _Kept(self._target(y), len(y))
-        y_hat = self._walk(q_z, y.shape[-2:], kept, steps)
-        channel = torch.arange(len(self.medians), device=self.device)
-        p_z = self.z_cost.likelihood(q_z.flatten(), channel.repeat(q_z[..., 0].numel()))
+        classes = self._z_classes(len(z), steps)
+        q_z, kept = self._symbols_of_z(z, classes), _Kept(self._target(y), len(y))
+        y_hat = self._walk(q_z, y.shape[-2:], kept, steps, classes)
+        index = torch.arange(len(self.medians), device=self.device).expand(q_z.shape)
+        if classes is not None:
+            index = index + len(self.medians) * classes.view(-1, 1, 1, 1)
+        p_z = self.z_cost.likelihood(q_z.flatten(), index.flatten())
         p_z = p_z.view(q_z.shape).permute(0, 3, 1, 2)
         p_y = kept.likelihood().transpose(1, 2).reshape(y.shape)
         likelihoods = {"y": p_y.to(y.device), "z": p_z.to(y.device)}
@@ -256,14 +274,32 @@ class LatentCoder:
         y = y.to(self.device).permute(0, 2, 3, 1)
         return to_fixed(y.reshape(-1, y.shape[-1]))
 
-    def _symbols_of_z(self, z: Tensor) -> Tensor:
+    def _symbols_of_z(self, z: Tensor, classes: Tensor | None) -> Tensor:
         """``(N, h', w', C)`` int16."""
         z = to_fixed(z.to(self.device)).permute(0, 2, 3, 1)
-        return _nearest(z, self.medians).short()
+        return _nearest(z, self.medians, self._z_width(classes)).short()
 
-    def _z_index(self, q_z: np.ndarray) -> np.ndarray:
-        height, width, channels = q_z.shape
-        return np.tile(np.arange(channels), height * width)
+    def _z_classes(self, count: int, steps: list[Steps] | None) -> Tensor | None:
+        """Which width z has in each picture, ``(N,)``; None where there is but one."""
+        if self.z_widths is None:
+            return None
+        own = [z_class(step) for step in steps or [Steps()] * count]
+        return torch.tensor(own).to(self.device)
+
+    def _z_width(self, classes: Tensor | None) -> Step:
+        """Of each picture, ``(N, 1, 1, 1)``."""
+        if classes is None:
+            return None
+        return self.z_widths.index_select(0, classes).view(-1, 1, 1, 1)
+
+    def _z_index(self, shape: tuple[int, ...], steps: list[Steps] | None) -> np.ndarray:
+        """Tables of q_z, ``(N, h' w' C)``."""
+        count, height, width, channels = shape
+        index = np.tile(np.arange(channels), (count, height * width))
+        if self.z_widths is not None:
+            own = [z_class(step) for step in steps or [Steps()] * count]
+            index += channels * np.array(own)[:, None]
+        return index
 
     def _walk(
         self,
@@ -271,6 +307,7 @@ class LatentCoder:
         size: tuple[int, int],
         exchange: Exchange,
         steps: list[Steps] | None,
+        classes: Tensor | None,
     ) -> Tensor:
         """Walks the order; ``exchange`` turns scale index and mean into symbols.
 
@@ -279,13 +316,16 @@ class LatentCoder:
             size: (h, w) of y.
             exchange: See ``Exchange``.
             steps: Of each picture.
+            classes: See :meth:`_z_classes`.
 
         Returns:
             y_hat, ``(N, M, h, w)`` float64.
         """
         (n, *_), (height, width) = q_z.shape, size
-        widths = batch_widths(steps, size, self.device)
-        z_hat = q_z.double().mul_(2**FRACTION).add_(self.medians).clamp_(-LIMIT, LIMIT)
+        widths, said = step_rows(steps, n, (height, width), self.device, self.tells)
+        z_width = self._z_width(classes)
+        z_hat = q_z.double().mul_(2**FRACTION if z_width is None else z_width)
+        z_hat.add_(self.medians).clamp_(-LIMIT, LIMIT)
         hyper = _Rows(self.h_s, z_hat, max(1, _Z_BAND // z_hat.shape[2]))
         bordered = (n, height + 2 * BORDER, width + 2 * BORDER)
         channels = self.groups[-1].channels.stop
@@ -294,7 +334,7 @@ class LatentCoder:
         picture = picture[:, BORDER:-BORDER, BORDER:-BORDER]
 
         for group in self.groups:
-            known = {"hyper": hyper}
+            known = {"hyper": hyper, "step": _Told(said)}
             if group.across:
                 before = picture[..., : group.channels.start]
                 band = max(16, order.BAND // width)
@@ -314,6 +354,9 @@ class LatentCoder:
                     step = None
                     if widths is not None:
                         step = widths.index_select(0, place.at)
+                    if group.log_scales:
+                        scale = scale - said[:, :1].index_select(0, place.at)
+                    elif step is not None:
                         scale = _over_step(scale, step)
                     index = torch.searchsorted(group.thresholds, scale.contiguous())
                     q = exchange(group, place, index, mean, step)
@@ -456,6 +499,17 @@ class _Rows:
             first = self.done * s * width * s
             self.out[:, first : first + part.shape[1]] = part
             self.done = end
+
+
+class _Told:
+    """What networks are told of the steps, at the places of a span."""
+
+    def __init__(self, rows: Tensor | None):
+        self.rows = rows
+
+    def at(self, span: Span) -> Tensor:
+        """``(rows, 2)``."""
+        return self.rows.index_select(0, span.at)
 
 
 def _lazy_zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:

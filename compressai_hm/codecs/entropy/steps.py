@@ -107,10 +107,14 @@ class Steps:
 
     def widths(self, size: tuple[int, int]) -> np.ndarray:
         """D over 2**14 at each position of y, ``(h, w)`` float64 integers."""
+        return _widths()[self.indices(size) - FIRST]
+
+    def indices(self, size: tuple[int, int]) -> np.ndarray:
+        """k at each position of y, ``(h, w)`` int64."""
         k = np.full(size, self.base)
         if self.offsets is not None:
             k = (k + QUARTER * self.offsets.astype(int)).clip(FIRST, LAST)
-        return _widths()[k - FIRST]
+        return k
 
     def values(self, size: tuple[int, int]) -> np.ndarray:
         """The steps as real numbers, ``(h, w)``."""
@@ -129,14 +133,75 @@ def step_values(steps: list[Steps], size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.stack([own.values(size)[None] for own in steps]))
 
 
-def batch_widths(
-    steps: "list[Steps] | None", size: tuple[int, int], device: torch.device
-) -> Tensor | None:
-    """D over 2**14 of several pictures, ``(N h w, 1)``; None where all are 1."""
-    if steps is None or all(own.plain for own in steps):
-        return None
-    widths = np.stack([own.widths(size).reshape(-1) for own in steps])
-    return torch.from_numpy(widths.reshape(-1, 1)).to(device)
+def told(steps: "list[Steps] | None", count: int, size: tuple[int, int]) -> Tensor:
+    """What networks are told of the steps: log2 D and its square at each place.
+
+    They are integers over 2**14, made of k without a logarithm, so that the entropy
+    networks see the same ones everywhere.
+
+    Args:
+        steps: Of each picture; None where all are 1.
+        count: Pictures.
+        size: (h, w) of y.
+
+    Returns:
+        ``(N, 2, h, w)`` float64 integers.
+    """
+    if steps is None:
+        return torch.zeros(count, 2, *size, dtype=torch.float64)
+    k = np.stack([own.indices(size) for own in steps])
+    fixed = 2**FRACTION
+    octaves = (2 * k * fixed + OCTAVE) // (2 * OCTAVE)
+    squares = (2 * k * k * fixed + OCTAVE**2) // (2 * OCTAVE**2)
+    return torch.from_numpy(np.stack([octaves, squares], 1).astype(np.float64))
+
+
+Z_CLASSES = 15
+"""Widths of z: the square root of the picture's step, to a quarter octave."""
+
+
+def z_class(steps: Steps) -> int:
+    """Which width z has, from 0 to ``Z_CLASSES`` - 1."""
+    return (2 * (steps.base - FIRST) + OCTAVE // 2) // OCTAVE
+
+
+def z_widths() -> Tensor:
+    """All widths of z over 2**14, ``(Z_CLASSES,)`` float64 integers."""
+    return torch.from_numpy(_widths()[QUARTER * np.arange(Z_CLASSES) - FIRST // 2])
+
+
+def step_rows(
+    steps: "list[Steps] | None",
+    count: int,
+    size: tuple[int, int],
+    device: torch.device,
+    tells: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The steps of several pictures at each position of y, in one transfer.
+
+    Args:
+        steps: Of each picture; None where all are 1.
+        count: Pictures.
+        size: (h, w) of y.
+        device: Where they are used.
+        tells: Whether :func:`told` is wanted.
+
+    Returns:
+        D over 2**14, ``(N h w, 1)``, None where all are 1; and what networks are told,
+        ``(N h w, 2)``, None where they are not.
+    """
+    plain = steps is None or all(own.plain for own in steps)
+    if plain:
+        rows = count * math.prod(size)
+        zeros = torch.zeros(rows, 2, dtype=torch.float64, device=device)
+        return None, zeros if tells else None
+    widths = np.stack([own.widths(size) for own in steps])
+    rows = torch.from_numpy(widths.reshape(-1, 1))
+    if tells:
+        said = told(steps, count, size).permute(0, 2, 3, 1).reshape(-1, 2)
+        rows = torch.cat([rows, said], 1)
+    rows = rows.to(device)
+    return rows[:, :1].contiguous(), rows[:, 1:].contiguous() if tells else None
 
 
 # The map in a file. In the differences of a map along both axes only the corners of

@@ -1,0 +1,232 @@
+"""hm-compact's network: a transform codec that grows into a learned one.
+
+::
+
+         unshuffle 8, 1x1        2x2, stride 2
+    x ───► 1/8, N ──► blocks ───► 1/16, M ──► blocks ──► y ─┬──────────► gain ─► coder
+                                                            └─ h_a ─► z ────────►
+    x_hat ◄─ shuffle 8, 1x1 ◄─ blocks ◄─ shuffle 2, 1x1 ◄─ blocks ◄─ inverse gain ◄─
+
+Before training the blocks are the identity, and what is left is the discrete cosine
+transform of 16x16 pixels in opponent colors, whose M largest coefficients are coded.
+Most of the cost is matrix products at an eighth of the resolution (after Z. Jia et al.,
+"Towards Practical Real-Time Neural Video Compression", CVPR 2025). The channels of y
+are coded in five groups of unequal size, each a checkerboard (after D. He et al.,
+"ELIC", CVPR 2022), and all entropy networks are told the quantization step.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn as nn
+from compressai.entropy_models import GaussianConditional
+from compressai.layers import CheckerboardMaskedConv2d, conv1x1, conv3x3
+from compressai.models import CompressionModel
+from compressai.models.utils import deconv
+from torch import Tensor
+
+from .entropy import SteppedBottleneck
+
+_STEP = 255 / 86
+"""Of an orthonormal coefficient of [0, 1]: about where a step of 1 is worth its bits at
+a λ of 0.0035."""
+
+
+class DepthwiseBlock(nn.Module):
+    """1x1, SiLU, depthwise 3x3, 1x1; then 1x1, gate, 1x1; each with a skip.
+
+    The identity until it is trained: the last convolution of each half starts at zero.
+
+    Args:
+        width: Number of channels in and out.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.space = nn.Sequential(
+            conv1x1(width, width),
+            nn.SiLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, groups=width),
+            conv1x1(width, width),
+        )
+        self.gate = conv1x1(width, 2 * width)
+        self.out = conv1x1(width, width)
+        for last in (self.space[-1], self.out):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, width, h, w)`` to as much."""
+        x = x + self.space(x)
+        a, b = self.gate(x).chunk(2, 1)
+        return x + self.out(nn.functional.silu(a) * b)
+
+
+class GroupContext(nn.Module):
+    """What predicts a group of channels; see ``ParallelFamily``.
+
+    Args:
+        channels: Of the group.
+        before: Channels of the groups before it.
+        known: Channels of what all groups know.
+        width: Channels inside.
+    """
+
+    def __init__(self, channels: int, before: int, known: int, width: int):
+        super().__init__()
+        self.channels = channels
+        seen = min(2 * channels, width // 2)
+        self.spatial = CheckerboardMaskedConv2d(channels, seen, 5, padding=2)
+        self.across = conv3x3(before, seen) if before else None
+        inputs = known + seen * (2 if before else 1)
+        self.predict = nn.Sequential(
+            conv1x1(inputs, width),
+            nn.LeakyReLU(inplace=True),
+            conv1x1(width, width),
+            nn.LeakyReLU(inplace=True),
+            conv1x1(width, 2 * channels),
+        )
+
+
+class Compact(CompressionModel):
+    """The codec without g_t.
+
+    Args:
+        N: Channels at an eighth of the resolution; at most 192 are of use before
+            training. Defaults to 192.
+        M: Channels of the latent, at least 16. Defaults to 256.
+        groups: Channels of each group of the latent, which sum to M. Defaults to 1/16,
+            1/16, 1/8, 1/4 and the rest.
+        blocks: Blocks of g_a at 1/8 and 1/16, and of g_s. Defaults to 5, 1, 4, 1.
+    """
+
+    def __init__(
+        self,
+        N: int = 192,
+        M: int = 256,
+        groups: Sequence[int] | None = None,
+        blocks: Sequence[int] = (5, 1, 4, 1),
+    ):
+        super().__init__()
+        if groups is None:
+            groups = [M // 16, M // 16, M // 8, M // 4]
+            groups.append(M - sum(groups))
+        if sum(groups) != M or min(groups) < 1:
+            raise ValueError(f"groups must be positive and sum to M={M}, got {groups}")
+        self.N, self.M = N, M
+        side, z = M // 2, M // 4
+        self.g_a = nn.Sequential(
+            nn.PixelUnshuffle(8),
+            conv1x1(192, N),
+            *(DepthwiseBlock(N) for _ in range(blocks[0])),
+            nn.Conv2d(N, M, 2, stride=2),
+            *(DepthwiseBlock(M) for _ in range(blocks[1])),
+        )
+        self.g_s = nn.Sequential(
+            *(DepthwiseBlock(M) for _ in range(blocks[3])),
+            conv1x1(M, 4 * N),
+            nn.PixelShuffle(2),
+            *(DepthwiseBlock(N) for _ in range(blocks[2])),
+            conv1x1(N, 192),
+            nn.PixelShuffle(8),
+        )
+        self.h_a = nn.Sequential(
+            conv1x1(M + 2, side),
+            nn.LeakyReLU(inplace=True),
+            conv3x3(side, side, stride=2),
+            nn.LeakyReLU(inplace=True),
+            conv3x3(side, z, stride=2),
+        )
+        self.h_s = nn.Sequential(
+            deconv(z, side * 3 // 4, kernel_size=3),
+            nn.LeakyReLU(inplace=True),
+            deconv(side * 3 // 4, side, kernel_size=3),
+            nn.LeakyReLU(inplace=True),
+        )
+        self.groups, before = nn.ModuleList(), 0
+        for channels in groups:
+            self.groups.append(GroupContext(channels, before, side + 2, side))
+            before += channels
+        self.entropy_bottleneck = SteppedBottleneck(z)
+        self.gaussian_conditional = GaussianConditional(None)
+        self._start_as_cosine_transform()
+
+    @torch.no_grad()
+    def _start_as_cosine_transform(self) -> None:
+        small, large = _cosine_transform(8), _cosine_transform(16)
+        kept = min(self.N, len(small))
+        stem, last = self.g_a[1], self.g_s[-2]
+        for layer in (stem, last):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        stem.weight[:kept, :, 0, 0] = small[:kept]
+        last.weight[:, :kept, 0, 0] = small[:kept].T
+        # Of four blocks of 8x8 in a block of 16x16, their place and their coefficients.
+        quarters = large[: self.M].view(-1, 3, 2, 8, 2, 8).permute(0, 2, 4, 1, 3, 5)
+        joint = quarters.flatten(3) @ small[:kept].T  # (M, 2, 2, kept)
+        down = next(m for m in self.g_a if getattr(m, "stride", 0) == (2, 2))
+        up = next(m for m in self.g_s if isinstance(m, nn.Conv2d))
+        for layer in (down, up):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        down.weight[: len(joint), :kept] = joint.permute(0, 3, 1, 2) * _STEP
+        into = up.weight[:, : len(joint), 0, 0].view(self.N, 2, 2, len(joint))
+        into[:kept] = joint.permute(3, 1, 2, 0) / _STEP
+        # Half a symbol or less, as other weights would give, is all zeros at once, and
+        # z then never learns to say anything.
+        self.h_a[-1].weight.mul_(10)
+
+    @classmethod
+    def from_state_dict(cls, state_dict: dict[str, Tensor]) -> "Compact":
+        """A new model with the widths of the given weights."""
+        net = cls(**cls.options_of(state_dict))
+        net.load_state_dict(state_dict)
+        return net
+
+    @staticmethod
+    def options_of(state_dict: dict[str, Tensor]) -> dict[str, Any]:
+        """Arguments of the constructor, read off weights."""
+
+        def convolutions(name: str) -> list[int]:
+            own = _numbers(state_dict, name)
+            return [i for i in own if f"{name}{i}.weight" in state_dict]
+
+        groups = []
+        while (key := f"groups.{len(groups)}.spatial.weight") in state_dict:
+            groups.append(state_dict[key].shape[1])
+        stem, down = convolutions("g_a.")
+        up, last = convolutions("g_s.")
+        count = max(_numbers(state_dict, "g_a.")) + 1
+        return dict(
+            N=len(state_dict["g_a.1.weight"]),
+            M=sum(groups),
+            groups=groups,
+            blocks=(down - stem - 1, count - down - 1, last - up - 2, up),
+        )
+
+
+def _numbers(state_dict: dict[str, Tensor], name: str) -> list[int]:
+    own = {k.removeprefix(name).split(".")[0] for k in state_dict if k.startswith(name)}
+    return sorted(map(int, own))
+
+
+def _cosine_transform(size: int) -> Tensor:
+    """Orthonormal, of size x size pixels in RGB, the largest coefficients first.
+
+    Returns:
+        ``(3 size^2, 3 size^2)``: a row a coefficient, columns by color, row and column.
+    """
+    at = torch.arange(size, dtype=torch.float64)
+    basis = torch.cos(math.pi / size * (at + 0.5) * at[:, None]) * math.sqrt(2 / size)
+    basis[0] /= math.sqrt(2)
+    colors = torch.tensor([[1, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
+    colors /= colors.norm(dim=1, keepdim=True)
+    rows = torch.einsum("ca,uy,vx->cuvayx", colors, basis, basis)
+    # What is natural falls about as the square of the frequency, and is nearly gray.
+    frequency = at[:, None].square() + at.square()
+    power = torch.tensor([1.0, 0.06, 0.015], dtype=torch.float64)[:, None, None]
+    power = power / (frequency + 1.0)
+    order = power.flatten().argsort(descending=True, stable=True)
+    return rows.reshape(3 * size**2, -1)[order].float()

@@ -1,0 +1,117 @@
+"""hm-compact: what it starts as, and that training sees what is coded."""
+
+import numpy as np
+import pytest
+import torch
+
+from compressai_hm.codecs import HMCompact, Steps, encode
+from compressai_hm.codecs.compact import DepthwiseBlock
+from compressai_hm.codecs.entropy import step_values
+from compressai_hm.codecs.entropy.steps import z_class
+
+from .families import busy, portable
+
+HALVES = np.zeros((8, 12), np.int8)
+HALVES[:, 5:] = -8
+
+
+def photograph(height, width):
+    """Noise whose power falls with the frequency, as a photograph's does."""
+    rng, noise = np.random.default_rng(0), 0
+    for s in (1, 2, 4, 8, 16, 32):
+        coarse = rng.standard_normal((3, height // s, width // s))
+        noise = noise + np.kron(coarse, np.ones((1, s, s)))
+    return torch.from_numpy(0.5 + 0.08 * noise).clamp(0, 1).float()[None]
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    return HMCompact(g_t_width=0).eval()
+
+
+@torch.no_grad()
+def test_it_starts_as_a_cosine_transform(net):
+    x = photograph(128, 192)
+    y = net.analyse(x)
+    squares = y.square().mean((0, 2, 3))
+    assert squares[:16].mean() > 20 * squares[128:].mean()
+    x_hat = net.synthesise(y, x.shape[-2:])["x_hat"]
+    # The transform is orthonormal: what is lost is what is not kept.
+    lost = x.square().sum() - y.square().sum() / (255 / 86) ** 2
+    assert (x - x_hat).square().sum() == pytest.approx(float(lost), rel=0.01)
+    coarse = [len(encode(net, x, step=step)) for step in (0.5, 1.0, 2.0, 4.0)]
+    assert coarse == sorted(coarse, reverse=True)
+
+
+def test_a_block_starts_as_the_identity():
+    x = torch.randn(1, 8, 5, 7)
+    assert torch.equal(DepthwiseBlock(8)(x), x)
+
+
+@pytest.mark.parametrize(
+    "steps", [Steps(-90), Steps(0), Steps(130), Steps(239), Steps(239, HALVES)]
+)
+@torch.no_grad()
+def test_a_training_pass_sees_the_symbols_of_the_file(net, steps):
+    """All but 1 of 5000; the eval forward sees all of them."""
+    y = net.analyse(photograph(128, 192))
+    coded = net.code_latent(y, [steps])
+    strings = net.encode_latent(y, [steps]).strings
+    y_hat, (symbols,) = net.decode_latent(strings, (128, 192), [steps])
+    assert np.any(symbols) and torch.equal(y_hat, coded["y_hat"])
+    try:
+        trained = net.train().code_latent(y, [steps])
+    finally:
+        net.eval()
+    gained = torch.exp(net.gain.scale.detach().abs().sum())  # 1: it is untrained
+    error = (trained["y_hat"] - y_hat).abs() / step_values([steps], y.shape[-2:])
+    assert gained == 1 and (error > 0.5).float().mean() <= 1 / 5000
+    for key, tolerance in (("y", 0.03), ("z", 0.2)):  # scales are tabled; z has noise
+        bits = [-out["likelihoods"][key].log2().sum() for out in (trained, coded)]
+        assert bits[0] == pytest.approx(float(bits[1]), rel=tolerance)
+
+
+@torch.no_grad()
+def test_networks_are_told_the_step():
+    net = busy("hm-compact", g_t_width=0)
+    y = net.gain(net.analyse(photograph(64, 64)), torch.zeros(1, 1, 1, 1))
+    z = [net._hyper_analysis(y, [Steps(k)]) for k in (0, 100)]
+    assert not torch.allclose(*z)
+    offsets = np.zeros((4, 4), np.int8)
+    offsets[0, 0] = -4
+    assert not torch.allclose(z[1], net._hyper_analysis(y, [Steps(100, offsets)]))
+    # And each group's network, of the step at each place.
+    symbols = torch.zeros(1, 1, 1, 6)
+    exchange = {}
+
+    def keep(key):
+        def each(group, place, index, mean, step):
+            exchange.setdefault(key, []).append(mean.clone())
+            return torch.zeros_like(mean)
+
+        return each
+
+    coder = portable("hm-compact").latent_coder()
+    for k in (0, 48):
+        classes = torch.tensor([z_class(Steps(0))])
+        coder._walk(symbols, (4, 4), keep(k), [Steps(k)], classes)
+    for first, second in zip(*exchange.values(), strict=True):
+        assert not torch.equal(first, second)
+
+
+def test_weights_tell_how_it_was_made():
+    made = HMCompact(24, 32, groups=[4, 12, 16], blocks=(2, 3, 0, 1), g_t_width=8)
+    found = HMCompact.from_state_dict(made.state_dict())
+    for key, value in made.state_dict().items():
+        assert torch.equal(found.state_dict()[key], value)
+    assert (found.N, found.M) == (24, 32)
+    with pytest.raises(ValueError, match="sum to M=32, got"):
+        HMCompact(24, 32, groups=[4, 4])
+
+
+def test_noise_is_no_quantizer_of_it():
+    net = busy("hm-compact").train()
+    net.quantizer = "noise"
+    with pytest.raises(ValueError, match='HMCompact trains with quantizer="ste" only'):
+        net(torch.rand(1, 3, 64, 64))
