@@ -17,7 +17,6 @@ OPENMMLAB = [
     "onedl-mmdetection>=3.5.1",
     "matplotlib",
     "pycocotools",
-    "pytorch-optimizer>=4.1",  # SOAP
 ]
 EVALUATION = [
     "bjontegaard>=1.3",
@@ -85,7 +84,6 @@ setup(
             "mmdet==3.3.0",
             "matplotlib",
             "pycocotools",
-            "pytorch-optimizer>=4.1",
             "setuptools<82",  # mmengine imports pkg_resources
         ],
         # Sweeps, their classical codecs and reports; beside one of the lines above.

@@ -39,12 +39,14 @@ from .losses import (  # noqa: E402
 from .metrics import RateDistortionMetric  # noqa: E402
 from .optim import HumanMachineOptimWrapperConstructor  # noqa: E402
 from .preprocessor import HumanMachineDataPreprocessor  # noqa: E402
-from .transforms import RandomDownscale  # noqa: E402
+from .soap import SOAP  # noqa: E402
+from .transforms import LoadCachedImage, RandomDownscale  # noqa: E402
 from .view import DetectorView  # noqa: E402
 
 MODELS.register_module(module=LatentBackbone)
 
 __all__ = [
+    "SOAP",
     "AtomicLocalBackend",
     "Attention",
     "CheckedCocoDataset",
@@ -57,6 +59,7 @@ __all__ = [
     "HumanMachineDetector",
     "HumanMachineOptimWrapperConstructor",
     "LatentHumanMachineDetector",
+    "LoadCachedImage",
     "MachineLoss",
     "ObjectFeatureLoss",
     "PictureFolder",

@@ -8,7 +8,6 @@ the norm by which the others are clipped.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from mmengine.model import is_model_wrapper
@@ -19,18 +18,6 @@ from mmengine.registry import (
     OPTIMIZERS,
 )
 from torch import nn
-
-
-@OPTIMIZERS.register_module(name="SOAP")
-def soap(*args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-    """Second-order: codecs train in far fewer steps than with Adam.
-
-    Y. Zhang and F. Zhu, "Leveraging Second-Order Curvature for Efficient Learned Image
-    Compression", 2026. Arguments: pytorch_optimizer.SOAP's.
-    """
-    from pytorch_optimizer import SOAP  # seconds to import
-
-    return SOAP(*args, **kwargs)
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

@@ -1,9 +1,51 @@
-"""Data augmentation that codecs need and MMDetection does not have."""
+"""Loading and augmentation that codecs need and MMDetection does not have."""
+
+from typing import Any
 
 import numpy as np
-from mmcv.transforms import BaseTransform
+from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmdet.datasets.transforms import Resize
 from mmdet.registry import TRANSFORMS
+from mmengine.logging import print_log
+
+from .shared_pictures import SharedPictures
+
+
+@TRANSFORMS.register_module()
+class LoadCachedImage(LoadImageFromFile):
+    """LoadImageFromFile that can keep decoded pictures in memory.
+
+    Args:
+        cache_bytes: Memory for them, which the workers of a data loader share. It
+            fills as pictures are read; those beyond are decoded each time. Defaults to
+            0, which keeps none.
+        **kwargs: Of LoadImageFromFile.
+
+    Raises:
+        ValueError: If there is not as much memory.
+    """
+
+    def __init__(self, cache_bytes: int = 0, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.cache = SharedPictures(cache_bytes) if cache_bytes else None
+        if self.cache:
+            gigabytes = cache_bytes / 1e9
+            print_log(
+                f"decoded pictures take up to {gigabytes:.2f} GB of memory", "current"
+            )
+
+    def transform(self, results: dict) -> dict | None:
+        if self.cache is None:
+            return super().transform(results)
+        path = str(results["img_path"])
+        picture = self.cache.get(path)
+        if picture is None:
+            results = super().transform(results)
+            if results is not None and not self.to_float32:
+                self.cache.put(path, results["img"])
+            return results
+        shape = picture.shape[:2]
+        return {**results, "img": picture, "img_shape": shape, "ori_shape": shape}
 
 
 @TRANSFORMS.register_module()
@@ -15,19 +57,26 @@ class RandomDownscale(BaseTransform):
 
     Args:
         low: Smallest factor; the largest is 1. Defaults to 0.5.
+        least: No side becomes smaller than this, so that a crop that follows has its
+            size. Defaults to 1.
+        keep: Share of the pictures that keep their size. Defaults to 0.
 
     Raises:
-        ValueError: If it is not over 0 and at most 1.
+        ValueError: If ``low`` is not over 0 and at most 1.
     """
 
-    def __init__(self, low: float = 0.5):
+    def __init__(self, low: float = 0.5, least: int = 1, keep: float = 0.0):
         if not 0 < low <= 1:
             raise ValueError(f"low must be over 0 and at most 1, got {low}")
-        self.low = low
+        self.low, self.least, self.keep = low, least, keep
 
     def transform(self, results: dict) -> dict:
-        factor = np.random.uniform(self.low, 1)
-        results = Resize(scale_factor=factor, keep_ratio=True)(results)
+        if self.keep and np.random.rand() < self.keep:
+            return results
+        low = max(self.low, self.least / min(results["img"].shape[:2]))
+        factor = np.random.uniform(min(low, 1), 1)
+        resize = Resize(scale_factor=factor, keep_ratio=True, interpolation="area")
+        results = resize(results)
         results["scale_factor"] = (1.0, 1.0)
         results["ori_shape"] = results["img_shape"]
         return results

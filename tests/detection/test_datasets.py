@@ -1,4 +1,6 @@
 import json
+import multiprocessing
+import pickle
 import shutil
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from compressai_hm.detection import RandomDownscale, drawn
+from compressai_hm.detection import LoadCachedImage, RandomDownscale, drawn
 
 
 def build(root, split="train", **kwargs):
@@ -162,6 +164,51 @@ def test_a_folder_of_pictures_needs_no_labels(tmp_path):
         DATASETS.build({**folder, "pipeline": []})
     with pytest.raises(ValueError, match="low must be over 0 and at most 1, got 0"):
         RandomDownscale(0)
+
+
+def test_scales_leave_room_for_a_crop():
+    picture = np.zeros((200, 400, 3), np.uint8)
+    np.random.seed(0)
+    sizes = set()
+    for _ in range(40):
+        results = dict(img=picture, img_shape=(200, 400))
+        transform = RandomDownscale(0.25, least=120, keep=0.5)
+        sizes.add(transform(results)["img"].shape[0])
+    assert 120 <= min(sizes) < 140 and 200 in sizes and len(sizes) > 10
+
+
+def test_decoded_pictures_are_kept_and_shared(tmp_path, monkeypatch):
+    rng, paths = np.random.default_rng(0), []
+    for number in range(4):
+        paths.append(str(tmp_path / f"{number}.png"))
+        pixels = rng.integers(0, 256, (30, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(paths[-1])
+    load = LoadCachedImage(cache_bytes=3 * 30 * 50 * 3)
+    expected = [LoadCachedImage()(dict(img_path=path)) for path in paths]
+
+    def check(order):
+        for number in order:
+            found = load(dict(img_path=paths[number], more=1))
+            assert found.pop("more") == 1 and found["img"].flags.writeable
+            found["img"][:] += 0
+            np.testing.assert_equal(found, expected[number])
+
+    worker = multiprocessing.get_context("fork").Process(target=check, args=([2, 0],))
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 0
+    for path in (paths[0], paths[2]):  # the worker has kept them
+        Path(path).unlink()
+    check([0, 2, 1, 3, 3, 1])
+    Path(paths[1]).unlink()
+    check([1, 0])
+    Path(paths[3]).unlink()  # for which there was no room
+    with pytest.raises(FileNotFoundError):
+        load(dict(img_path=paths[3]))
+    again = pickle.loads(pickle.dumps(load))
+    assert again.cache.get(paths[0]) is None
+    with pytest.raises(ValueError, match="cache_bytes=1,000,000,000,000,000 must"):
+        LoadCachedImage(cache_bytes=10**15)
 
 
 def test_a_folder_of_pictures_is_searched_by_content(tmp_path):

@@ -7,6 +7,7 @@ import torch
 
 from compressai_hm.codecs import tables
 from compressai_hm.detection.hooks import (
+    DecayHook,
     HoldRateHook,
     LambdaScheduleHook,
     ReseedHook,
@@ -47,6 +48,35 @@ def test_lambda_rises_to_its_value():
 def test_bad_schedules_are_refused(args):
     with pytest.raises(ValueError):
         LambdaScheduleHook(*args)
+
+
+def rates(length, seen, hook, groups=None):
+    """The rates of two groups in some iterations of a training of this length."""
+    run = runner()
+    run.train_loop = SimpleNamespace(max_iters=length)
+    groups = groups or [dict(lr=1.0), dict(lr=10.0)]
+    run.optim_wrapper = SimpleNamespace(param_groups=groups)
+    hook.before_train(run)
+    found = []
+    for run.iter in seen:
+        hook.before_train_iter(run, 0)
+        found.append(groups[0]["lr"])
+        assert groups[1]["lr"] == pytest.approx(10 * groups[0]["lr"])
+    return found, groups
+
+
+def test_the_rate_is_held_and_falls_at_the_end():
+    hook = DecayHook(share=0.25, warmup=3)
+    found, groups = rates(200, [0, 3, 149, 150, 175, 199], hook)
+    assert found == pytest.approx([0.25, 1, 1, 1, 0.5, 0.02])
+    # Resumed for longer, as the groups come back from a checkpoint: at the full rate.
+    assert rates(800, [200, 599, 700], hook, groups)[0] == pytest.approx([1, 1, 0.5])
+    # And for shorter.
+    assert rates(200, [175], hook, groups)[0] == pytest.approx([0.5])
+    assert rates(10, [9], DecayHook(0, 0))[0] == [1]
+    for wrong in (dict(share=1.5), dict(warmup=-1)):
+        with pytest.raises(ValueError, match="DecayHook"):
+            DecayHook(**wrong)
 
 
 def draws(epoch, seed=3):

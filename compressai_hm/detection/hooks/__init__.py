@@ -1,5 +1,6 @@
 from .check_data_hook import CheckDataHook
 from .check_loss_hook import CheckLossHook
+from .decay_hook import DecayHook
 from .draw_views_hook import DrawViewsHook
 from .export_codec_hook import ExportCodecHook
 from .hold_rate_hook import HoldRateHook
@@ -10,6 +11,7 @@ from .save_tables_hook import SaveTablesHook
 __all__ = [
     "CheckDataHook",
     "CheckLossHook",
+    "DecayHook",
     "DrawViewsHook",
     "ExportCodecHook",
     "HoldRateHook",

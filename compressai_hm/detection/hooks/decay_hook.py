@@ -1,0 +1,46 @@
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+
+@HOOKS.register_module()
+class DecayHook(Hook):
+    """Holds the learning rate, and lets it fall to nothing at the end of training.
+
+    The factor follows from the iteration and the length of the training alone. So a
+    training that is resumed with more epochs goes on at the full rate, and one that is
+    resumed with fewer begins to fall earlier: finished weights at any time, from any
+    checkpoint that has not decayed yet. (MMEngine's schedulers come back from a
+    checkpoint with the length that they were saved with.)
+
+    Args:
+        share: The part of the training over which the rate falls. Defaults to 0.2.
+        warmup: Iterations at the start over which it rises. Defaults to 100.
+
+    Raises:
+        ValueError: If ``share`` is not from 0 to 1, or ``warmup`` is negative.
+    """
+
+    priority = "LOW"  # after schedulers
+
+    def __init__(self, share: float = 0.2, warmup: int = 100):
+        if not 0 <= share <= 1 or warmup < 0:
+            raise ValueError(
+                f"DecayHook: share must be 0 to 1 and warmup 0 or more, got {share}, "
+                f"{warmup}"
+            )
+        self.share, self.warmup = share, warmup
+
+    def before_train(self, runner: Runner) -> None:
+        for group in runner.optim_wrapper.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        length, done = runner.train_loop.max_iters, runner.iter
+        factor = min(1.0, (done + 1) / (self.warmup + 1))
+        if self.share:
+            factor = min(factor, (length - done) / (self.share * length))
+        for group in runner.optim_wrapper.param_groups:
+            group["lr"] = factor * group["initial_lr"]

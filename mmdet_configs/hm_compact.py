@@ -1,0 +1,52 @@
+# hm-compact for people, from scratch: one set of weights for every rate. Each picture
+# draws a quantization step, and half of them regions of finer ones.
+#
+#   tools/train.py mmdet_configs/hm_compact.py --resume     goes on where it was stopped
+#
+# EPOCHS is how long it trains, of which the learning rate falls over the last fifth. A
+# training that has not come so far may be resumed with another number: a copy of its
+# work folder with few more epochs gives finished weights early.
+#
+# CACHE_BYTES is memory for decoded pictures, worth it with a GPU: 1.4e9 for all.
+#
+# The pictures: tools/coco_subsets.py makes the folders of MMDET_DATASETS and
+# COCO_PERSON out of COCO 2017; BSDS500 names the pictures of the Berkeley Segmentation
+# Data Set (BSDS500/data/images in https://github.com/BIDS/BSDS500).
+_base_ = ["_base_/default_runtime.py", "_base_/models/human_machine.py"]
+coco_root = "{{$MMDET_DATASETS:data/coco_small}}"
+person_root = "{{$COCO_PERSON:data/coco_small/person}}"
+bsds_root = "{{$BSDS500:data/BSDS500/data/images}}"
+model = dict(
+    codec=dict(type="hm-compact", quality=4),
+    lambda_human=0.0035,
+    steps=dict(low=0.35, high=6.0, regions=0.5, weight=0.5),
+)
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=0,
+    drop_last=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="PictureFolder",
+        folders=[
+            coco_root + "/train2017",
+            person_root + "/whole_train",
+            bsds_root,
+        ],
+        pipeline=[
+            dict(type="LoadCachedImage", cache_bytes=int(float("{{$CACHE_BYTES:0}}"))),
+            dict(type="RandomDownscale", low=0.4, least=192, keep=0.4),
+            dict(type="RandomCrop", crop_size=(192, 192)),
+            dict(type="RandomFlip", prob=0.5),
+            dict(type="PackDetInputs"),
+        ],
+    ),
+)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=int("{{$EPOCHS:250}}"))
+optim_wrapper = dict(
+    type="OptimWrapper",
+    constructor="HumanMachineOptimWrapperConstructor",
+    optimizer=dict(type="SOAP", lr=1e-3),
+)
+param_scheduler = []
+custom_hooks = [*_base_.custom_hooks, dict(type="DecayHook")]
