@@ -116,7 +116,7 @@ class Compact(CompressionModel):
         if sum(groups) != M or min(groups) < 1:
             raise ValueError(f"groups must be positive and sum to M={M}, got {groups}")
         self.N, self.M = N, M
-        side, z = M // 2, M // 4
+        side, z, width = M // 2, M // 4, 3 * M // 8
         self.g_a = nn.Sequential(
             nn.PixelUnshuffle(8),
             conv1x1(192, N),
@@ -147,7 +147,7 @@ class Compact(CompressionModel):
         )
         self.groups, before = nn.ModuleList(), 0
         for channels in groups:
-            self.groups.append(GroupContext(channels, before, side + 2, side))
+            self.groups.append(GroupContext(channels, before, side + 2, width))
             before += channels
         self.entropy_bottleneck = SteppedBottleneck(z)
         self.gaussian_conditional = GaussianConditional(None)

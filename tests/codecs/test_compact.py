@@ -67,7 +67,7 @@ def test_a_training_pass_sees_the_symbols_of_the_file(net, steps):
     gained = torch.exp(net.gain.scale.detach().abs().sum())  # 1: it is untrained
     error = (trained["y_hat"] - y_hat).abs() / step_values([steps], y.shape[-2:])
     assert gained == 1 and (error > 0.5).float().mean() <= 1 / 5000
-    for key, tolerance in (("y", 0.03), ("z", 0.2)):  # scales are tabled; z has noise
+    for key, tolerance in (("y", 0.04), ("z", 0.15)):  # scales are tabled
         bits = [-out["likelihoods"][key].log2().sum() for out in (trained, coded)]
         assert bits[0] == pytest.approx(float(bits[1]), rel=tolerance)
 

@@ -44,16 +44,19 @@ class SteppedBottleneck(EntropyBottleneck):
         self._cdf_length = lengths + 2
         return True
 
-    def interval(self, at: Tensor, half: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def interval(
+        self, at: Tensor, half: Tensor, frozen: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The mass of the density between at - half and at + half.
 
         Args:
             at: ``(C, 1, n)``.
             half: That broadcasts with it.
+            frozen: Whether the density gets no gradient. Defaults to False.
 
         Returns:
             The mass, and the logits of the distribution at either end.
         """
-        lower = self._logits_cumulative(at - half, stop_gradient=False)
-        upper = self._logits_cumulative(at + half, stop_gradient=False)
+        lower = self._logits_cumulative(at - half, stop_gradient=frozen)
+        upper = self._logits_cumulative(at + half, stop_gradient=frozen)
         return torch.sigmoid(upper) - torch.sigmoid(lower), lower, upper

@@ -199,7 +199,7 @@ def digest_of_family(family: Family, scale_tables: Mapping[str, Tensor]) -> str:
     nets = [family.h_s]
     for group in family.groups():
         own = (group.channels, group.order, group.parts, group.means_first)
-        own += (group.log_scales,)
+        own += (group.log_scales, group.skips)
         digest.update(repr(own).encode() + _structure(group.gaussian))
         nets += group.nets()
     for net in nets:

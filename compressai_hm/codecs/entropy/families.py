@@ -50,6 +50,7 @@ class Group:
             ``steps.told`` says), "channels" (``across``), "spatial" (``spatial``).
         means_first: Whether the means precede the scales; None without means.
         log_scales: Whether the chain gives log2 of the scales.
+        skips: Whether places of the smallest scale are not coded: their symbols are 0.
         spatial: The convolution over what is decoded of these channels.
         across: The network over the channels of the groups before.
     """
@@ -61,6 +62,7 @@ class Group:
     parts: tuple[str, ...] = ("hyper",)
     means_first: bool | None = False
     log_scales: bool = False
+    skips: bool = False
     spatial: nn.Module | None = None
     across: nn.Module | None = None
 
@@ -346,6 +348,7 @@ class ParallelFamily(Family):
                 (group.predict,),
                 parts=("hyper", "step", *across, "spatial"),
                 log_scales=True,
+                skips=True,
                 spatial=group.spatial,
                 across=group.across,
             )
@@ -397,12 +400,17 @@ class ParallelFamily(Family):
     def _training_z_at(self, z: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
         bottleneck = self.bottleneck
         z_hat = _rounded(z, bottleneck._get_medians()[None], width)
-        noisy = (z + (torch.rand_like(z) - 0.5) * width).transpose(0, 1)
         half = (width / 2).expand(-1, 1, *z.shape[2:]).transpose(0, 1).reshape(1, 1, -1)
-        p_z, *_ = bottleneck.interval(noisy.flatten(1)[:, None], half)
-        if bottleneck.use_likelihood_bound:
-            p_z = bottleneck.likelihood_lower_bound(p_z)
-        return z_hat, p_z.view(noisy.shape).transpose(0, 1)
+
+        def mass(at: Tensor, frozen: bool) -> Tensor:
+            at = at.transpose(0, 1)
+            p, *_ = bottleneck.interval(at.flatten(1)[:, None], half, frozen)
+            if bottleneck.use_likelihood_bound:
+                p = bottleneck.likelihood_lower_bound(p)
+            return p.view(at.shape).transpose(0, 1)
+
+        noisy = mass(z + (torch.rand_like(z) - 0.5) * width, frozen=True)
+        return z_hat, mass(z_hat.detach(), frozen=False) * (noisy / noisy.detach())
 
 
 def _planes(y: Tensor, steps: list[Steps] | None) -> Tensor:
@@ -451,10 +459,12 @@ def _straight(
     """y_hat and likelihoods of what is coded, see :func:`_mixed`.
 
     ``log_scale`` is in steps. Its bound is taken before it is a scale, so that one far
-    below still has a gradient.
+    below still has a gradient; and the likelihood of what is not coded is that of what
+    would be, so that a scale can rise again.
     """
     q = torch.round((y - mean).detach() / step)
-    y_hat = (y - y.detach()) + (mean - mean.detach()) + (q * step + mean.detach())
+    coded = torch.where(log_scale.detach() > _SKIPPED, q, 0)
+    y_hat = (y - y.detach()) + (mean - mean.detach()) + (coded * step + mean.detach())
     least = gaussian.lower_bound_scale.bound.log2()
     log_scale = LowerBoundFunction.apply(log_scale.clamp(max=_MOST_LOG_SCALE), least)
     scale = torch.exp2(log_scale)
@@ -468,6 +478,9 @@ def _straight(
 
 _MOST_LOG_SCALE = 8
 """Tables have scales up to 256."""
+
+_SKIPPED = -50719 * 2.0**-FRACTION
+"""Up to here log2 of a scale gives the smallest one; see ``fixed_group.py``."""
 
 
 def _mass(x: Tensor, scale: Tensor) -> Tensor:

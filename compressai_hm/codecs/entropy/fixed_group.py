@@ -1,15 +1,12 @@
 """A group of y's channels in integers: what it is predicted of, and how."""
 
-import decimal
-import math
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .coding_tables import check_scales
+from .coding_tables import check_scales, default_scale_table
 from .families import Group
 from .fixed_point import FRACTION, FixedConv, FixedNet, rounded_
 from .rans import DeviceTables, Tables
@@ -21,7 +18,7 @@ class FixedGroup:
     def __init__(self, group: Group, buffers: Mapping[str, Tensor]):
         self.channels, self.parts = group.channels, group.parts
         self.order, self.means_first = group.order, group.means_first
-        self.log_scales = group.log_scales
+        self.log_scales, self.skips = group.log_scales, group.skips
         self.across = FixedNet(group.across) if group.across else None
         self.spatial = None
         if group.spatial is not None:
@@ -36,7 +33,9 @@ class FixedGroup:
                 f"{len(self.tables.sizes)}; make them anew with update(force=True)"
             )
         if group.log_scales:
-            self.thresholds = _log_thresholds(scales)
+            _check_default(scales)
+            count = torch.arange(len(scales) - 1, dtype=torch.float64)
+            self.thresholds = _FIRST_LOG + _LOG_STEP * count
         else:
             # CompressAI's rule: the smallest scale of the table that is not below.
             self.thresholds = (scales[:-1] * 2**FRACTION).floor()
@@ -94,6 +93,17 @@ class FixedGroup:
         x = torch.cat(before, -1) if len(before) > 1 else before[0]
         return self.parameters(x)
 
+    def index_of(self, scale: Tensor) -> Tensor:
+        """The table of each scale, or of its logarithm: how many thresholds it is over.
+
+        Exact where it divides, too: a quotient of integers which is none itself is
+        farther from one than float64 rounds.
+        """
+        if not self.log_scales:
+            return torch.searchsorted(self.thresholds, scale.contiguous())
+        index = (scale - _FIRST_LOG).div_(_LOG_STEP).ceil_()
+        return index.clamp_(0, len(self.thresholds)).long()
+
     def literal(self) -> str:
         """All but weights and tables; fingerprints hold it, so it is frozen."""
         own, parts = self.channels, ", ".join(f"'{part}'" for part in self.parts)
@@ -101,20 +111,24 @@ class FixedGroup:
             parts += ","
         return (
             f"((slice({own.start}, {own.stop}, None), ({parts}), {self.means_first}), "
-            f"'{self.order}'{', log2' if self.log_scales else ''})"
+            f"'{self.order}'{', log2' if self.log_scales else ''}"
+            f"{', skips' if self.skips else ''})"
         )
 
 
-def _log_thresholds(scales: Tensor) -> Tensor:
-    """Between neighbouring scales, halfway on a logarithmic axis, as activations.
+_FIRST_LOG, _LOG_STEP = -50719, 2909
+"""The first threshold of log2 of a scale, and from one to the next, as activations.
 
-    By decimal arithmetic, whose logarithms are the same on every machine.
-    """
-    with decimal.localcontext(prec=30):
-        logs = [decimal.Decimal(s).ln() for s in scales.tolist()]
-        unit = 2**FRACTION / decimal.Decimal(2).ln()
-        middles = [math.floor((a + b) / 2 * unit) for a, b in pairwise(logs)]
-    return torch.tensor(middles, dtype=torch.float64)
+CompressAI's scales are as far apart on a logarithmic axis; these lie halfway."""
+
+
+def _check_default(scales: Tensor) -> None:
+    expected = default_scale_table().double()
+    if scales.shape != expected.shape or not torch.allclose(scales, expected):
+        raise ValueError(
+            "a codec whose networks give logarithms of scales has CompressAI's "
+            "scale_table and no other; make it again with update(force=True)"
+        )
 
 
 def _spatial(context: nn.Module, causal: bool = False) -> FixedNet:

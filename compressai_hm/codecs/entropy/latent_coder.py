@@ -178,11 +178,14 @@ class LatentCoder:
             z_encoder, y_encoder = Encoder(self.z_tables), Encoder(self.z_tables)
             z_encoder.push(z_values.reshape(-1), z_own)
             for group, ends in kept.parts:
-                own = slice(ends[0], ends[-1])
+                values, index = (x[ends[0] : ends[-1]] for x in (y_values, y_index))
+                ends = np.array(ends[1:]) - ends[0]
+                if group.skips:
+                    coded = index > 0
+                    ends = np.cumsum(coded)[ends - 1]
+                    values, index = values[coded], index[coded]
                 y_encoder.tables = group.tables
-                y_encoder.push_steps(
-                    y_values[own], y_index[own], np.array(ends[1:]) - ends[0]
-                )
+                y_encoder.push_steps(values, index, ends)
             out.strings[0].append(y_encoder.finish())
             out.strings[1].append(z_encoder.finish())
             out.symbols.append(np.concatenate([z_values.reshape(-1), y_values]))
@@ -358,7 +361,7 @@ class LatentCoder:
                         scale = scale - said[:, :1].index_select(0, place.at)
                     elif step is not None:
                         scale = _over_step(scale, step)
-                    index = torch.searchsorted(group.thresholds, scale.contiguous())
+                    index = group.index_of(scale)
                     q = exchange(group, place, index, mean, step)
                     if step is None:
                         values = torch.add(mean, q, alpha=2**FRACTION)
@@ -396,6 +399,8 @@ class _Kept:
             self.order.append([])
         target = self.target[:, group.channels].index_select(0, place.at)
         q = _nearest(target, mean, step)
+        if group.skips:
+            q.masked_fill_(index == 0, 0)
         first, self.end = self.end, self.end + q.numel() // self.n
         for kept, x in zip(self.symbols_and_index, (q, index), strict=True):
             kept[:, first : self.end].copy_(x.view(self.n, -1))
@@ -410,6 +415,8 @@ class _Kept:
         for (group, ends), order_ in zip(self.parts, self.order, strict=True):
             values, index = self.symbols_and_index[..., ends[0] : ends[-1]]
             p = group.cost.likelihood(values.reshape(-1), index.reshape(-1))
+            if group.skips:
+                p.masked_fill_(index.reshape(-1) == 0, 1)
             own = out[..., group.channels]
             own.index_copy_(1, torch.cat(order_), p.view(own.shape))
         return out
@@ -438,7 +445,12 @@ class _Pulled:
         symbols = self.symbols[:, first : self.end]
         for decoder, own, out in zip(self.decoders, rows, symbols, strict=True):
             decoder.tables = group.tables
-            out[:] = decoder.pull(own)
+            if group.skips:
+                coded = own > 0
+                out[:] = 0
+                out[coded] = decoder.pull(own[coded])
+            else:
+                out[:] = decoder.pull(own)
         return torch.from_numpy(symbols).to(self.device).reshape(mean.shape)
 
 

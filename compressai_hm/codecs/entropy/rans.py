@@ -31,6 +31,9 @@ TOTAL = 2**16
 LOWEST = -(2**15)
 """Symbols lie in [LOWEST, -LOWEST - 1]: an escape's two bytes."""
 
+_FEWEST = 4
+"""Symbols of a stream: with fewer, as many zero bytes follow them."""
+
 _PORTION = 2**18
 """Encoders take at most about this many symbols at a time, as lists are large."""
 
@@ -168,7 +171,7 @@ class Encoder:
     """One stream; ``push`` in the order of decoding, then ``finish``."""
 
     def __init__(self, tables: Tables):
-        self.tables = tables
+        self.tables, self._count = tables, 0
         self._encoder = BufferedRansEncoder()
 
     def push(self, values: np.ndarray, index: np.ndarray) -> None:
@@ -193,12 +196,13 @@ class Encoder:
 
     def _push(self, values: np.ndarray, index: np.ndarray, ends: np.ndarray) -> None:
         tables = self.tables
+        self._count += len(values)
         symbols = tables.symbols(values, index)
         escaped = np.flatnonzero(symbols == tables.escapes.take(index))
         # Escapes follow their step: one that holds some is the last of a call.
         with_escapes = np.unique(np.searchsorted(ends, escaped, "right"))
         cuts = sorted({*ends.take(with_escapes).tolist(), len(values)})
-        for first, end in pairwise([0, *cuts]):
+        for first, end in pairwise([0, *cuts] if len(values) else []):
             self._encode(symbols[first:end], index[first:end])
             own = escaped[(escaped >= first) & (escaped < end)]
             if len(own):
@@ -214,7 +218,9 @@ class Encoder:
         self._encoder.encode_with_indexes(raw, *self.tables.code_bytes(len(raw)))
 
     def finish(self) -> bytes:
-        """The stream. At least 4 symbols must have been pushed."""
+        """The stream."""
+        if self._count < _FEWEST:
+            self._encode_bytes(np.full(_FEWEST // 2, 0))
         return self._encoder.flush()
 
 
@@ -240,7 +246,7 @@ class Decoder:
                 f"the {name} stream has {len(string)} bytes, which {count} symbols "
                 "never take; the file is damaged"
             )
-        self.tables, self.name = tables, name
+        self.tables, self.name, self._count = tables, name, 0
         self._check(int.from_bytes(string[:8], "little") >= 2**31)
         # The state rounds: up to 2**-14 bits a symbol.
         slack = 64 + count / 2**14
@@ -253,8 +259,11 @@ class Decoder:
     def pull(self, index: np.ndarray) -> np.ndarray:
         """Decodes a step: ``(n,)`` values coded with table ``index[i]``."""
         tables = self.tables
+        if not len(index):
+            return np.zeros(0, np.int64)
         if len(index) > self._largest:
             raise ValueError(f"a step of {len(index)} symbols, not {self._largest}")
+        self._count += len(index)
         index = index.astype(np.int64, copy=False)
         places, rows, sizes, offsets = tables.used(index)
         symbols = self._decoder.decode_stream(places, rows, sizes, offsets)
@@ -278,6 +287,8 @@ class Decoder:
         Raises:
             BitstreamError: If not.
         """
+        if self._count < _FEWEST:
+            self._check(not any(self._pull_bytes(_FEWEST)))
         self._check(self._pull_bytes(len(_AFTER_END)) == _AFTER_END)
 
     def _check(self, ok: bool) -> None:

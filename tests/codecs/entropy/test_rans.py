@@ -108,3 +108,18 @@ def test_tables_that_the_coder_would_choke_on_are_refused():
     model._quantized_cdf[3, 2] = 70000
     with pytest.raises(ValueError, match="not frequency tables"):
         Tables(model._buffers)
+
+
+@pytest.mark.parametrize("count", range(6))
+def test_a_stream_may_hold_few_symbols_or_none(tables, count):
+    index, values = np.full(count, 3), np.arange(count) - 2
+    encoder = Encoder(tables)
+    encoder.push(values, index)
+    string = encoder.finish()
+    decoder = Decoder(tables, string, 8, 8, "y")
+    assert (decoder.pull(index) == values).all()
+    decoder.finish()
+    other = Decoder(tables, string, 8, 8, "y")
+    with pytest.raises(BitstreamError, match="y stream does not decode"):
+        other.pull(np.full(count + 1, 3))
+        other.finish()
