@@ -1,5 +1,5 @@
 # hm-compact for people, from scratch: one set of weights for every rate. Each picture
-# draws a quantization step, and half of them regions of finer ones.
+# draws a quantization step, and two fifths of them regions of finer ones.
 #
 #   tools/train.py mmdet_configs/hm_compact.py --resume     goes on where it was stopped
 #
@@ -19,7 +19,7 @@ bsds_root = "{{$BSDS500:data/BSDS500/data/images}}"
 model = dict(
     codec=dict(type="hm-compact", quality=4),
     lambda_human=0.0035,
-    steps=dict(low=0.35, high=6.0, regions=0.5, weight=0.5),
+    steps=dict(low=0.35, high=6.0, regions=0.4, weight=0.5),
 )
 train_dataloader = dict(
     batch_size=4,
