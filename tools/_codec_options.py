@@ -19,8 +19,8 @@ PEOPLE = "person/rtmdet_mobilenetv2.py,compressai_hm://person_detector.pth"
 """The detector that ships, for --attend people."""
 
 VIEWS = {"human": "x_hat", "machine": "x_bar"}
-BPP = """bpp is of the whole file, its header of 32 bytes included, over the picture's
-own pixels; python -m compressai_hm.eval_model counts otherwise, its --help says how."""
+BPP = """bpp is of the whole file, its header included, over the picture's own pixels;
+python -m compressai_hm.eval_model counts otherwise, its --help says how."""
 READERS = [Path("work_dirs")]
 """Where readers are looked for."""
 

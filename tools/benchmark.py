@@ -1,7 +1,9 @@
 """Speed, both sides of a comparison in one run.
 
 python tools/benchmark.py train
+python tools/benchmark.py train --config mmdet_configs/hm_compact.py
 python tools/benchmark.py codec
+python tools/benchmark.py entries
 python tools/benchmark.py sweep
 python tools/benchmark.py folder
 python tools/benchmark.py latent
@@ -20,8 +22,10 @@ import sys
 import tempfile
 import time
 import unittest.mock
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import _command
 import numpy as np
@@ -79,8 +83,14 @@ def train(args: argparse.Namespace) -> None:
     The parts get the tensors of the full step: the codec its pictures, with the mean
     of x_bar in place of the detector; the detector its normalised input, whose gradient
     it computes as well. What lies between the two is in the full step alone.
+
+    Of a codec alone it is forward and backward pass, and the config's optimizer against
+    a fused AdamW.
     """
     model, optim, loader = _training(args.config)
+    if model.detector is None:
+        _train_codec(args, model, optim, loader)
+        return
     data = model.data_preprocessor(next(iter(loader)), training=True)
     x, samples = data["inputs"], data["data_samples"]
     sizes = [s.img_shape for s in samples]
@@ -126,6 +136,41 @@ def train(args: argparse.Namespace) -> None:
     for name, seconds in medians.items():
         print(f"{name:22}{seconds:8.3f} s")
     print(f"full / (codec + detector) {medians['full step'] / own:.3f}")
+
+
+def _train_codec(
+    args: argparse.Namespace, model: nn.Module, optim: Any, loader: Iterable
+) -> None:
+    fused = torch.optim.AdamW(model.parameters(), lr=0.0, fused=True)
+    times: dict[str, list[float]] = {}
+
+    def timed(name: str, run: Callable) -> Any:
+        started = time.perf_counter()
+        value = run()
+        times.setdefault(name, []).append(time.perf_counter() - started)
+        return value
+
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    for i in range(args.repeats + 2):
+        raw = timed("data", lambda: next(batches))
+        data = model.data_preprocessor(raw, training=True)
+        x, samples = data["inputs"], data["data_samples"]
+        losses = timed("forward", partial(model.loss, x, samples))
+        timed("backward", model.parse_losses(losses)[0].backward)
+        timed("AdamW", fused.step)
+        timed(type(optim.optimizer).__name__, optim.step)
+        optim.zero_grad()
+        if i < 2:  # warms up
+            times.clear()
+    # An optimizer that updates its bases now and then is rated by the mean.
+    means = {name: statistics.fmean(own) for name, own in times.items()}
+    print(f"{args.config}, batch {tuple(x.shape)}, {torch.get_num_threads()} threads")
+    for name, seconds in means.items():
+        print(f"{name:22}{seconds:8.3f} s")
+    passes = sum(means[name] for name in ("data", "forward", "backward"))
+    own = type(optim.optimizer).__name__
+    for name in (own, "AdamW"):
+        print(f"steps a second, {name:6}{1 / (passes + means[name]):8.2f}")
 
 
 def steps(args: argparse.Namespace) -> None:
@@ -178,7 +223,7 @@ def _busy() -> Iterator[None]:
             process.kill()
 
 
-COMPARED = [name for name, entry in ENTRIES.items() if not entry.released]
+COMPARED = [n for n, entry in ENTRIES.items() if not (entry.steps or entry.released)]
 """Those that CompressAI has too."""
 
 
@@ -220,6 +265,53 @@ EXPORTED = ["hm-mbt2018-s", "hm-mbt2018-mean", "hm-cheng2020-anchor"]
 
 
 @torch.no_grad()
+def entries(args: argparse.Namespace) -> None:
+    """Coding with one zoo entry against another, at the same step, with their weights.
+
+    "latents" is decoding without g_s.
+    """
+    nets = [load_model(name, 4, pretrained=True).eval() for name in args.models]
+    width, height = map(int, args.size.split("x"))
+    if args.picture:
+        x = read_picture(args.picture)[..., :height, :width]
+    else:
+        x = _picture(height, width)
+    size, times = tuple(x.shape[-2:]), [{}, {}]
+
+    def timed(into: dict, name: str, run: Callable) -> Any:
+        started = time.process_time()
+        value = run()
+        into.setdefault(name, []).append(time.process_time() - started)
+        return value
+
+    lengths = [0, 0]
+    for i in range(args.repeats + 1):
+        for side, (net, into) in enumerate(zip(nets, times, strict=True)):
+            with torch.no_grad():
+                timed(into, "g_a", partial(net.analyse, x))
+                code = partial(encode, net, x, step=args.step)
+                data = timed(into, "encode", code)
+                stream = Bitstream.read(data)
+                strings, own = [[stream.y], [stream.z]], [stream.steps()]
+                latent = partial(net.decode_latent, strings, size, own)
+                y_hat, _ = timed(into, "latents", latent)
+                picture = partial(net.synthesise, y_hat, size, ("human",))
+                timed(into, "g_s", picture)
+                timed(into, "decode", partial(decode, net, data, ("human",)))
+            lengths[side] = len(data)
+            if not i:  # warms up
+                into.clear()
+    threads = torch.get_num_threads()
+    print(f"{width}x{height}, step {args.step}, {threads} threads, medians of")
+    print(f"{args.repeats}, CPU seconds")
+    first, second = args.models
+    print(f"{'':10}{first:>22}{second:>22}{'ratio':>8}")
+    for row in times[0]:
+        a, b = (statistics.median(own[row]) for own in times)
+        print(f"{row:10}{a:22.3f}{b:22.3f}{a / b:8.2f}")
+    print(f"{'bytes':10}{lengths[0]:22}{lengths[1]:22}{lengths[0] / lengths[1]:8.2f}")
+
+
 def export(args: argparse.Namespace) -> None:
     """The transforms in onnxruntime and OpenVINO against torch.
 
@@ -713,6 +805,14 @@ def main() -> None:
     command.add_argument("--pretrained", action="store_true", help="the base's weights")
     command.add_argument("--repeats", type=int, default=3)
     command.set_defaults(run=codec)
+    command = commands.add_parser("entries", help=entries.__doc__.splitlines()[0])
+    both = ["hm-compact", "hm-mbt2018-vbr-s-v2"]
+    command.add_argument("--models", nargs=2, choices=RELEASED, default=both)
+    command.add_argument("--size", default="768x512")
+    command.add_argument("--picture", type=Path, help="default: a drawn one")
+    command.add_argument("--step", type=float, default=1.9)
+    command.add_argument("--repeats", type=int, default=9)
+    command.set_defaults(run=entries)
     command = commands.add_parser(
         "fixed-point", help=fixed_point.__doc__.splitlines()[0]
     )

@@ -16,6 +16,7 @@ _WRAPPERS = ("state_dict", "model_state_dict", "network", "model")
 _KINDS = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
+    b"HMB": "a coded picture",
     b"HMC": "a coded picture",
     b"<": "a web page",
     b"": "empty",

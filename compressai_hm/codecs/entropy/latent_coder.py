@@ -44,6 +44,9 @@ from .rans import LOWEST, Decoder, DeviceTables, Encoder, Tables
 from .steps import Z_CLASSES, Steps, step_rows, z_class, z_widths
 from .threads import in_own_threads
 
+_TOGETHER = 2**15
+"""Of so many positions at most, what is known of a checkerboard is computed at once."""
+
 _Z_BAND = 1024
 """h_s goes in bands of rows of at most about this many positions of z."""
 
@@ -344,9 +347,16 @@ class LatentCoder:
                 known["channels"] = _Rows(group.across, before, band)
             own = y_hat[:, group.channels]
             shape = n, height, width
+            parts, sums = [known[p] for p in group.parts if p != "spatial"], None
+            # Both passes over a checkerboard need the same, and rows that lie together
+            # are the faster ones.
+            if group.order == "checkerboard" and math.prod(shape) <= _TOGETHER:
+                sums = group.before([part.all() for part in parts])
             for span in places(group.order, shape, group.taps, self.device):
-                parts = [known[p].at(span) for p in group.parts if p != "spatial"]
-                before = group.before(parts)
+                if sums is None:
+                    before = group.before([part.at(span) for part in parts])
+                else:
+                    before = [x.index_select(0, span.at) for x in sums]
                 for place in span.steps:
                     context = (
                         None if place.read is None else _context(own, place, group)
@@ -489,12 +499,19 @@ class _Rows:
 
     def __init__(self, net: FixedNet, x: Tensor, band: int):
         self.net, self.x, self.band, self.done = net, x, band, 0
-        self.out = None
+        self.out = self.whole = None
 
     def at(self, span: Span) -> Tensor:
         """``(rows, C)`` of a span."""
         self._fill_to(span.last)
         return self.out.flatten(0, 1).index_select(0, span.at).double()
+
+    def all(self) -> Tensor:
+        """``(N h w, C)``."""
+        self._fill_to(self.x.shape[1] * self.net.stride - 1)
+        if self.whole is None:
+            self.whole = self.out.flatten(0, 1).double()
+        return self.whole
 
     def _fill_to(self, row: int) -> None:
         n, height, width, _ = self.x.shape
@@ -522,6 +539,10 @@ class _Told:
     def at(self, span: Span) -> Tensor:
         """``(rows, 2)``."""
         return self.rows.index_select(0, span.at)
+
+    def all(self) -> Tensor:
+        """``(N h w, 2)``."""
+        return self.rows
 
 
 def _lazy_zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
