@@ -72,13 +72,14 @@ class GroupContext(nn.Module):
         before: Channels of the groups before it.
         known: Channels of what all groups know.
         width: Channels inside.
+        kernel: Of what is seen around a position, 5 or 3.
     """
 
-    def __init__(self, channels: int, before: int, known: int, width: int):
+    def __init__(self, channels: int, before: int, known: int, width: int, kernel: int):
         super().__init__()
         self.channels = channels
-        seen = min(2 * channels, width // 2)
-        self.spatial = CheckerboardMaskedConv2d(channels, seen, 5, padding=2)
+        seen, pad = min(2 * channels, width // 2), kernel // 2
+        self.spatial = CheckerboardMaskedConv2d(channels, seen, kernel, padding=pad)
         self.across = conv3x3(before, seen) if before else None
         inputs = known + seen * (2 if before else 1)
         self.predict = nn.Sequential(
@@ -147,7 +148,10 @@ class Compact(CompressionModel):
         )
         self.groups, before = nn.ModuleList(), 0
         for channels in groups:
-            self.groups.append(GroupContext(channels, before, side + 2, width))
+            # Fine detail resembles what is near alone.
+            kernel = 5 if before < M // 4 else 3
+            own = GroupContext(channels, before, side + 2, width, kernel)
+            self.groups.append(own)
             before += channels
         self.entropy_bottleneck = SteppedBottleneck(z)
         self.gaussian_conditional = GaussianConditional(None)

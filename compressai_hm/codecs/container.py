@@ -194,7 +194,8 @@ class Bitstream:
         numbers = [*self.size, 2 * (self.step - FIRST) + bool(self.map)]
         streams = [self.z, self.map] if self.map else [self.z]
         numbers += [len(stream) // 4 - _LEAST_WORDS for stream in streams]
-        if not 0 <= self.quality < 16 or max(numbers) >= 2 ** (7 * _MOST_BYTES):
+        fits = min(numbers) >= 0 and max(numbers) < 2 ** (7 * _MOST_BYTES)
+        if not (0 <= self.quality < 16 and fits):
             raise ValueError(
                 f"a picture of {self.size[1]}x{self.size[0]} at quality {self.quality} "
                 "does not fit the file format"

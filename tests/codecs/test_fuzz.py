@@ -94,7 +94,7 @@ def forged(rng: np.random.Generator, files: list[bytes]) -> bytes:
         for _ in range(rng.integers(1, 4)):
             own[rng.integers(len(own))] ^= 1 << rng.integers(8)
     elif kind == 1:
-        own = own[: 4 * rng.integers(len(own) // 4 + 1)]
+        own = own[: 4 * rng.integers(2, len(own) // 4 + 1)]
     elif kind == 2:
         own = rng.bytes(len(own))
     elif kind == 3:
@@ -113,7 +113,7 @@ def forged(rng: np.random.Generator, files: list[bytes]) -> bytes:
     elif kind == 9:
         change["step"] = int(rng.integers(FIRST, 736))
     else:
-        maps = [other.map, rng.bytes(4 * int(rng.integers(1, 9))), b""]
+        maps = [other.map, rng.bytes(4 * int(rng.integers(2, 9))), b""]
         change["map"] = maps[rng.integers(3)]
         if rng.random() < 0.5 and stream.map:
             own_map = bytearray(stream.map)

@@ -1,11 +1,17 @@
 """A factorized prior for z at several widths of quantization."""
 
+import math
+from functools import partial
+
 import torch
 from compressai.entropy_models import EntropyBottleneck
 from torch import Tensor
 
 from .fixed_point import FRACTION
 from .steps import Z_CLASSES, z_widths
+
+_LONGEST = 512
+"""Symbols of a table to either side of the median."""
 
 
 class SteppedBottleneck(EntropyBottleneck):
@@ -23,10 +29,10 @@ class SteppedBottleneck(EntropyBottleneck):
             return False
         if update_quantiles:
             self._update_quantiles()
-        low, median, high = self.quantiles[:, 0].detach().unbind(1)
+        median, (low, high) = self.quantiles[:, 0, 1].detach(), self._ends()
         width = (z_widths() * 2.0**-FRACTION).to(median)[:, None]
-        minima = ((median - low) / width).ceil().clamp(min=0)
-        maxima = ((high - median) / width).ceil().clamp(min=0)
+        minima = ((median - low) / width).ceil().clamp(0, _LONGEST)
+        maxima = ((high - median) / width).ceil().clamp(0, _LONGEST)
         lengths = (minima + maxima + 1).int()
         longest = int(lengths.max())
         symbols = torch.arange(longest, device=median.device) - minima[..., None]
@@ -44,19 +50,31 @@ class SteppedBottleneck(EntropyBottleneck):
         self._cdf_length = lengths + 2
         return True
 
-    def interval(
-        self, at: Tensor, half: Tensor, frozen: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _ends(self) -> tuple[Tensor, Tensor]:
+        """Where all but 2**-16 of each density lies between, ``(C,)`` each.
+
+        Found in the density, for the quantiles follow it slowly in training; what is
+        beyond is coded by escapes.
+        """
+        farthest = self.quantiles.new_full((self.channels, 1, 1), 1e4)
+        logits = partial(self._logits_cumulative, stop_gradient=True)
+        target = math.log(2**17 - 1)
+        ends = (
+            self._search_target(logits, end, -farthest, farthest)
+            for end in (-target, target)
+        )
+        return tuple(end.flatten() for end in ends)
+
+    def interval(self, at: Tensor, half: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The mass of the density between at - half and at + half.
 
         Args:
             at: ``(C, 1, n)``.
             half: That broadcasts with it.
-            frozen: Whether the density gets no gradient. Defaults to False.
 
         Returns:
             The mass, and the logits of the distribution at either end.
         """
-        lower = self._logits_cumulative(at - half, stop_gradient=frozen)
-        upper = self._logits_cumulative(at + half, stop_gradient=frozen)
+        lower = self._logits_cumulative(at - half, stop_gradient=False)
+        upper = self._logits_cumulative(at + half, stop_gradient=False)
         return torch.sigmoid(upper) - torch.sigmoid(lower), lower, upper

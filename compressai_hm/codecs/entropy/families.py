@@ -402,15 +402,18 @@ class ParallelFamily(Family):
         z_hat = _rounded(z, bottleneck._get_medians()[None], width)
         half = (width / 2).expand(-1, 1, *z.shape[2:]).transpose(0, 1).reshape(1, 1, -1)
 
-        def mass(at: Tensor, frozen: bool) -> Tensor:
+        def mass(at: Tensor) -> Tensor:
             at = at.transpose(0, 1)
-            p, *_ = bottleneck.interval(at.flatten(1)[:, None], half, frozen)
+            p, *_ = bottleneck.interval(at.flatten(1)[:, None], half)
             if bottleneck.use_likelihood_bound:
                 p = bottleneck.likelihood_lower_bound(p)
             return p.view(at.shape).transpose(0, 1)
 
-        noisy = mass(z + (torch.rand_like(z) - 0.5) * width, frozen=True)
-        return z_hat, mass(z_hat.detach(), frozen=False) * (noisy / noisy.detach())
+        # The density learns of noise, too: between symbols it would be anything.
+        noisy = mass(z + (torch.rand_like(z) - 0.5) * width)
+        with torch.no_grad():
+            coded = mass(z_hat)
+        return z_hat, coded * (noisy / noisy.detach())
 
 
 def _planes(y: Tensor, steps: list[Steps] | None) -> Tensor:
