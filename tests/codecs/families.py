@@ -43,6 +43,7 @@ def portable(name):
             elif p.ndim == 4:
                 bits = 4 + (p[0].numel() // 16).bit_length() // 2
                 bits += 3 * key.startswith(("g_", "groups"))
+                bits += 4 * ("predict.4" in key)  # logarithms of scales
                 bits += 7 * ("gate" in key)  # it is squared
                 p.copy_(drawn * 2.0**-bits)
             elif "beta" not in key and "gamma" not in key:

@@ -70,7 +70,7 @@ FINGERPRINTS = {
     "hm-cheng2020-anchor": "7dfd2f",
     "hm-cheng2020-anchor-checkerboard": "72ae08",
     "hm-cheng2020-attn": "86ac7b",
-    "hm-compact": "7a330b",
+    "hm-compact": "b90285",
     "hm-elic2022": "fab883",
     "hm-mbt2018": "7874ba",
     "hm-mbt2018-mean": "7e03ae",
