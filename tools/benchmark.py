@@ -39,6 +39,7 @@ from compressai_hm.codecs import (
     HM_MODELS,
     Bitstream,
     HumanMachineMixin,
+    Steps,
     decode,
     encode,
     encode_to_size,
@@ -47,6 +48,7 @@ from compressai_hm.codecs import (
     mask_of_boxes,
     picture_bits,
 )
+from compressai_hm.codecs.entropy.steps import OCTAVE, QUARTER
 from compressai_hm.codecs.export import RUNTIMES, export_transforms, load_onnx
 from compressai_hm.codecs.files import write_png
 from compressai_hm.codecs.pictures import find_pictures, read_picture
@@ -650,6 +652,45 @@ def map_of_steps(args: argparse.Namespace) -> None:
     print(f", of which maps {bytes_of_maps / size[1]:.2%}")
 
 
+def edges(args: argparse.Namespace) -> None:
+    """What a map's edges cost: y's bits against shares of two files of one step each.
+
+    The maps are of two halves, one four times as fine as the other, and of a finer line
+    one position wide.
+    """
+    net = load_model(args.model, 4, pretrained=True).eval()
+    costs: dict[str, list[float]] = {}
+    pictures = list(_pictures(args.pictures, args.count))
+    for x in tqdm(pictures, unit="picture", leave=False, disable=None):
+        y = net.analyse(x)
+        height, width = y.shape[-2:]
+        rows, cols = torch.arange(height)[:, None], torch.arange(width)
+        fine = {
+            "across": (rows < height // 2).expand(height, width),
+            "along": (cols < width // 2).expand(height, width),
+            "line": (rows == height // 2).expand(height, width),
+        }
+        for step in args.steps:
+            base = Steps.of(step, (1, 1)).base
+            ends = [Steps(base), Steps(base - 2 * OCTAVE)]
+            coarse_bits, fine_bits = (_bits_of_y(net, y, own) for own in ends)
+            for name, inside in fine.items():
+                offsets = np.where(inside, -2 * OCTAVE // QUARTER, 0).astype(np.int8)
+                mapped = _bits_of_y(net, y, Steps(base, offsets)).sum()
+                shares = torch.where(inside, fine_bits, coarse_bits).sum()
+                key = f"{name}, step {step:g} and {step / 4:g}"
+                costs.setdefault(key, []).append(float(mapped / shares))
+    print(f"{args.model}, {len(pictures)} pictures, y's bits, map / shares")
+    for key, own in costs.items():
+        print(f"{key:28}{statistics.fmean(own):7.3f}  {min(own):.3f} to {max(own):.3f}")
+
+
+@torch.no_grad()
+def _bits_of_y(net: nn.Module, y: torch.Tensor, steps: Steps) -> torch.Tensor:
+    """At each position, ``(h, w)``."""
+    return -net.code_latent(y, [steps])["likelihoods"]["y"][0].log2().sum(0)
+
+
 def _pictures(folder: Path | None, count: int) -> Iterator[torch.Tensor]:
     if folder is None:
         return _drawn(count)
@@ -829,6 +870,12 @@ def main() -> None:
     command.add_argument("--pictures", type=Path, help="folder; default: drawn ones")
     command.add_argument("--count", type=int, default=24)
     command.set_defaults(run=map_of_steps)
+    command = commands.add_parser("edges", help=edges.__doc__.splitlines()[0])
+    command.add_argument("--model", choices=RELEASED, default="hm-compact")
+    command.add_argument("--pictures", type=Path, help="folder; default: drawn ones")
+    command.add_argument("--count", type=int, default=24)
+    command.add_argument("--steps", nargs="+", type=float, default=[5.6, 2.7, 1.9])
+    command.set_defaults(run=edges)
     command = commands.add_parser("folder", help=folder.__doc__.splitlines()[0])
     command.add_argument("--pictures", type=Path, help="folder; default: drawn ones")
     command.add_argument("--count", type=int, default=24)

@@ -65,7 +65,7 @@ class DepthwiseBlock(nn.Module):
 
 
 class GroupContext(nn.Module):
-    """What predicts a group of channels; see ``ParallelFamily``.
+    """What predicts a group of channels; see ``entropy/parallel_family.py``.
 
     Args:
         channels: Of the group.

@@ -4,7 +4,8 @@
 
     weights/NAME-QUALITY.pth   weights of one quality, and its bottleneck's tables
     weights/NAME.pth           of an entry with one set for every quality
-    weights/NAME-tables.npz    the Gaussian's tables, the same at every quality
+    weights/NAME-tables.npz    the Gaussian's tables, the same at every quality; of an
+                               entry with one set of weights its bottleneck's, too
     weights/NAME-METRIC.npz    what training for another metric changed in NAME.pth
     weights/NAME.npz           of an entry without: what training on changed in
                                another's NAME.pth, as NAME-METRIC.npz then does
@@ -216,7 +217,12 @@ def write_released(name: str, models: dict[int, nn.Module]) -> None:
     shared: dict[str, Tensor] = {}
     for quality, net in models.items():
         weights = rounded_codec(net)
-        own = {k: v for k, v in weights.items() if is_table(k) and _SHARED in k}
+        every = bool(ENTRIES[name].steps)  # what is compressed is a fraction
+        own = {
+            k: v
+            for k, v in weights.items()
+            if is_table(k) and (every or k.startswith(_SHARED))
+        }
         if shared and any(not torch.equal(own[k], shared[k]) for k in own):
             raise ValueError(f"quality {quality} has other Gaussian tables")
         shared = own

@@ -139,7 +139,7 @@ def test_broken_files_are_reported_and_the_others_done(tool, pictures, tmp_path)
     code, _, err = tool(
         "decode", streams, "--checkpoint", DEMO, "--out", tmp_path / "d"
     )
-    assert code == 1 and "1 of 3 failed" in err and "a.hmc: the file has" in err
+    assert code == 1 and "1 of 3 failed" in err and "a.hmc: the file is damaged" in err
     found = {p.name for p in (tmp_path / "d").rglob("*.png")}
     assert found == {f"{n}.{v}.png" for n in "bc" for v in ("human", "machine")}
 
@@ -405,7 +405,7 @@ def test_bpp_is_of_the_file(tool, tmp_path):
     assert f"{size} bytes, {8 * size / 2000:.4f} bpp" in out
     for command in (["--help"], ["encode", "--help"], ["info", "--help"]):
         _, out, _ = tool(*command)
-        assert "its header of 32 bytes included" in " ".join(out.split())
+        assert "its header included" in " ".join(out.split())
 
 
 def test_the_trace_is_shown_when_asked_for(tool, tmp_path, monkeypatch, capsys):

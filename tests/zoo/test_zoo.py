@@ -13,7 +13,7 @@ image_models = compressai.zoo.image_models
 
 
 def test_all_are_everywhere():
-    assert len(HM_MODELS) == 10
+    assert len(HM_MODELS) == 11
     for name, cls in HM_MODELS.items():
         assert MODELS[name] is cls
         assert model_architectures[name] is cls

@@ -1,8 +1,9 @@
 """Exact and parallel coding of the latents."""
 
 from .bottleneck import SteppedBottleneck
-from .families import Family, Group, ParallelFamily, family_of
+from .families import Family, Group, family_of
 from .latent_coder import Coded, LatentCoder
+from .parallel_family import ParallelFamily
 from .rans import BitstreamError
 from .steps import Steps, step_values
 

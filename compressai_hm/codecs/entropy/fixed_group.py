@@ -35,7 +35,7 @@ class FixedGroup:
         if group.log_scales:
             _check_default(scales)
             count = torch.arange(len(scales) - 1, dtype=torch.float64)
-            self.thresholds = _FIRST_LOG + _LOG_STEP * count
+            self.thresholds = FIRST_LOG + LOG_STEP * count
         else:
             # CompressAI's rule: the smallest scale of the table that is not below.
             self.thresholds = (scales[:-1] * 2**FRACTION).floor()
@@ -101,7 +101,7 @@ class FixedGroup:
         """
         if not self.log_scales:
             return torch.searchsorted(self.thresholds, scale.contiguous())
-        index = (scale - _FIRST_LOG).div_(_LOG_STEP).ceil_()
+        index = (scale - FIRST_LOG).div_(LOG_STEP).ceil_()
         return index.clamp_(0, len(self.thresholds)).long()
 
     def literal(self) -> str:
@@ -116,7 +116,7 @@ class FixedGroup:
         )
 
 
-_FIRST_LOG, _LOG_STEP = -50719, 2909
+FIRST_LOG, LOG_STEP = -50719, 2909
 """The first threshold of log2 of a scale, and from one to the next, as activations.
 
 CompressAI's scales are as far apart on a logarithmic axis; these lie halfway."""
