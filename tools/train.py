@@ -4,6 +4,8 @@ import _command
 import _launch
 import torch
 
+from compressai_hm.compat import has_bfloat16
+
 
 def main() -> None:
     parser = _launch.parser(__doc__)
@@ -19,7 +21,8 @@ def main() -> None:
     parser.add_argument(
         "--amp",
         action="store_true",
-        help="mixed precision: float16, or bfloat16 on a CPU and on Apple's MPS",
+        help="mixed precision: float16, or bfloat16 on Apple's MPS and on CPUs that "
+        "have instructions for it",
     )
     parser.add_argument(
         "--auto-scale-lr",
@@ -33,8 +36,14 @@ def main() -> None:
         if torch.cuda.is_available():
             cfg.optim_wrapper.type = "AmpOptimWrapper"
             cfg.optim_wrapper.loss_scale = "dynamic"
-        else:
+        elif torch.backends.mps.is_available() or has_bfloat16():
             cfg.optim_wrapper.type = "BFloat16OptimWrapper"
+        else:
+            print(
+                "--amp: this CPU has no instructions for bfloat16, with which training "
+                "would take many times as long; it goes on in float32",
+                flush=True,
+            )
     if args.auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise ValueError(

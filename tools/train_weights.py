@@ -8,6 +8,10 @@
     python tools/train_weights.py vbr_v2    hm-mbt2018-vbr-s-v2, from that: 40 minutes
     python tools/train_weights.py vbr_v2_person   its metric person: 26 minutes
 
+    python tools/train_weights.py compact   hm-compact, from scratch: 17 hours of a core
+    python tools/train_weights.py compact_start   results/compact/undecayed.pth, of as
+                                            far as that has come
+
 on 2 cores. All but the demo's pictures: tools/coco_subsets.py; MOBILENETV2 names the
 file of the detectors' backbone, RTMDET_NANO that of the person detector's teacher,
 DETECTORS the folder of those that vbr_v2_person is for. The same command goes on where
@@ -36,7 +40,8 @@ WORK = Path("work_dirs")
 
 def main() -> None:
     parser = _command.parser(__doc__)
-    recipes = {r.__name__: r for r in (demo, small, vbr, vbr_v2, vbr_v2_person, person)}
+    every = (demo, small, vbr, vbr_v2, vbr_v2_person, person, compact, compact_start)
+    recipes = {recipe.__name__: recipe for recipe in every}
     parser.add_argument("which", choices=recipes)
     recipes[parser.parse_args().which]()
 
@@ -98,6 +103,26 @@ def trained(config: str, **kwargs: Any) -> dict[str, Tensor]:
     train(config, **kwargs)
     checkpoint = _launch.latest_checkpoint(Config.fromfile(ROOT / config).work_dir)
     return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def compact() -> None:
+    train("mmdet_configs/hm_compact.py", env={"OMP_NUM_THREADS": "1"})
+    net = load_checkpoint(WORK / "hm_compact/codec.pth.tar")
+    released.write_released("hm-compact", {1: net})
+
+
+def compact_start() -> None:
+    """What another machine goes on from: --cfg-options load_from=..., EPOCHS the rest.
+
+    Its optimizer begins anew.
+    """
+    path = _launch.latest_checkpoint(WORK / "hm_compact")
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    done = {key: saved["meta"][key] for key in ("epoch", "iter")}
+    weights = released.rounded(saved["state_dict"])
+    target = ROOT / "results/compact/undecayed.pth"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    released.save({"state_dict": weights, "meta": done}, target)
 
 
 def vbr() -> None:
