@@ -37,13 +37,17 @@ def write(
         of_seeds: Of ``statistics.over_seeds``.
 
     Returns:
-        The folder: ``<set>/<codec>.json``, ``points.csv``, ``bd.json`` and, where the
+        The folder: ``<set>/<codec>.json``, beside it ``<codec>_<metric>.json`` of a
+        metric that some pictures lack, ``points.csv``, ``bd.json`` and, where the
         config asks for it, ``table1.md``.
     """
     folder = sweep.work_dir / "results"
     for curve in curves:
         path = folder / curve.set / f"{curve.label.replace(' ', '_')}.json"
         write_whole(_json(_in_compressais_schema(curve)), path)
+        for metric in curve.rates:  # the schema has one bpp for all metrics of a file
+            own = path.with_name(f"{path.stem}_{metric}.json")
+            write_whole(_json(_in_compressais_schema(curve, metric)), own)
     write_whole(_csv(curves, reference), folder / "points.csv")
     bd = {
         "anchor": sweep.cfg.anchor,
@@ -86,28 +90,38 @@ def read_points(
             key = row["codec"], row["set"], row["view"]
             curve = curves.setdefault(key, MeasuredCurve(*key))
             curve.metrics.setdefault(metric, []).append(value)
+            curve.rates.setdefault(metric, []).append(float(row["bpp"]))
             if len(curve.metrics) == 1:  # each metric's rows say the points again
                 curve.qualities.append(int(row["quality"]))
-                curve.bpp.append(float(row["bpp"]))
                 curve.container_bytes.append(float(row["container_bytes"]))
+    for curve in curves.values():
+        # Those of the metrics that all pictures have, which are most.
+        every = [tuple(own) for own in curve.rates.values()]
+        curve.bpp = list(max(every, key=every.count))
+        curve.rates = {k: v for k, v in curve.rates.items() if v != curve.bpp}
     return list(curves.values()), reference
 
 
-def _in_compressais_schema(curve: MeasuredCurve) -> dict:
+def _in_compressais_schema(curve: MeasuredCurve, metric: str | None = None) -> dict:
+    """All metrics of all pictures; or one that some pictures lack, and its rates."""
     names = {"psnr": "psnr-rgb", "ms_ssim": "ms-ssim-rgb"}
+    metrics = {k: v for k, v in curve.metrics.items() if k not in curve.rates}
+    description = (
+        f"{curve.set}: real bytes over original pixels, mean over the pictures"
+    )
+    if metric is not None:
+        metrics = {metric: curve.metrics[metric]}
+        description += (
+            f" but {', '.join(curve.left_out[metric])}, which a codec gave back "
+            f"unchanged, or which are too small for {metric}"
+        )
     return {
         "name": curve.label,
-        "description": f"{curve.set}: real bytes over original pixels, mean "
-        "over the pictures"
-        + "".join(
-            f"; {metric} without {count} that a codec gave back unchanged, or that "
-            "are too small for it"
-            for metric, count in curve.left_out.items()
-        ),
+        "description": description,
         "results": {
-            "bpp": curve.bpp,
+            "bpp": curve.bpp if metric is None else curve.rates[metric],
             "quality": curve.qualities,
-            **{names.get(k, k): v for k, v in curve.metrics.items()},
+            **{names.get(k, k): v for k, v in metrics.items()},
         },
     }
 
@@ -119,7 +133,11 @@ def _csv(curves: list[MeasuredCurve], reference: dict[str, dict[str, float]]) ->
         for c in curves:
             for metric, values in c.metrics.items():
                 for point in zip(
-                    c.qualities, c.bpp, c.container_bytes, values, strict=True
+                    c.qualities,
+                    c.rate(metric),
+                    c.container_bytes,
+                    values,
+                    strict=True,
                 ):
                     *knobs, value = point
                     out.writerow([c.set, c.codec, c.view, *knobs, metric, value])

@@ -1,5 +1,7 @@
 """What was measured, as text for people."""
 
+from collections.abc import Sequence
+
 from .statistics.bd import BDResult
 from .statistics.comparisons import Comparison, compare
 from .statistics.curves import MeasuredCurve
@@ -14,6 +16,8 @@ def points(curves: list[MeasuredCurve]) -> str:
         for i, bpp in enumerate(c.bpp):
             values = (
                 f"{title(metric)} {in_units(metric, values)[i]:.2f}"
+                + (f" at {c.rates[metric][i]:.4f} bpp" if metric in c.rates else "")
+                + left_out(c.left_out.get(metric, ()))
                 for metric, values in c.metrics.items()
             )
             lines.append(f"{c.set}  {c.label:20} {bpp:.4f} bpp  {', '.join(values)}")
@@ -24,13 +28,22 @@ def bd_values(comparisons: list[Comparison]) -> str:
     """All BD values, set by set and metric by metric."""
     lines = []
     for name, metric in dict.fromkeys((c.set, c.metric) for c in comparisons):
-        lines.append(f"{name}, {title(metric)}")
+        own = next(c for c in comparisons if (c.set, c.metric) == (name, metric))
+        lines.append(f"{name}, {title(metric)}{left_out(own.left_out)}")
         for c in comparisons:
             if (c.set, c.metric) == (name, metric):
                 rate, quality = describe_rate(c), describe_quality(c)
                 lines.append(f"  {c.label:20} bits at equal quality {rate}")
                 lines.append(f"  {'':20} quality at equal bits {quality}")
     return "\n".join(lines)
+
+
+def left_out(names: Sequence[str]) -> str:
+    """Which pictures are in neither rate nor quality; empty where all are."""
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f", without {', '.join(names[:3])}{more}"
 
 
 def table1(curves: list[MeasuredCurve], anchor: str, columns: list[list[str]]) -> str:

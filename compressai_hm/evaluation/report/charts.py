@@ -156,12 +156,12 @@ def _style(curve: MeasuredCurve, of_codec: dict) -> dict:
 
 
 def _measured(curve: MeasuredCurve, metric: str, of_codec: dict) -> _Line:
-    values = curve.curve(metric).quality
+    rate, values = curve.rate(metric), curve.curve(metric).quality
     tips = [
         f"{curve.label}: {x:.4f} bpp, {y:.4g} (quality {quality})"
-        for x, y, quality in zip(curve.bpp, values, curve.qualities, strict=True)
+        for x, y, quality in zip(rate, values, curve.qualities, strict=True)
     ]
-    return _Line(curve.label, curve.bpp, values, tips, _style(curve, of_codec))
+    return _Line(curve.label, rate, values, tips, _style(curve, of_codec))
 
 
 def _published(curves: dict[str, list[list[float]]]) -> list[_Line]:

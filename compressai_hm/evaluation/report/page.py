@@ -9,7 +9,7 @@ from ..statistics.bd import bd_rate
 from ..statistics.comparisons import Comparison
 from ..statistics.curves import MeasuredCurve
 from ..sweep import Sweep
-from ..tables import describe_quality, describe_rate, transfer
+from ..tables import describe_quality, describe_rate, left_out, transfer
 from .charts import draw_charts
 from .environment import environment
 from .pictures import strips
@@ -41,7 +41,8 @@ def write(
     body = [
         f"<h1>{html.escape(sweep.work_dir.name)}</h1>",
         "<p>Real bytes of files over original pixels. A set's bpp, PSNR and MS-SSIM "
-        "are the means over its pictures; mAP is COCO's, read from the decoded file. "
+        "are the means over its pictures. Where some lack a metric, its bpp and it are "
+        "the means over the others. mAP is COCO's, read from the decoded file. "
         "Hollow markers on thin lines: x_bar. Point at a marker for numbers.</p>",
         '<div class="charts">'
         + "".join(f"<figure>{chart}</figure>" for chart in charts)
@@ -69,7 +70,9 @@ def _row(heading: str, cells: list[str], tag: str = "td") -> str:
 def _bd_values(anchor: str, comparisons: list[Comparison]) -> str:
     columns = list(dict.fromkeys((c.set, c.metric) for c in comparisons))
     found = {(c.label, c.set, c.metric): c for c in comparisons}
-    rows = [_row("", [html.escape(f"{s}: {m}") for s, m in columns], "th")]
+    without = {(c.set, c.metric): left_out(c.left_out) for c in comparisons}
+    heads = [html.escape(f"{s}: {m}{without[s, m]}") for s, m in columns]
+    rows = [_row("", heads, "th")]
     for label in dict.fromkeys(c.label for c in comparisons):
         cells = [found.get((label, *column)) for column in columns]
         rows.append(_row(html.escape(label), [_cell(c) if c else "" for c in cells]))

@@ -20,6 +20,7 @@ class Comparison:
         metric: What quality is.
         bd_rate: Bits at equal quality.
         bd_quality: Quality at equal bits.
+        left_out: Names of pictures that the metric is not of; their bits do not count.
     """
 
     set: str
@@ -28,6 +29,7 @@ class Comparison:
     metric: str
     bd_rate: BDResult
     bd_quality: BDResult
+    left_out: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -112,7 +114,8 @@ def _compared(
             ]
             whole = mean_of([bd(a.curve(metric), t.curve(metric)) for t, a in pairs])
             results.append(with_interval(whole, resampled))
-        out.append(Comparison(first.set, name, first.view, metric, *results))
+        left_out = tuple(first.left_out.get(metric, ()))
+        out.append(Comparison(first.set, name, first.view, metric, *results, left_out))
     return out
 
 

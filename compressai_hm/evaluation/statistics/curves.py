@@ -30,8 +30,12 @@ class MeasuredCurve:
         bpp: At each point.
         container_bytes: Of a file, at each point.
         metrics: Name to value at each point, see :mod:`.metrics`.
-        resampled: "bpp" and each metric, ``(points, R)``.
-        left_out: Pictures that are in no mean of a metric, as a point lacks it.
+        rates: bpp at each point over the pictures that a metric is of, for metrics that
+            some pictures lack.
+        resampled: "bpp", each metric and, where it has rates of its own, "bpp" and its
+            name, ``(points, R)``.
+        left_out: By metric, names of pictures that are in none of its means, nor in its
+            rates, because a point lacks it.
         is_curve: Whether the points are a curve; else repetitions.
     """
 
@@ -42,8 +46,9 @@ class MeasuredCurve:
     bpp: list[float] = field(default_factory=list)
     container_bytes: list[float] = field(default_factory=list)
     metrics: dict[str, list[float]] = field(default_factory=dict)
+    rates: dict[str, list[float]] = field(default_factory=dict)
     resampled: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    left_out: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
     is_curve: bool = True
 
     @property
@@ -51,11 +56,16 @@ class MeasuredCurve:
         """Of the codec and the view."""
         return label(self.codec, self.view)
 
+    def rate(self, metric: str) -> list[float]:
+        """bpp at each point, of the very pictures that the metric is of."""
+        return self.rates.get(metric, self.bpp)
+
     def curve(self, metric: str, resampling: int | None = None) -> Curve:
         """Its rate-quality curve, of the set or of one resampling."""
         if resampling is None:
-            return Curve(self.bpp, in_units(metric, self.metrics[metric]))
-        rate = [r[resampling] for r in self.resampled["bpp"]]
+            return Curve(self.rate(metric), in_units(metric, self.metrics[metric]))
+        own = f"bpp {metric}" if metric in self.rates else "bpp"
+        rate = [r[resampling] for r in self.resampled[own]]
         quality = [q[resampling] for q in self.resampled[metric]]
         return Curve(rate, in_units(metric, quality))
 
@@ -67,6 +77,7 @@ class MeasuredCurve:
             self.bpp,
             self.container_bytes,
             *self.metrics.values(),
+            *self.rates.values(),
             *self.resampled.values(),
         ):
             values[:] = [values[i] for i in order]
@@ -111,7 +122,8 @@ def measure(
         name, own = sweep.cfg.sets[point.set].name, sweep.sets[point.set]
         weights = _resample(len(own.pictures), resamplings, seed)
         of_set = comparable[point.set]
-        for view, metrics, resampled in _views(own, result, weights, of_set):
+        names = np.array([row["name"] for row in result["pictures"]])
+        for view, metrics, rates, resampled in _views(own, result, weights, of_set):
             if point.codec < 0:
                 reference[name] = {k: v for k, v in metrics.items() if is_accuracy(k)}
                 continue
@@ -124,12 +136,14 @@ def measure(
             )
             for metric, known in of_set.known.items():
                 if not known.all():
-                    curve.left_out[metric] = int((~known).sum())
+                    curve.left_out[metric] = names[~known].tolist()
             curve.qualities.append(point.quality)
             curve.bpp.append(metrics.pop("bpp"))
             curve.container_bytes.append(metrics.pop("container_bytes"))
             for metric, value in metrics.items():
                 curve.metrics.setdefault(metric, []).append(value)
+            for metric, value in rates.items():
+                curve.rates.setdefault(metric, []).append(value)
             for metric, values in resampled.items():
                 curve.resampled.setdefault(metric, []).append(values)
     for curve in curves.values():
@@ -195,8 +209,9 @@ def _resample(count: int, resamplings: int, seed: int) -> np.ndarray:
 
 def _views(
     own: PictureSet, result: dict, weights: np.ndarray, comparable: _Comparable
-) -> Iterator[tuple[str, dict, dict]]:
-    """Per view the values of a point, and the same for each weighting."""
+) -> Iterator[tuple[str, dict, dict, dict]]:
+    """Per view the values of a point, rates of metrics that some pictures lack, and the
+    same of both for each weighting."""
     rows = result["pictures"]
     bpp = np.array([8 * r["bytes"] / (r["size"][0] * r["size"][1]) for r in rows])
     before, accuracy = None, {}
@@ -205,19 +220,23 @@ def _views(
             "bpp": float(bpp.mean()),
             "container_bytes": float(np.mean([r["container_bytes"] for r in rows])),
         }
-        resampled = {"bpp": weights @ bpp / weights.sum(1)}
+        resampled, rates = {"bpp": weights @ bpp / weights.sum(1)}, {}
         for name, known in comparable.known.items():
             if known.any() and f"{name}_{view}" in rows[0]:
                 values = np.array([row[f"{name}_{view}"] or 0.0 for row in rows])
                 metrics[name] = float(values[known].mean())
                 with np.errstate(invalid="ignore"):
                     resampled[name] = weights @ (values * known) / (weights @ known)
+                    if not known.all():
+                        rates[name] = float(bpp[known].mean())
+                        own_rate = weights @ (bpp * known) / (weights @ known)
+                        resampled[f"bpp {name}"] = own_rate
         found = {name: own.get(view, []) for name, own in result["detections"].items()}
         if found != before:  # without g_t the views are one
             before, accuracy = found, _accuracy(own, rows, found, weights, comparable)
         metrics |= {name: value for name, (value, _) in accuracy.items()}
         resampled |= {name: values for name, (_, values) in accuracy.items()}
-        yield view, metrics, resampled
+        yield view, metrics, rates, resampled
 
 
 def _accuracy(

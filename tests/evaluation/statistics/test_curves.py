@@ -3,6 +3,7 @@ import json
 import cv2
 import numpy as np
 
+from compressai_hm.evaluation import tables
 from compressai_hm.evaluation.statistics.curves import measure
 from compressai_hm.evaluation.sweep import Sweep, run
 
@@ -19,10 +20,23 @@ def test_a_lossless_codec_is_the_uncompressed_picture(cfg, tmp_path):
     found = {(c.set, c.codec): c for c in curves}
     lossless = found["drawn", "JPEG XL"].metrics["mAP Faster R-CNN R18"][-1]
     assert lossless == reference["drawn"]["mAP Faster R-CNN R18"]
-    assert "psnr" not in found["people", "JPEG"].metrics
-    assert found["people", "JPEG"].left_out == {"psnr": 2, "ms_ssim": 1}
-    stored = json.loads((tmp_path / "results/people/JPEG.json").read_text())
-    assert "psnr without 2" in stored["description"]
+    jpeg = found["people", "JPEG"]
+    assert "psnr" not in jpeg.metrics
+    assert jpeg.left_out == {"psnr": ["odd.png", "small.png"], "ms_ssim": ["small.png"]}
+    # MS-SSIM and its rate are of the one picture that is large enough for it.
+    points = tmp_path.glob("points/JPEG/*/*people*.json")
+    rows = [json.loads(path.read_text())["pictures"] for path in points]
+    odd = [row for own in rows for row in own if row["name"] == "odd.png"]
+    rates = sorted(8 * row["bytes"] / (171 * 165) for row in odd)
+    assert jpeg.rate("ms_ssim") == rates == list(jpeg.curve("ms_ssim").rate)
+    assert jpeg.rate("psnr") == jpeg.bpp != rates
+    stored = tmp_path / "results/people/JPEG_ms_ssim.json"
+    stored = json.loads(stored.read_text())
+    assert "but small.png" in stored["description"]
+    assert stored["results"]["bpp"] == rates
+    shared = json.loads((tmp_path / "results/people/JPEG.json").read_text())
+    assert "ms-ssim-rgb" not in shared["results"]
+    assert "people, MS-SSIM (dB), without small.png" in tables.bd_values(comparisons)
     assert {c.metric for c in comparisons} == {"mAP Faster R-CNN R18", "ms_ssim"}
 
 
