@@ -1,5 +1,7 @@
 """Data sets that say what is wrong before any long work begins."""
 
+import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,8 @@ from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.datasets.base_det_dataset import BaseDetDataset
 from mmdet.registry import DATASETS
-from PIL import Image
+from mmengine.logging import print_log
+from PIL import ExifTags, Image
 from torch.utils.data import Dataset
 
 from ..codecs.pictures import OPENCV, find_pictures
@@ -20,14 +23,16 @@ _MAX_OPENED = 2000
 class CheckedCocoDataset(CocoDataset):
     """CocoDataset whose files are looked at when it is made.
 
-    Every picture must exist, and up to 2000 of them are opened.
+    Every picture must exist and have the size that the annotation file states, and up
+    to 2000 of them are opened.
 
     Raises:
         FileNotFoundError: If the annotation file or a picture is missing.
         ValueError: If the annotation file is not COCO's, lists other classes than
-            those asked for, or in another order; in training, if it lists no picture
-            with objects of them, or no masks though they are loaded; if a picture is
-            broken.
+            those asked for, or in another order; if it gives one id to two pictures,
+            boxes that leave their pictures, or categories that it does not list; in
+            training, if it lists no picture with objects of them, or no masks though
+            they are loaded; if a picture is broken or of another size.
     """
 
     def load_data_list(self) -> list[dict]:
@@ -42,6 +47,8 @@ class CheckedCocoDataset(CocoDataset):
             raise ValueError(
                 f"{self.ann_file} is not a COCO annotation file: {type(e).__name__} {e}"
             ) from e
+        if self._wrong:
+            raise ValueError(f"{self.ann_file}: {self._wrong}")
         objects = [item for record in data for item in record["instances"]]
         if not objects and not self.test_mode:
             raise ValueError(
@@ -67,6 +74,7 @@ class CheckedCocoDataset(CocoDataset):
                 f"{len(missing)} of {len(paths)} pictures of {self.ann_file} are "
                 f"missing, the first is {missing[0]}"
             )
+        _check_sizes(self.ann_file, data)
         _open_some(paths)
         return data
 
@@ -74,7 +82,91 @@ class CheckedCocoDataset(CocoDataset):
         coco = CocoDataset.COCOAPI(path)
         ids = coco.get_cat_ids(cat_names=self.metainfo["classes"])
         self._found = [coco.cats[number]["name"] for number in ids]
+        self._wrong = _what_is_wrong(coco.dataset)
+        strangers = {image["id"] for image in coco.dataset["images"]}
+        strangers = [
+            a for a in coco.dataset["annotations"] if a["image_id"] not in strangers
+        ]
+        if strangers:
+            print_log(
+                f"{path}: {len(strangers)} annotations are of pictures that it does "
+                "not list, and are left out",
+                "current",
+                logging.WARNING,
+            )
         return coco
+
+
+_BEYOND = 2
+"""Pixels by which a box may leave its picture."""
+
+
+def _what_is_wrong(content: dict) -> str:
+    """What in a COCO file would be taken for something else; empty where nothing is."""
+    images: dict = {}
+    for image in content["images"]:
+        other = images.setdefault(image["id"], image)
+        if other is not image:
+            return (
+                f"two pictures have the id {image['id']}, {other['file_name']} and "
+                f"{image['file_name']}: boxes of one would stand on the other. Give "
+                "each an id of its own, in images and annotations"
+            )
+    listed = {category["id"]: category["name"] for category in content["categories"]}
+    own = [a for a in content["annotations"] if a["image_id"] in images]
+    unlisted = Counter(a["category_id"] for a in own if a["category_id"] not in listed)
+    if unlisted:
+        ids = ", ".join(f"{key} ({count})" for key, count in sorted(unlisted.items()))
+        return (
+            f"{unlisted.total()} annotations have a category_id that categories does "
+            f"not list: {ids}. Listed are {listed}; are the ids shifted?"
+        )
+    boxes = [(a["bbox"], images[a["image_id"]]) for a in own if a.get("bbox")]
+    outside = [pair for pair in boxes if _leaves(*pair)]
+    if len(outside) >= 3 and len(outside) > 0.05 * len(boxes):
+        box, image = outside[0]
+        return (
+            f"{len(outside)} of {len(boxes)} boxes leave their pictures, the first is "
+            f"{box} in {image['file_name']} of {image['width']}x{image['height']}: are "
+            "they x, y, width, height?"
+        )
+    return ""
+
+
+def _leaves(box: list[float], image: dict) -> bool:
+    left, top, width, height = box
+    return (
+        min(left, top) < -_BEYOND
+        or left + width > image["width"] + _BEYOND
+        or top + height > image["height"] + _BEYOND
+    )
+
+
+_SIDEWAYS = range(5, 9)
+"""EXIF orientations that OpenCV, which reads the pictures, turns by a quarter."""
+
+
+def _check_sizes(ann_file: str, data: list[dict]) -> None:
+    """Stated sizes against the files' headers."""
+    differing = []
+    for record in data:
+        try:
+            with Image.open(record["img_path"]) as picture:
+                width, height = picture.size
+                if picture.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
+                    width, height = height, width
+        except (OSError, SyntaxError) as e:
+            raise ValueError(f"picture {record['img_path']} is broken: {e}") from e
+        if (width, height) != (record["width"], record["height"]):
+            differing.append((record, width, height))
+    if differing:
+        record, width, height = differing[0]
+        raise ValueError(
+            f"{ann_file}: {len(differing)} of {len(data)} pictures have another size "
+            f"than it states. The first is {record['img_path']}, stated are "
+            f"{record['width']}x{record['height']}, the file has {width}x{height}: the "
+            "boxes would stand elsewhere"
+        )
 
 
 def one_name(what: str, classes: str) -> str:

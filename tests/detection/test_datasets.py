@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
-from PIL import Image
+from PIL import ExifTags, Image
 
-from compressai_hm.detection import LoadCachedImage, RandomDownscale, drawn
+from compressai_hm.detection import LoadCachedImage, RandomDownscale, datasets, drawn
 
 
 def build(root, split="train", **kwargs):
@@ -118,6 +118,83 @@ def test_an_empty_annotation_file_is_named(broken, content, named):
     (broken / "annotations/instances_train2017.json").write_text(content)
     with pytest.raises(ValueError, match=f"instances_train2017.json.*{named}"):
         build(broken)
+
+
+def _twice(content):
+    content["images"][2]["id"] = content["images"][0]["id"]
+
+
+def _shifted(content):
+    for annotation in content["annotations"]:
+        annotation["category_id"] += 1
+
+
+def _corners(content):
+    for annotation in content["annotations"]:
+        left, top, width, height = annotation["bbox"]
+        annotation["bbox"] = [left, top, left + width, top + height]
+
+
+def _swapped(content):
+    for image in content["images"]:
+        image["width"], image["height"] = image["height"], image["width"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (_twice, r"have the id 1, 0+1\.png and 0+3\.png: boxes of one would stand"),
+        (_shifted, r"26 annotations have a category_id .*: 14 \(4\), .*\. Listed are"),
+        (_corners, r"\d+ of \d+ boxes leave .*: are they x, y, width, height"),
+        (_swapped, r"of \d+x\d+: are they x, y|of 8 pictures have another size"),
+    ],
+)
+def test_what_a_file_would_be_mistaken_for_is_said(broken, change, named):
+    path = broken / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"instances_train2017.json: .*{named}"):
+        build(broken)
+
+
+def test_a_picture_of_another_size_than_stated_is_named(broken):
+    path = broken / "train2017/000000000003.png"
+    with Image.open(path) as picture:
+        width, height = picture.size
+        half = picture.resize((width // 2, height // 2))
+    half.save(path)
+    stated = f"{width}x{height}, the file has {width // 2}x{height // 2}"
+    with pytest.raises(ValueError, match=f"1 of 8 .*0003.png, stated are {stated}"):
+        build(broken)
+
+
+def test_a_picture_that_is_turned_has_the_size_that_is_read(broken):
+    path = broken / "train2017/000000000003.png"
+    with Image.open(path) as picture:
+        upright = picture.convert("RGB")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    jpeg = broken / "train2017/turned.jpg"
+    upright.transpose(Image.Transpose.ROTATE_90).save(jpeg, exif=exif)
+    assert cv2.imread(str(jpeg)).shape[:2] == upright.size[::-1]
+    annotations = broken / "annotations/instances_train2017.json"
+    text = annotations.read_text().replace("000000000003.png", "turned.jpg")
+    annotations.write_text(text)
+    build(broken)
+
+
+def test_annotations_of_unlisted_pictures_are_counted(broken, monkeypatch):
+    path = broken / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    gone = content["images"].pop()
+    count = sum(a["image_id"] == gone["id"] for a in content["annotations"])
+    path.write_text(json.dumps(content))
+    said = []
+    monkeypatch.setattr(datasets, "print_log", lambda text, *_: said.append(text))
+    build(broken)
+    (text,) = said
+    assert f"{count} annotations are of pictures that it does not list" in text
 
 
 def test_a_missing_annotation_file_is_named(broken):
