@@ -1,6 +1,7 @@
 """What can be said to tools/codec.py."""
 
 import argparse
+import math
 from pathlib import Path
 
 import _command
@@ -47,6 +48,7 @@ def parse(argv: list[str] | None = None, about: str = "") -> argparse.Namespace:
                 action="store_true",
                 help="write the steps by place beside each file: bright is fine",
             )
+            _add_overwrite(sub)
         _add_import(sub)
         if name == "info":
             continue
@@ -81,6 +83,7 @@ def parse(argv: list[str] | None = None, about: str = "") -> argparse.Namespace:
     _add_import(sub)
     _add_weights(sub, "export")
     sub.add_argument("--out", type=Path, default=Path(), help="folder; default: here")
+    _add_overwrite(sub)
     sub.add_argument(
         "--format", default="onnx", choices=FORMATS, help="default: %(default)s"
     )
@@ -101,11 +104,15 @@ def _add_import(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_files(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--out", type=Path, help="folder; default: beside the input")
+def _add_overwrite(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--overwrite", action="store_true", help="replace files that are there"
     )
+
+
+def _add_files(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--out", type=Path, help="folder; default: beside the input")
+    _add_overwrite(sub)
     sub.add_argument(
         "--max-pixels",
         type=int,
@@ -236,8 +243,10 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             parser.error(f"--model {args.model}: there are {', '.join(cfgs)}")
     if args.command == "encode":
         for name in ("bpp", "bytes"):
-            if (value := getattr(args, name)) is not None and not value > 0:
-                parser.error(f"--{name} {value}: give more than 0")
+            if (value := getattr(args, name)) is not None and not (
+                0 < value < math.inf
+            ):
+                parser.error(f"--{name} {value}: give a number above 0")
     if args.command == "encode" and args.config and not args.refine:
         parser.error("--config goes with --refine")
     if args.command == "encode":

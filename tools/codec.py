@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from _codec_options import READERS, SUFFIX, VIEWS, parse
 from _folder import InOrder, default_workers
+from PIL import Image, ImageOps
 from torch import nn
 from tqdm import tqdm
 
@@ -48,9 +49,13 @@ from compressai_hm.codecs import (
     encode,
     refine,
 )
-from compressai_hm.codecs.colours import heard
-from compressai_hm.codecs.export import export_transforms, use_runtime
-from compressai_hm.codecs.files import png_of, write_png, write_whole
+from compressai_hm.codecs.colours import heard, warn
+from compressai_hm.codecs.export import (
+    export_transforms,
+    transform_files,
+    use_runtime,
+)
+from compressai_hm.codecs.files import png_of, write_whole
 from compressai_hm.codecs.pictures import (
     find_pictures,
     is_hidden,
@@ -352,6 +357,8 @@ def export(args: argparse.Namespace) -> int:
     for name in args.imports:
         import_own(name)
     net = weights(args.checkpoint, args.model, args.quality, args.metric)
+    for path in transform_files(net, args.out, args.format):
+        check_free(args, path)
     for path in export_transforms(net, args.out, args.format):
         print(path)
     return 0
@@ -383,6 +390,8 @@ def encode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
     target = free_path(args, target, SUFFIX)
     x = read_picture(source, args.max_pixels)
     most = args.bytes or (args.bpp and int(args.bpp * x[0, 0].numel() / 8))
+    if most == 0:
+        raise ValueError("the picture does not fit into 0 bytes")
     quality = args.quality
     if quality is None and not args.checkpoint:
         quality = quality_for(args, x, most)
@@ -441,7 +450,7 @@ def region(given: list[str], size: tuple[int, int]) -> torch.Tensor:
         if len(box) == 4 and all(re.fullmatch(r"-?\d+(\.\d*)?", p) for p in box):
             inside |= mask_of_boxes(torch.tensor([[float(p) for p in box]]), size)
             continue
-        mask = read_picture(text)[0].mean(0) >= 0.5
+        mask = mask_of_picture(Path(text))
         if mask.shape != inside.shape:
             raise ValueError(
                 f"--roi {text}: the mask has {mask.shape[1]}x{mask.shape[0]} pixels, "
@@ -449,6 +458,26 @@ def region(given: list[str], size: tuple[int, int]) -> torch.Tensor:
             )
         inside |= mask
     return inside
+
+
+def mask_of_picture(path: Path) -> torch.Tensor:
+    """What is white and opaque, ``(H, W)``; a remark where that is all or nothing."""
+    brightness = read_picture(path)[0].mean(0)
+    with Image.open(path) as image:
+        clear = image.has_transparency_data
+        image = ImageOps.exif_transpose(image)
+        opacity = np.asarray(image.convert("RGBA").getchannel("A")) if clear else 255
+    opaque = torch.from_numpy(np.broadcast_to(opacity, brightness.shape) >= 128)
+    mask = (brightness >= 0.5) & opaque
+    if mask.all() or not mask.any():
+        inside = "all" if mask.all() else "nothing"
+        brightest = round(255 * float((brightness * opaque).max()))
+        warn(
+            path,
+            f"as a mask it has {inside} inside; its brightest value is {brightest} of "
+            "255, and from 128 on is inside",
+        )
+    return mask
 
 
 def quality_for(args: argparse.Namespace, x: torch.Tensor, most: int) -> int:
@@ -508,13 +537,15 @@ def info_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
     stream = Bitstream.read(data)
     height, width = stream.size
     bpp = _bpp(stream, data)
+    files = {}
     if args.map_png:
-        write_png(picture_of_steps(stream), target.with_name(f"{target.name}.map.png"))
+        path = target.with_name(f"{target.name}.map.png")
+        files[path] = png_of(picture_of_steps(stream))
     return (
         f"{source}: {width}x{height}, {len(data)} bytes, {bpp:.4f} bpp "
         f"(y {len(stream.y)}, z {len(stream.z)}), {steps_of(stream)}{stream.weights()}",
         bpp,
-        {},
+        files,
     )
 
 

@@ -20,6 +20,24 @@ from .human_machine import Z_STRIDE, HumanMachineMixin, unwrapped
 FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
 
 
+def transform_files(
+    net: HumanMachineMixin,
+    folder: str | Path,
+    kind: str = "onnx",
+    wanted: tuple[str, ...] = ("g_a", "g_s", "g_t"),
+) -> list[Path]:
+    """What :func:`export_transforms` writes.
+
+    Raises:
+        ValueError: For another kind.
+    """
+    if kind not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {kind!r}")
+    adapts = not isinstance(unwrapped(net).g_t, nn.Identity)
+    own = [name for name in ("g_a", "g_s", "g_t") if name != "g_t" or adapts]
+    return [Path(folder, n + FORMATS[kind]) for n in own if n in wanted]
+
+
 @torch.no_grad()
 def export_transforms(
     net: HumanMachineMixin,
@@ -46,23 +64,17 @@ def export_transforms(
         ValueError: For another kind.
         ImportError: If the packages of ONNX are missing.
     """
-    if kind not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {kind!r}")
+    files = transform_files(net, folder, kind, wanted)
     net = unwrapped(net)
     was_training, device = net.training, next(net.parameters()).device
     net.eval()
     x = torch.rand(1, 3, 2 * Z_STRIDE, 3 * Z_STRIDE, device=device)
     y = net.analyse(x)
-    parts = {"g_a": (net.g_a, x), "g_s": (net.g_s, y), "g_t": (net.g_t, x)}
-    if isinstance(net.g_t, nn.Identity):
-        del parts["g_t"]
-    files = []
+    examples = {"g_a": x, "g_s": y, "g_t": x}
     try:
-        for name in filter(parts.__contains__, wanted):
-            transform, example = parts[name]
-            path = Path(folder, name + FORMATS[kind])
+        for path in files:
+            transform, example = getattr(net, path.stem), examples[path.stem]
             write_whole(_exported(transform, example, kind), path)
-            files.append(path)
     finally:
         net.train(was_training)
     return files

@@ -550,6 +550,44 @@ def test_bits_go_where_they_matter(tool, tmp_path):
     shades = read_picture(tmp_path / "mask/a.map.png")
     assert shades.shape == (1, 3, 192, 256)
     assert shades[0, 0, 50, 50] > shades[0, 0, 50, 200] + 0.2
+    (tmp_path / "mask/a.map.png").write_bytes(b"mine")
+    code, _, err = tool("info", tmp_path / "mask", "--map-png")
+    assert code == 2 and "a.map.png is there already; --overwrite replaces it" in err
+    assert (tmp_path / "mask/a.map.png").read_bytes() == b"mine"
+    assert tool("info", tmp_path / "mask", "--map-png", "--overwrite")[0] == 0
+    assert (read_picture(tmp_path / "mask/a.map.png") == shades).all()
+
+
+def test_what_is_transparent_is_outside_of_a_region(tool, tmp_path):
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 255, (8, 12, 3), dtype=np.uint8))
+    smooth.resize((192, 128), Image.BICUBIC).save(tmp_path / "a.png")
+    gray = Image.new("L", (192, 128))
+    gray.paste(255, (0, 0, 64, 128))
+    clear = Image.new("RGBA", (192, 128), (255, 255, 255, 0))
+    clear.paste((255, 255, 255, 255), (0, 0, 64, 128))
+    labels = gray.point(lambda value: value // 255)
+    for name, mask in (("gray", gray), ("clear", clear), ("labels", labels)):
+        mask.save(tmp_path / f"{name}.png")
+        roi = ("--checkpoint", DEMO, "--roi", tmp_path / f"{name}.png")
+        out = tmp_path / name
+        code, _, err = tool("encode", tmp_path / "a.png", *roi, "--out", out)
+        remark = "labels.png: as a mask it has nothing inside; its brightest value is 1"
+        assert code == 0 and (remark in err) == (name == "labels")
+    streams = [(tmp_path / n / "a.hmc").read_bytes() for n in ("gray", "clear")]
+    assert streams[0] == streams[1]
+
+
+def test_pictures_that_no_size_fits_do_not_stop_the_others(tool, tmp_path):
+    Image.new("RGB", (3, 2), "red").save(tmp_path / "tiny.png")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "wide.png")
+    for weights in (("--checkpoint", DEMO), ()):
+        code, out, err = tool("encode", tmp_path, *weights, "--bpp", 0.5, "--overwrite")
+        assert code == 1 and "wide.hmc: " in out and "1 of 2 failed" in err
+        assert "tiny.png: the picture does not fit into 0 bytes" in err
+    for value in ("inf", "nan", "-1"):
+        code, _, err = tool("encode", tmp_path, f"--bpp={value}")
+        assert code == 2 and f"--bpp {float(value)}: give a number above 0" in err
 
 
 @pytest.fixture
