@@ -34,6 +34,11 @@ _STEP = 255 / 86
 a λ of 0.0035."""
 
 
+_MOST = 32.0
+"""Of a gate's factors, which photographs keep below. Products of products would let one
+strange picture grow beyond all bounds, and end a training."""
+
+
 class DepthwiseBlock(nn.Module):
     """1x1, SiLU, depthwise 3x3, 1x1; then 1x1, gate, 1x1; each with a skip.
 
@@ -60,7 +65,7 @@ class DepthwiseBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(N, width, h, w)`` to as much."""
         x = x + self.space(x)
-        a, b = self.gate(x).chunk(2, 1)
+        a, b = self.gate(x).clamp(-_MOST, _MOST).chunk(2, 1)
         return x + self.out(nn.functional.silu(a) * b)
 
 

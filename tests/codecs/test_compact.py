@@ -49,6 +49,16 @@ def test_a_block_starts_as_the_identity():
     assert torch.equal(DepthwiseBlock(8)(x), x)
 
 
+@torch.no_grad()
+def test_what_is_far_from_a_picture_does_not_grow_without_bound():
+    torch.manual_seed(0)
+    blocks = torch.nn.Sequential(*(DepthwiseBlock(16) for _ in range(6)))
+    for parameter in blocks.parameters():
+        parameter += 0.2 * torch.randn_like(parameter)
+    ends = [float(blocks(s * torch.ones(1, 16, 8, 8)).abs().max()) for s in (1e2, 1e4)]
+    assert ends[1] < 200 * ends[0]
+
+
 @pytest.mark.parametrize(
     "steps", [Steps(-90), Steps(0), Steps(130), Steps(239), Steps(239, HALVES)]
 )
