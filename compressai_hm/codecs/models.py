@@ -186,6 +186,7 @@ class HMSmallVariableRateV2(HMSmallVariableRate):
 
 @_entry(
     "hm-compact",
+    released=("mse",),
     channels=dict.fromkeys(range(1, 9), (192, 256)),
     g_t=dict(g_t_width=0),
     steps={1: 5.6, 2: 3.9, 3: 2.7, 4: 1.9, 5: 1.3, 6: 0.9, 7: 0.62, 8: 0.43},
