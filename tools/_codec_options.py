@@ -246,7 +246,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             if (value := getattr(args, name)) is not None and not (
                 0 < value < math.inf
             ):
-                parser.error(f"--{name} {value}: give a number above 0")
+                parser.error(f"--{name} {value}: give more than 0, and no infinity")
     if args.command == "encode" and args.config and not args.refine:
         parser.error("--config goes with --refine")
     if args.command == "encode":

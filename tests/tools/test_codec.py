@@ -587,7 +587,7 @@ def test_pictures_that_no_size_fits_do_not_stop_the_others(tool, tmp_path):
         assert "tiny.png: the picture does not fit into 0 bytes" in err
     for value in ("inf", "nan", "-1"):
         code, _, err = tool("encode", tmp_path, f"--bpp={value}")
-        assert code == 2 and f"--bpp {float(value)}: give a number above 0" in err
+        assert code == 2 and f"--bpp {float(value)}: give more than 0" in err
 
 
 @pytest.fixture
