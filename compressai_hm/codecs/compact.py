@@ -30,13 +30,12 @@ from torch import Tensor
 from .entropy import SteppedBottleneck
 
 _STEP = 255 / 86
-"""Of an orthonormal coefficient of [0, 1]: about where a step of 1 is worth its bits at
-a λ of 0.0035."""
-
+"""Scale of the latent over orthonormal coefficients of [0, 1]. With it a quantization
+step of 1 is about optimal at a λ of 0.0035."""
 
 _MOST = 32.0
-"""Of a gate's factors, which photographs keep below. Products of products would let one
-strange picture grow beyond all bounds, and end a training."""
+"""Bound of a gate's two factors. Photographs stay below it; without it the products of
+several blocks grew until a training ended in NaN."""
 
 
 class DepthwiseBlock(nn.Module):
@@ -70,14 +69,14 @@ class DepthwiseBlock(nn.Module):
 
 
 class GroupContext(nn.Module):
-    """What predicts a group of channels; see ``entropy/parallel_family.py``.
+    """Networks that predict a group of channels; see ``entropy/parallel_family.py``.
 
     Args:
-        channels: Of the group.
-        before: Channels of the groups before it.
-        known: Channels of what all groups know.
-        width: Channels inside.
-        kernel: Of what is seen around a position, 5 or 3.
+        channels: Number of channels of the group.
+        before: Number of channels of the groups before it.
+        known: Number of channels of the inputs that all groups share.
+        width: Number of channels of the hidden layers.
+        kernel: Size of the spatial context, 5 or 3.
     """
 
     def __init__(self, channels: int, before: int, known: int, width: int, kernel: int):
@@ -172,7 +171,7 @@ class Compact(CompressionModel):
             nn.init.zeros_(layer.bias)
         stem.weight[:kept, :, 0, 0] = small[:kept]
         last.weight[:, :kept, 0, 0] = small[:kept].T
-        # Of four blocks of 8x8 in a block of 16x16, their place and their coefficients.
+        # A block of 16x16 is four of 8x8: (M, row, column, color, 8, 8).
         quarters = large[: self.M].view(-1, 3, 2, 8, 2, 8).permute(0, 2, 4, 1, 3, 5)
         joint = quarters.flatten(3) @ small[:kept].T  # (M, 2, 2, kept)
         down = next(m for m in self.g_a if getattr(m, "stride", 0) == (2, 2))
@@ -233,7 +232,7 @@ def _cosine_transform(size: int) -> Tensor:
     colors = torch.tensor([[1, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
     colors /= colors.norm(dim=1, keepdim=True)
     rows = torch.einsum("ca,uy,vx->cuvayx", colors, basis, basis)
-    # What is natural falls about as the square of the frequency, and is nearly gray.
+    # The power of photographs falls about as the square of the frequency; most is gray.
     frequency = at[:, None].square() + at.square()
     power = torch.tensor([1.0, 0.06, 0.015], dtype=torch.float64)[:, None, None]
     power = power / (frequency + 1.0)

@@ -21,8 +21,8 @@
                    z's stream, the map's, y's
 
 Fixed numbers are big-endian. The others have 7 bits a byte, lowest first, and the high
-bit on all but the last byte; the shortest form is the only one. A picture of up to
-16383 pixels a side without a map has a header of at most 24 bytes.
+bit on all but the last byte; the shortest form is the only one. Without a map the header
+has at most 24 bytes if no side is over 16383 pixels and z's stream is under 64 KiB.
 
 Any change to what a file decodes to is a new format version.
 """
@@ -53,16 +53,16 @@ from .readers import StreamReader
 MAGIC = b"HMB"
 VERSION = 1
 METRICS = {"mse": 0, "ms-ssim": 1, "person": 2}
-"""What a zoo entry's weights were trained for: people by MSE or MS-SSIM, or people and
-detectors of persons."""
+"""Targets that a zoo entry's weights can be trained for: people by MSE or MS-SSIM, or
+people and detectors of persons."""
 
 _OLD_MAGIC = b"HMC"
 _FIXED = 16
 _MOST_BYTES = 4
-"""Of a number of variable length."""
+"""Longest form of a number of variable length."""
 
 _LEAST_WORDS = 2
-"""Of 4 bytes, in each stream."""
+"""The fewest words of 4 bytes that a stream has."""
 
 MAX_PIXELS = 2**26
 """Larger pictures are refused unless asked for: a forged size costs time and memory."""
