@@ -21,8 +21,9 @@
                    z's stream, the map's, y's
 
 Fixed numbers are big-endian. The others have 7 bits a byte, lowest first, and the high
-bit on all but the last byte; the shortest form is the only one. Without a map the header
-has at most 24 bytes if no side is over 16383 pixels and z's stream is under 64 KiB.
+bit on all but the last byte; the shortest form is the only one. Without a map the
+header has at most 24 bytes if no side is over 16383 pixels and z's stream is under
+64 KiB.
 
 Any change to what a file decodes to is a new format version.
 """
