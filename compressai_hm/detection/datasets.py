@@ -83,13 +83,11 @@ class CheckedCocoDataset(CocoDataset):
         ids = coco.get_cat_ids(cat_names=self.metainfo["classes"])
         self._found = [coco.cats[number]["name"] for number in ids]
         self._wrong = _what_is_wrong(coco.dataset)
-        strangers = {image["id"] for image in coco.dataset["images"]}
-        strangers = [
-            a for a in coco.dataset["annotations"] if a["image_id"] not in strangers
-        ]
-        if strangers:
+        annotations = coco.dataset.get("annotations", ())
+        unlisted = sum(a["image_id"] not in coco.imgs for a in annotations)
+        if unlisted:
             print_log(
-                f"{path}: {len(strangers)} annotations are of pictures that it does "
+                f"{path}: {unlisted} annotations are of pictures that it does "
                 "not list, and are left out",
                 "current",
                 logging.WARNING,
@@ -113,7 +111,8 @@ def _what_is_wrong(content: dict) -> str:
                 "each an id of its own, in images and annotations"
             )
     listed = {category["id"]: category["name"] for category in content["categories"]}
-    own = [a for a in content["annotations"] if a["image_id"] in images]
+    annotations = content.get("annotations", ())  # a list of pictures to test has none
+    own = [a for a in annotations if a["image_id"] in images]
     unlisted = Counter(a["category_id"] for a in own if a["category_id"] not in listed)
     if unlisted:
         ids = ", ".join(f"{key} ({count})" for key, count in sorted(unlisted.items()))
