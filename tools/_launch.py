@@ -243,7 +243,23 @@ def build_runner(cfg: Config) -> Runner:
                 )
             return loop
 
+        def train(self) -> torch.nn.Module:
+            model = super().train()
+            _leave_process_group()
+            return model
+
+        def test(self) -> dict[str, float]:
+            metrics = super().test()
+            _leave_process_group()
+            return metrics
+
     return ToolRunner.from_cfg(cfg)
+
+
+def _leave_process_group() -> None:
+    """Ends the threads of gloo, which can abort an interpreter that is going down."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _is_for_users(record: logging.LogRecord) -> bool:

@@ -161,6 +161,14 @@ def test_two_processes_train_and_test_as_one(trained, tmp_path):
     assert metric(start, "codec/bpp") > 0
 
 
+def test_a_tool_leaves_its_process_group(tmp_path, drawn_set):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1
+    )
+    _launch.build_runner(tiny.config(tmp_path, drawn_set)).test()
+    assert not torch.distributed.is_initialized()
+
+
 def test_two_processes_on_a_cpu_wait_for_no_unused_parameter(monkeypatch):
     for name in ("RANK", "LOCAL_RANK"):
         monkeypatch.setenv(name, "0")
