@@ -55,10 +55,9 @@ from compressai_hm.codecs.export import (
     transform_files,
     use_runtime,
 )
-from compressai_hm.codecs.files import png_of, write_whole
+from compressai_hm.codecs.files import files_in, is_broken_link, png_of, write_whole
 from compressai_hm.codecs.pictures import (
     find_pictures,
-    is_hidden,
     is_picture,
     pixels_of,
     read_picture,
@@ -230,9 +229,9 @@ def find(args: argparse.Namespace) -> list[tuple[Path, Path]]:
 
 
 def find_streams(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        wanted = path.suffix.lower() == SUFFIX and not is_hidden(path, folder)
-        if wanted and path.is_file():
+    for path in files_in(folder):
+        missing = not path.suffix and is_broken_link(path)
+        if missing or path.suffix.lower() == SUFFIX:
             yield path
 
 

@@ -11,12 +11,14 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
+from .code_points import SRGB, chromaticities, to_linear
+
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK", "LAB": "Lab"}
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 _ROUNDING = 2
 """Profiles that change no 8-bit colour by more are sRGB, however they tabulate it."""
 
-_SRGB = ((0.3127, 0.329), (0.64, 0.33), (0.3, 0.6), (0.15, 0.06))
+_SRGB = chromaticities(1)
 """Its white, red, green and blue, (x, y)."""
 
 
@@ -93,6 +95,30 @@ def by_gamma(info: Mapping) -> Callable[[np.ndarray], np.ndarray] | None:
         return None
     if abs(gamma * 2.2 - 1) < 0.05 and abs(places - _SRGB).max() < 0.01:
         return None
+    return _converter(lambda colour: colour ** (1 / gamma), places)
+
+
+def by_code_points(
+    primaries: int, transfer: int, path: Path
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """To sRGB from what numbers of H.273 name; None where that is sRGB, or unknown.
+
+    Raises:
+        ValueError: If the picture is of high dynamic range.
+    """
+    linear, places = to_linear(transfer), chromaticities(primaries)
+    if linear is None or places is None:
+        warn(path, f"its colours, numbers {primaries} and {transfer}, are read as sRGB")
+        return None
+    if places == _SRGB and linear is to_linear(SRGB):
+        return None
+    return _converter(linear, np.array(places))
+
+
+def _converter(
+    linear: Callable[[np.ndarray], np.ndarray], places: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """To sRGB from colours of other chromaticities, ``linear`` of which are linear."""
     try:
         with np.errstate(all="raise"):
             matrix = np.linalg.inv(_to_xyz(np.array(_SRGB))) @ _to_xyz(places)
@@ -100,9 +126,9 @@ def by_gamma(info: Mapping) -> Callable[[np.ndarray], np.ndarray] | None:
         matrix = np.eye(3)
 
     def convert(colour: np.ndarray) -> np.ndarray:
-        linear = (colour ** (1 / gamma) @ matrix.T.astype(np.float32)).clip(0, 1)
-        curve = 1.055 * linear ** (1 / 2.4) - 0.055
-        return np.where(linear <= 0.0031308, 12.92 * linear, curve)
+        light = (linear(colour) @ matrix.T.astype(np.float32)).clip(0, 1)
+        curve = 1.055 * light ** (1 / 2.4) - 0.055
+        return np.where(light <= 0.0031308, 12.92 * light, curve)
 
     return convert
 

@@ -18,9 +18,11 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
+from .code_points import code_points
 from .colours import (
     PictureWarning,
     Samples,
+    by_code_points,
     by_gamma,
     by_profile,
     composite,
@@ -30,6 +32,7 @@ from .colours import (
     warn,
 )
 from .container import MAX_PIXELS
+from .files import files_in, is_broken_link
 
 UNSIGNED = ("DIB", "ICO", "PCX", "TGA", "XBM")
 """Almost any file can begin like these formats: its suffix must say it, too."""
@@ -69,26 +72,24 @@ def find_pictures(
 ) -> Iterator[Path]:
     """The files of a folder that are pictures, in a fixed order.
 
-    What a file holds decides, not its name; hidden files and folders are left out. A
-    file whose suffix promises a picture is given even if it holds none, so that nobody
-    misses a damaged one.
+    What a file holds decides, not its name; hidden files and folders are left out, and
+    links followed. A file whose suffix promises a picture is given even if it holds
+    none, so that nobody misses a damaged one; so is a link to nothing that has such a
+    suffix or, as a folder's, none.
 
     Args:
         folder: Where to look.
         formats: Which kinds.
         deep: Whether to look into the folders in it.
+
+    Raises:
+        OSError: If a folder cannot be read.
     """
-    folder = Path(folder)
-    for path in sorted(folder.rglob("*") if deep else folder.iterdir()):
-        if is_hidden(path, folder) or not path.is_file():
-            continue
-        if path.suffix.lower() in SUFFIXES or is_picture(path, formats):
+    for path in files_in(Path(folder), deep):
+        suffix = path.suffix.lower()
+        missing = not suffix and is_broken_link(path)
+        if missing or suffix in SUFFIXES or is_picture(path, formats):
             yield path
-
-
-def is_hidden(path: Path, folder: Path) -> bool:
-    """Whether a file in a folder is not to be seen, or in a folder that is not."""
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def is_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> bool:
@@ -113,8 +114,9 @@ def pixels_of(path: str | Path) -> int:
 def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:
     """A picture as people see it.
 
-    Colours become sRGB by the picture's ICC profile, or by a PNG's gamma; EXIF rotation
-    is applied, transparency laid over white. 16 bits a sample are kept, but not through
+    Colours become sRGB by the picture's ICC profile, by the numbers of H.273 that it
+    names, or by a PNG's gamma; EXIF rotation is applied, transparency laid over white.
+    16 bits a sample are kept, but not through
     a profile other than sRGB, nor those of colours in other files than PNG and TIFF.
 
     Args:
@@ -125,8 +127,8 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:
         RGB in [0, 1], ``(1, 3, H, W)``, float32.
 
     Raises:
-        ValueError: If the file is no such picture, is too large, or its values have no
-            known range.
+        ValueError: If the file is no such picture, is too large, its values have no
+            known range, or its colours are of high dynamic range.
         FileNotFoundError: If there is no such file.
 
     Warns:
@@ -138,7 +140,8 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:
         with open(path, "rb") as f, _pillow_allows(max_pixels):
             return _read(f, path, max_pixels)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such file") from None
+        target = f" as {path.readlink()}, its target" if path.is_symlink() else ""
+        raise FileNotFoundError(f"{path}: there is no such file{target}") from None
     except PictureWarning:  # of those who made it an error
         raise
     except _Refused as e:
@@ -261,16 +264,34 @@ def _read(f: BinaryIO, path: Path, max_pixels: int) -> Tensor:
     if samples is None:
         _scale_transparency(image)
         image = _upright(image)
-    to_srgb, to_srgb_gamma = by_profile(first, path), by_gamma(first.info)
-    if samples is None and to_srgb_gamma is not None:
+    to_srgb, to_srgb_samples = _conversion(f, first, path)
+    if samples is None and to_srgb_samples is not None:
         samples = samples_of(image)
     if samples is not None and to_srgb is not None:
         image, samples = image_of(*samples), None
     in_8_bits = samples is None
-    x = flat(image, to_srgb) if in_8_bits else composite(*samples, to_srgb_gamma)
+    x = flat(image, to_srgb) if in_8_bits else composite(*samples, to_srgb_samples)
     if first.format not in _STILL and getattr(first, "is_animated", False):
         warn(path, "holds more than one picture, of which the first is read")
     return x
+
+
+def _conversion(f: BinaryIO, image: ImageFile.ImageFile, path: Path) -> tuple:
+    """To sRGB, of an image of 8 bits and of samples; of one kind at most, else None.
+
+    In a PNG the numbers of its colours come before a profile (PNG specification, 3rd
+    edition, 4.3), in an AVIF after it.
+    """
+    try:
+        numbers = code_points(f, image.format)
+        by_numbers = by_code_points(*numbers, path) if numbers else None
+    except ValueError as e:
+        raise _Refused(e) from None
+    if image.format == "PNG" and numbers:
+        return None, by_numbers
+    if image.info.get("icc_profile") or image.mode == "LAB":
+        return by_profile(image, path), None
+    return None, by_numbers or by_gamma(image.info)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..compat import why_unreadable
 from .adaptation import DynamicAdaptation
 from .entropy.coding_tables import add_tensors
-from .files import write_whole
+from .files import files_in, write_whole
 from .human_machine import HumanMachineMixin
 from .latent_backbone import LatentBackbone
 
@@ -167,8 +167,10 @@ def reader_files(places: Iterable[str | Path]) -> list[Path]:
     """The reader files among files and in folders."""
     found: list[Path] = []
     for place in map(Path, places):
-        inside = sorted(place.rglob(f"*{SUFFIX}")) if place.is_dir() else [place]
-        found += [path for path in inside if not path.is_dir()]
+        if place.is_dir():
+            found += [path for path in files_in(place) if path.suffix == SUFFIX]
+        else:
+            found.append(place)
     return found
 
 

@@ -221,6 +221,11 @@ class PictureFolder(BaseDetDataset):
             if not found:
                 raise FileNotFoundError(f"there are no pictures in {folder}")
             paths += found
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{missing[0]} is a link to {missing[0].readlink()}, which is missing"
+            )
         _open_some(paths)
         return [
             {"img_id": number, "img_path": str(path), "instances": []}

@@ -33,3 +33,14 @@ def test_names_may_be_as_long_as_names_can_be(tmp_path):
     for name in (251 * "x" + ".png", 125 * "ü" + ".tiff"):
         write_whole(b"x", tmp_path / name)
         assert (tmp_path / name).read_bytes() == b"x"
+
+
+def test_a_replaced_file_keeps_link_and_mode(tmp_path):
+    target, link = tmp_path / "x.bin", tmp_path / "link.bin"
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    write_whole(b"new", link)
+    assert link.is_symlink() and target.read_bytes() == b"new"
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link.bin", "x.bin"]

@@ -1,6 +1,7 @@
 """Each of these files was once read wrongly, or could be."""
 
 import io
+import os
 import struct
 import subprocess
 import threading
@@ -269,6 +270,81 @@ def test_lab_becomes_srgb(tmp_path):
     lab = np.array([[[255, 0, 0], [224, 176, 81]]], np.uint8)
     path = tiff(tmp_path / "x.tif", lab, {262: [8]})
     assert np.abs(pixels(path) - [(255, 255, 255), (0, 255, 0)]).max() < 20
+
+
+def cicp(path, *numbers):
+    """Puts a chunk of numbers behind a PNG's header."""
+    data = path.read_bytes()
+    chunk = b"cICP" + bytes(numbers)
+    chunk = struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    path.write_bytes(data[:33] + chunk + data[33:])
+
+
+def nclx(path, *numbers):
+    """Replaces the numbers in an AVIF, which Pillow writes as those of sRGB."""
+    data = path.read_bytes()
+    place = data.index(b"colrnclx") + 8
+    path.write_bytes(data[:place] + struct.pack(">HH", *numbers) + data[place + 4 :])
+
+
+ORANGE = (200, 120, 60)
+
+
+@pytest.mark.parametrize(
+    ("primaries", "transfer", "shown"),
+    [
+        (12, 13, (213.0, 115.0, 42.4)),
+        (9, 14, (236.8, 104.7, 40.0)),
+        (1, 13, ORANGE),
+        (2, 2, ORANGE),
+        (1, 8, (229.1, 182.5, 133.2)),  # linear
+    ],
+)
+def test_colors_by_number(tmp_path, primaries, transfer, shown):
+    orange = Image.new("RGB", (8, 8), ORANGE)
+    orange.save(tmp_path / "a.png")
+    cicp(tmp_path / "a.png", primaries, transfer, 0, 1)
+    assert abs(pixels(tmp_path / "a.png") - shown).max() < 0.1
+    orange.save(tmp_path / "a.avif", quality=100, subsampling="4:4:4")
+    nclx(tmp_path / "a.avif", primaries, transfer)
+    assert abs(pixels(tmp_path / "a.avif") - shown).max() < 3
+    deep = np.full((4, 4, 3), ORANGE, ">u2") * 257
+    png(tmp_path / "deep.png", deep, colour=2, bits=16)
+    cicp(tmp_path / "deep.png", primaries, transfer, 0, 1)
+    assert abs(pixels(tmp_path / "deep.png") - shown).max() < 0.1
+
+
+def test_what_comes_first_of_numbers_and_profile(tmp_path):
+    picture = Image.fromarray(COLOURS)
+    picture.save(tmp_path / "a.png", icc_profile=SWAPPED)
+    cicp(tmp_path / "a.png", 1, 13, 0, 1)
+    assert (pixels(tmp_path / "a.png") == COLOURS).all()
+    picture.save(tmp_path / "a.avif", quality=100, icc_profile=SWAPPED)
+    as_srgb = pixels(tmp_path / "a.avif")
+    if b"nclx" in (tmp_path / "a.avif").read_bytes():
+        nclx(tmp_path / "a.avif", 12, 13)
+    assert (pixels(tmp_path / "a.avif") == as_srgb).all()
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_high_dynamic_range_is_refused(tmp_path, transfer, name):
+    Image.fromarray(COLOURS).save(tmp_path / "a.png")
+    cicp(tmp_path / "a.png", 9, transfer, 0, 1)
+    Image.fromarray(COLOURS).save(tmp_path / "a.avif")
+    nclx(tmp_path / "a.avif", 9, transfer)
+    for suffix in ("png", "avif"):
+        with pytest.raises(ValueError, match=rf"a\.{suffix}: .*dynamic range \({name}"):
+            read_picture(tmp_path / f"a.{suffix}")
+
+
+def test_unknown_numbers_and_narrow_ranges_are_said(tmp_path):
+    for name, numbers in {"a": (10, 13, 0, 1), "b": (1, 13, 0, 0)}.items():
+        Image.fromarray(COLOURS).save(tmp_path / f"{name}.png")
+        cicp(tmp_path / f"{name}.png", *numbers)
+    with pytest.warns(PictureWarning, match=r"a\.png: .*10 and 13.* sRGB"):
+        read_picture(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"b\.png: .*narrow range"):
+        read_picture(tmp_path / "b.png")
 
 
 @pytest.mark.parametrize(
@@ -589,6 +665,30 @@ def test_a_folder_holds_what_is_a_picture_by_content(tmp_path):
     assert found == ["a.JPG", "b.dat", "broken.png", "deep/c", "e.tga", "f.gif"]
     found = [p.name for p in find_pictures(folder, OPENCV, deep=False)]
     assert found == ["a.JPG", "b.dat", "broken.png"]
+
+
+def test_links_in_folders(tmp_path):
+    folder, elsewhere = tmp_path / "set", tmp_path / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    (folder / "own").mkdir(parents=True)
+    Image.fromarray(COLOURS).save(elsewhere / "deep/a.png")
+    Image.fromarray(COLOURS).save(folder / "own/b.png")
+    (folder / "first").symlink_to(folder / "own")  # twice in the folder
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "loop").symlink_to(folder)
+    (folder / "file.png").symlink_to(elsewhere / "deep/a.png")
+    (folder / "gone.png").symlink_to(tmp_path / "away.png")
+    (folder / "gone").symlink_to(tmp_path / "away")
+    (folder / "gone.txt").symlink_to(tmp_path / "away.txt")
+    (folder / ".hidden").symlink_to(elsewhere)
+    os.mkfifo(folder / "pipe.png")
+    found = [str(p.relative_to(folder)) for p in find_pictures(folder)]
+    own = ["file.png", "gone", "gone.png", "linked/deep/a.png", "own/b.png"]
+    assert found == own
+    found = [p.name for p in find_pictures(folder, deep=False)]
+    assert found == ["file.png", "gone", "gone.png"]
+    with pytest.raises(FileNotFoundError, match=r"gone\.png: .*away\.png, its target"):
+        read_picture(folder / "gone.png")
 
 
 def test_thumbnails_are_not_taken_for_the_picture(tmp_path):

@@ -305,3 +305,18 @@ def test_a_folder_of_pictures_is_searched_by_content(tmp_path):
         "c.png",
     ]
     assert len(dataset) == 2 and dataset[0]["inputs"].shape == (3, 9, 9)
+
+
+def test_a_folder_of_pictures_follows_links(tmp_path):
+    folder, elsewhere = tmp_path / "set", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    Image.new("RGB", (9, 9)).save(elsewhere / "a.png")
+    (folder / "linked").symlink_to(elsewhere)
+    init_default_scope("mmdet")
+    config = dict(type="PictureFolder", folders=str(folder), pipeline=[])
+    dataset = DATASETS.build(config)
+    assert dataset.get_data_info(0)["img_path"] == str(folder / "linked/a.png")
+    (folder / "b.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(FileNotFoundError, match=r"b\.png is a link to .*gone\.png"):
+        DATASETS.build(config)
