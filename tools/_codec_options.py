@@ -2,6 +2,8 @@
 
 import argparse
 import math
+import re
+import sys
 from pathlib import Path
 
 import _command
@@ -41,7 +43,8 @@ def parse(argv: list[str] | None = None, about: str = "") -> argparse.Namespace:
         ("info", f"what {SUFFIX} files hold; needs no weights"),
     ):
         sub = commands.add_parser(name, help=text, epilog=BPP)
-        sub.add_argument("inputs", nargs="+", type=Path, help="files or folders")
+        text = "files, folders, or - for standard input"
+        sub.add_argument("inputs", nargs="+", type=Path, help=text)
         if name == "info":
             sub.add_argument(
                 "--map-png",
@@ -87,9 +90,20 @@ def parse(argv: list[str] | None = None, about: str = "") -> argparse.Namespace:
     sub.add_argument(
         "--format", default="onnx", choices=FORMATS, help="default: %(default)s"
     )
-    args = parser.parse_args(argv)
+    args = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
     check(parser, args)
     return args
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """With ``--roi=-5,0,50,50`` for ``--roi -5,0,50,50``, which argparse refuses."""
+    joined: list[str] = []
+    for text in argv:
+        if joined and joined[-1] == "--roi" and re.match(r"-[\d.]+,", text):
+            joined[-1] += f"={text}"
+        else:
+            joined.append(text)
+    return joined
 
 
 def _add_import(sub: argparse.ArgumentParser) -> None:

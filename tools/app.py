@@ -12,12 +12,11 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 import shlex
+import signal
 import socketserver
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -109,11 +108,10 @@ def main() -> None:
         if server.studio.missing:
             print(server.studio.missing)
         port = server.server_address[1]
+        # Python would wait for what it computes. There is nothing to be lost.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         print(f"open http://127.0.0.1:{port} in a browser; Ctrl-C ends", flush=True)
-        try:
-            server.serve_forever()
-        finally:
-            server.studio.leave()
+        server.serve_forever()
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -122,6 +120,11 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
     studio: "Studio"
+
+    def handle_error(self, *args: Any) -> None:
+        """Prints what went wrong, unless the browser closed the connection."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(*args)
 
 
 def bound(port: int) -> Server:
@@ -183,20 +186,17 @@ class Picture:
 
 def _read(data: bytes, name: str) -> tuple[Tensor, list[str]]:
     """RGB in [0, 1], ``(1, 3, H, W)``, and what was not read of the file."""
-    suffix = re.sub(r"[^.\w]", "", Path(name).suffix)[:16]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"picture{suffix}")
-        path.write_bytes(data)
-        _check_count(pixels_of(path))
-        before = heard.set([])
-        try:
-            x = read_picture(path, MAX_PIXELS)
-            _check_count(_coded_pixels(x.shape[-2:]))
-            return x, [text.removeprefix(f"{path}: ") for text in heard.get()]
-        except ValueError as e:
-            raise ValueError(str(e).removeprefix(f"{path}: ")) from e
-        finally:
-            heard.reset(before)
+    path = Path(f"picture{Path(name).suffix}")
+    _check_count(pixels_of(data, path))
+    before = heard.set([])
+    try:
+        x = read_picture(data, MAX_PIXELS, path)
+        _check_count(_coded_pixels(x.shape[-2:]))
+        return x, [text.removeprefix(f"{path}: ") for text in heard.get()]
+    except ValueError as e:
+        raise ValueError(str(e).removeprefix(f"{path}: ")) from e
+    finally:
+        heard.reset(before)
 
 
 def _coded_pixels(size: tuple[int, int]) -> int:
@@ -232,16 +232,6 @@ class Studio:
         for quality in cfgs[MODEL]:
             weights(quality)
 
-    def leave(self, seconds: float = 2) -> None:
-        """Before the program ends: with a thread amid torch's work it would crash.
-
-        Args:
-            seconds: What is under way may take; then the program ends here.
-        """
-        if not self._lock.acquire(timeout=seconds):
-            print("stopped", file=sys.stderr, flush=True)
-            os._exit(1)
-
     def about(self) -> dict[str, Any]:
         """What the page needs to know at the start."""
         return {
@@ -270,6 +260,8 @@ class Studio:
         Raises:
             ValueError: If something is wrong with the file or a wish.
         """
+        if not data:
+            raise ValueError("the file is empty")
         with self._lock, torch.no_grad():
             is_stream = name.lower().endswith(codec.SUFFIX)
             if is_stream or data.startswith(container.MAGIC):

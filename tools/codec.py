@@ -150,6 +150,8 @@ def work(
             heard.reset(before)
 
     def size(job: tuple[Path, Path]) -> int:
+        if is_pipe(job[0]):
+            return 0
         return (pixels_of if args.command == "encode" else pixels_in)(job[0])
 
     most = getattr(args, "max_pixels", 0)
@@ -208,7 +210,7 @@ def find(args: argparse.Namespace) -> list[tuple[Path, Path]]:
         inside = given.is_dir()
         search = find_pictures if encoding else find_streams
         for path in search(given) if inside else [given]:
-            folder = out or (given if inside else path.parent)
+            folder = out or (given if inside else folder_of(path))
             if inside:
                 folder /= path.relative_to(given).parent
             if (path.resolve(), folder) not in seen:  # else it was given twice
@@ -217,15 +219,34 @@ def find(args: argparse.Namespace) -> list[tuple[Path, Path]]:
     # NAME alone, unless another would have it.
     full = {p for p in folders if encoding and (p.suffix == SUFFIX or has_twin(p))}
     while True:
-        targets = {
-            p: folder / (p.name if p in full else p.stem)
-            for p, folder in folders.items()
-        }
+        targets = {p: folder / name_of(p, p in full) for p, folder in folders.items()}
         count = Counter(targets.values())
         more = {p for p, target in targets.items() if count[target] > 1} - full
         if not more:
             return list(targets.items())
         full |= more
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether it can be read only once, as standard input, which is also ``-``."""
+    return str(path) == "-" or (path.exists() and not (path.is_file() or path.is_dir()))
+
+
+def content_of(path: Path) -> bytes:
+    """What a file or a pipe holds."""
+    return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+
+
+def folder_of(path: Path) -> Path:
+    """Where what becomes of a file is written if nothing is said."""
+    return Path() if is_pipe(path) else path.parent
+
+
+def name_of(path: Path, whole: bool) -> str:
+    """Of what becomes of a file, without its suffix unless ``whole``."""
+    if is_pipe(path):
+        return "stdin" if str(path) == "-" else path.name
+    return path.name if whole else path.stem
 
 
 def find_streams(folder: Path) -> Iterator[Path]:
@@ -240,6 +261,8 @@ def has_twin(path: Path) -> bool:
 
     It may be coded by a command of its own, to the same folder.
     """
+    if is_pipe(path):
+        return False
     twins = (_by_stem(path.parent)[path.stem] | {path.stem}) - {path.name}
     return any(is_picture(path.with_name(name)) for name in twins)
 
@@ -387,7 +410,8 @@ Result = tuple[str, float, dict[Path, bytes]]
 
 def encode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
     target = free_path(args, target, SUFFIX)
-    x = read_picture(source, args.max_pixels)
+    piped = is_pipe(source)
+    x = read_picture(content_of(source) if piped else source, args.max_pixels, source)
     most = args.bytes or (args.bpp and int(args.bpp * x[0, 0].numel() / 8))
     if most == 0:
         raise ValueError("the picture does not fit into 0 bytes")
@@ -491,7 +515,7 @@ def quality_for(args: argparse.Namespace, x: torch.Tensor, most: int) -> int:
 
 
 def decode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
-    data = source.read_bytes()
+    data = content_of(source)
     stream = Bitstream.read(data)
     metric = args.metric or stream.metric
     which = args.checkpoint, args.model, args.quality, metric
@@ -532,7 +556,7 @@ def npz_of(levels: tuple, strides: tuple[int, ...]) -> bytes:
 
 
 def info_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
-    data = source.read_bytes()
+    data = content_of(source)
     stream = Bitstream.read(data)
     height, width = stream.size
     bpp = _bpp(stream, data)

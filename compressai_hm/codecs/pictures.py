@@ -4,6 +4,7 @@ Pillow decodes. What it leaves to its callers (ICC profiles, deep samples, polar
 EXIF) is done here, or refused with the reason.
 """
 
+import io
 import math
 import re
 import struct
@@ -102,26 +103,35 @@ def is_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> bool:
     return True
 
 
-def pixels_of(path: str | Path) -> int:
-    """How many a picture says to have, without reading it; 0 if it is none."""
+def pixels_of(source: str | Path | bytes, name: str | Path = "") -> int:
+    """How many a picture says to have, without decoding it; 0 if it is none.
+
+    Args:
+        source: As of :func:`read_picture`.
+        name: Likewise.
+    """
     try:
-        with open(path, "rb") as f, _pillow_allows(sys.maxsize):
-            return math.prod(_identify(f, Path(path)).size)
+        with _opened(source) as f, _pillow_allows(sys.maxsize):
+            return math.prod(_identify(f, _name_of(source, name)).size)
     except Exception:  # a damaged header makes Pillow raise almost anything
         return 0
 
 
-def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_picture(
+    source: str | Path | bytes, max_pixels: int = MAX_PIXELS, name: str | Path = ""
+) -> Tensor:
     """A picture as people see it.
 
     Colours become sRGB by the picture's ICC profile, by the numbers of H.273 that it
     names, or by a PNG's gamma; EXIF rotation is applied, transparency laid over white.
-    16 bits a sample are kept, but not through
-    a profile other than sRGB, nor those of colours in other files than PNG and TIFF.
+    16 bits a sample are kept, but not through a profile other than sRGB, nor those of
+    colours in other files than PNG and TIFF.
 
     Args:
-        path: Of any of :data:`FORMATS`.
+        source: Path of a file of any of :data:`FORMATS`, or what such a file holds.
         max_pixels: Larger pictures are refused before they are decoded.
+        name: Of what is given as bytes, for errors and warnings; a few formats are
+            known by the suffix alone.
 
     Returns:
         RGB in [0, 1], ``(1, 3, H, W)``, float32.
@@ -135,9 +145,9 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:
         PictureWarning: If only the first of several frames is read, or a colour profile
             cannot be used.
     """
-    path = Path(path)
+    path = _name_of(source, name)
     try:
-        with open(path, "rb") as f, _pillow_allows(max_pixels):
+        with _opened(source) as f, _pillow_allows(max_pixels):
             return _read(f, path, max_pixels)
     except FileNotFoundError:
         target = f" as {path.readlink()}, its target" if path.is_symlink() else ""
@@ -149,6 +159,14 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Tensor:
     except Exception as e:  # a damaged file makes Pillow raise almost anything
         reason = str(e) or type(e).__name__
         raise ValueError(f"{path}: not a readable picture ({reason})") from e
+
+
+def _opened(source: str | Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+
+
+def _name_of(source: str | Path | bytes, name: str | Path) -> Path:
+    return Path(name or "picture" if isinstance(source, bytes) else source)
 
 
 class _Refused(ValueError):
@@ -206,7 +224,7 @@ def _identify(
             continue
         f.seek(0)
         try:
-            image = factory(f, str(path))
+            image = factory(f, "")
         except (SyntaxError, IndexError, TypeError, struct.error) as e:
             reasons.append(f"{name}: {e}")
             continue

@@ -8,11 +8,13 @@ import os
 import shlex
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import app
@@ -196,7 +198,7 @@ def thin():
     [
         (lambda: b"GIF89a", "a.png", {}, "not a readable picture"),
         (lambda: PICTURE[:3000], "a.png", {}, "not a readable picture"),
-        (lambda: b"", "a.png", {}, "not a readable picture"),
+        (lambda: b"", "a.png", {}, "the file is empty"),
         (lambda: PICTURE, "a.hmc", {}, "not a compressai_hm bitstream"),
         (lambda: forged()[:-5], "a.hmc", {}, "cut off"),
         (of_other_weights, "a.hmc", {}, "this page has the weights of"),
@@ -217,12 +219,10 @@ def thin():
         ),
     ],
 )
-def test_what_is_wrong_is_said(studio, make, name, wish, told, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_what_is_wrong_is_said(studio, make, name, wish, told):
     with pytest.raises(ValueError) as e:
         studio.show(make(), name, {"bpp": "0.5", **wish})
-    assert told in str(e.value) and str(tmp_path) not in str(e.value)
-    assert list(tmp_path.iterdir()) == []
+    assert told in str(e.value)
 
 
 def test_one_at_a_time(studio, monkeypatch):
@@ -246,18 +246,6 @@ def test_one_at_a_time(studio, monkeypatch):
     for thread in threads:
         thread.join()
     assert most == [1, 1]
-
-
-def test_the_end_comes_soon(studio, monkeypatch, capsys):
-    def leave(code):
-        raise SystemExit(code)
-
-    monkeypatch.setattr(os, "_exit", leave)
-    with studio._lock, pytest.raises(SystemExit) as stop:
-        studio.leave(0.01)
-    assert stop.value.code == 1 and capsys.readouterr().err == "stopped\n"
-    studio.leave()
-    studio._lock.release()
 
 
 def test_weights_of_the_detector_that_are_missing(monkeypatch):
@@ -327,6 +315,13 @@ def test_only_the_page_is_answered(served):
     assert b"not a readable picture" in data
 
 
+def reset(port):
+    """Breaks a request off."""
+    with socket.create_connection(("127.0.0.1", port)) as s:
+        s.sendall(b"POST /show HTTP/1.1\r\nContent-Le")
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def test_as_it_is_typed_without_openmmlab_home_and_display(tmp_path):
     (tmp_path / "mmengine.py").write_text("raise ImportError('none is here')")
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
@@ -344,10 +339,18 @@ def test_as_it_is_typed_without_openmmlab_home_and_display(tmp_path):
             assert "OpenMMLab is not installed (none is here)" in lines[1]
             port = int(lines[2].split("127.0.0.1:")[1].split()[0])
             _, data = asked(port, "POST", "/show?name=x.png&bpp=0.5", PICTURE)
+            reset(port)
+            large = file_of(Image.effect_noise((3000, 3000), 30), "JPEG2000")
+            with ThreadPoolExecutor() as pool:
+                answer = pool.submit(asked, port, "POST", "/show?bpp=0.5", large)
+                time.sleep(0.5)  # of the seconds that decoding takes
+                process.send_signal(signal.SIGINT)
+                with pytest.raises(ConnectionError):
+                    answer.result()
         finally:
-            process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 1
-        assert process.stderr.read() == "stopped\n"
+            process.kill()
+        assert process.wait(60) == -signal.SIGINT
+        assert process.stderr.read() == ""
     facts = json.loads(data[4 : 4 + int.from_bytes(data[:4])])
     assert facts["found"] == {} and facts["bytes"] <= facts["most"]
     left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}

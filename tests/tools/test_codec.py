@@ -1,6 +1,7 @@
 """tools/codec.py, as it is typed."""
 
 import importlib
+import io
 import logging
 import os
 import re
@@ -8,8 +9,10 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import _command
 import numpy as np
@@ -96,6 +99,36 @@ def test_a_folder_goes_there_and_back(tool, pictures, tmp_path):
     )
     assert code == 0 and (streams / "a.human.png").exists()
     assert not (streams / "a.machine.png").exists()
+
+
+def test_pipes(tool, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def piped(*args, data):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+        return tool(*args)
+
+    own = "--checkpoint", DEMO
+    code, out, _ = piped("encode", "-", *own, data=(pictures / "a.png").read_bytes())
+    assert code == 0 and "stdin.hmc: " in out
+    stream = (tmp_path / "stdin.hmc").read_bytes()
+    tool("encode", pictures / "a.png", *own)
+    assert stream == (pictures / "a.hmc").read_bytes()
+    code, out, _ = piped("info", "-", data=stream)
+    assert code == 0 and "70x40" in out
+    code, _, _ = piped("decode", "-", *own, "--view", "human", data=stream)
+    assert code == 0 and (tmp_path / "stdin.human.png").exists()
+
+    os.mkfifo(tmp_path / "fifo")
+    picture = (pictures / "a.png").read_bytes()
+    writer = threading.Thread(target=(tmp_path / "fifo").write_bytes, args=(picture,))
+    writer.start()
+    code, _, _ = tool("encode", tmp_path / "fifo", *own, "--out", tmp_path / "out")
+    writer.join()
+    assert code == 0 and (tmp_path / "out/fifo.hmc").read_bytes() == stream
+
+    code, _, err = piped("encode", "-", *own, "--out", tmp_path / "new", data=b"none")
+    assert code == 2 and "-: not a readable picture" in err
 
 
 def test_weights_for_persons(tool, pictures, tmp_path):
@@ -531,7 +564,7 @@ def test_bits_go_where_they_matter(tool, tmp_path):
     errors = {}
     for name, roi in (
         ("mask", ("--roi", tmp_path / "mask.png")),
-        ("box", ("--roi", "0,0,96,192")),
+        ("box", ("--roi", "-5,0,96,192")),
         ("none", ()),
     ):
         out = tmp_path / name
