@@ -1,7 +1,6 @@
 """How a sweep was made: command, device, versions, weights, seconds."""
 
 import importlib.metadata
-import json
 import platform
 import shlex
 from collections import Counter
@@ -10,6 +9,7 @@ import numpy as np
 
 from ..sweep import Point, Sweep
 from ..sweep.digests import file_digest
+from ..sweep.sweep import read_json
 
 _PACKAGES = (
     "compressai-hm", "torch", "torchvision", "compressai", "bjontegaard", "Pillow",
@@ -66,5 +66,4 @@ def _times(sweep: Sweep, which: str) -> str:
 
 def _measured(sweep: Sweep, point: Point) -> dict:
     """Seconds and device."""
-    file = sweep.result_file(point, "times")
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return read_json(sweep.result_file(point, "times"))

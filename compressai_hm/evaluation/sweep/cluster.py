@@ -85,6 +85,10 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
             stack.callback(nanny.setLevel, logging.ERROR)
             client = Client(cluster, set_as_default=False)
         else:
+            # Of a scheduler that goes away it logs traces; the error says it.
+            for handler in logging.getLogger("distributed").handlers:
+                stack.callback(handler.setLevel, handler.level)
+                handler.setLevel(logging.CRITICAL)
             try:
                 address = _address(scheduler)
                 client = Client(address, timeout=5, set_as_default=False)

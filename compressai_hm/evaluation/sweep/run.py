@@ -55,7 +55,7 @@ def run(
         if done:
             print(f"{len(done)} of {len(sweep.points())} points are finished")
         if stale:
-            print(f"{stale} were measured under other settings: measured again")
+            print(f"{stale} of other settings, or damaged, are measured again")
         total = sum(len(sweep.sets[p.set].pictures) for p in todo)
         progress = partial(tqdm, total=total, unit="picture", smoothing=0.05)
         if scheduler is None and jobs == 1:
@@ -156,24 +156,39 @@ def _code(
         data = coder.encode(x)
     else:
         stream = sweep.stream_file(point, path)
-        if not stream.exists():
-            started = time.perf_counter()
-            write_whole(coder.encode(x), stream)
-            seconds["encode"].append(time.perf_counter() - started)
+        if stream.exists():
+            data = stream.read_bytes()
+            # Of before; damaged meanwhile, it is made again.
+            with contextlib.suppress(ValueError, RuntimeError, OSError):
+                views = _decode(sweep, coder, data, x, seconds)
+                return _row(path, x, data, coder), views
+        started = time.perf_counter()
+        write_whole(coder.encode(x), stream)
+        seconds["encode"].append(time.perf_counter() - started)
         data = stream.read_bytes()
+    views = _decode(sweep, coder, data, x, seconds)
+    return _row(path, x, data, coder), views
+
+
+def _decode(
+    sweep: Sweep, coder: Coder, data: bytes, x: Tensor, seconds: dict
+) -> dict[str, Tensor]:
     started = time.perf_counter()
     views = coder.decode(data, tuple(x.shape[-2:]))
     views = {name: view.to(sweep.device) for name, view in views.items()}
     for view in views.values():
         view[..., 0, 0].tolist()  # waits for a GPU
     seconds["decode"].append(time.perf_counter() - started)
-    row: dict[str, Any] = {
+    return views
+
+
+def _row(path: Path, x: Tensor, data: bytes, coder: Coder) -> dict[str, Any]:
+    return {
         "name": path.name,
         "size": list(x.shape[-2:]),
         "bytes": len(data),
         "container_bytes": coder.overhead(data),
     }
-    return row, views
 
 
 def _distortion(

@@ -127,8 +127,7 @@ class Sweep:
 
     def result(self, point: Point) -> dict | None:
         """What was measured, if it was, and under these settings."""
-        path = self.result_file(point)
-        result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        result = read_json(self.result_file(point))
         return result if result.get("identity") == self.digest(point) else None
 
     def finished(self) -> Iterator[tuple[Point, dict]]:
@@ -137,6 +136,15 @@ class Sweep:
             result = self.result(point)
             if result:
                 yield point, result
+
+
+def read_json(path: Path) -> dict:
+    """What a file of a work folder holds; nothing if it is not there, or damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _check_names(cfg: Config) -> None:
