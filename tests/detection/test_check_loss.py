@@ -75,3 +75,24 @@ def test_all_processes_stop(tmp_path, drawn_set):
     assert "loss_human is nan" in done.stderr
     assert "a loss of another rank is no number" in done.stderr
     assert_whole(tmp_path)
+
+
+def test_a_training_that_has_diverged_stops(tmp_path, drawn_set):
+    runner = Runner.from_cfg(tiny.config(tmp_path, drawn_set))
+    hook = CheckLossHook()
+
+    def step(**values):
+        losses = {key: torch.tensor(value) for key, value in values.items()}
+        hook.after_train_iter(runner, 0, None, losses)
+
+    for _ in range(100):
+        step(loss_rate=2.0, loss_aux=0.0)
+    for _ in range(3):  # a strange picture, now and then
+        for _ in range(49):
+            step(loss_rate=3000.0, loss_aux=0.0)
+        step(loss_rate=2.0, loss_aux=9.0)
+    with pytest.raises(
+        RuntimeError, match="diverged. loss_rate is 3000 .* about 2. Go"
+    ):
+        for _ in range(50):
+            step(loss_rate=3000.0, loss_aux=0.0)
