@@ -33,9 +33,14 @@ _STEP = 255 / 86
 """Scale of the latent over orthonormal coefficients of [0, 1]. With it a quantization
 step of 1 is about optimal at a λ of 0.0035."""
 
-_MOST = 32.0
-"""Bound of a gate's two factors. Photographs stay below it; without it the products of
-several blocks grew until a training ended in NaN."""
+_LARGE = 8.0
+"""By how much the latent's values, counted in quantization steps, are larger than those
+at an eighth of the resolution. Blocks divide them by it: a gate is a product, and in
+other units one step of the optimizer would change its outcome a hundredfold."""
+
+_MOST = 4.0
+"""Bound of a gate's two factors. Without it the products of several blocks can grow
+until a training diverges."""
 
 
 class DepthwiseBlock(nn.Module):
@@ -45,10 +50,12 @@ class DepthwiseBlock(nn.Module):
 
     Args:
         width: Number of channels in and out.
+        unit: What its input and output are counted in. Defaults to 1.0.
     """
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, unit: float = 1.0):
         super().__init__()
+        self.unit = unit
         self.space = nn.Sequential(
             conv1x1(width, width),
             nn.SiLU(inplace=True),
@@ -63,9 +70,10 @@ class DepthwiseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, width, h, w)`` to as much."""
+        x = x / self.unit
         x = x + self.space(x)
         a, b = self.gate(x).clamp(-_MOST, _MOST).chunk(2, 1)
-        return x + self.out(nn.functional.silu(a) * b)
+        return (x + self.out(nn.functional.silu(a) * b)) * self.unit
 
 
 class GroupContext(nn.Module):
@@ -127,10 +135,10 @@ class Compact(CompressionModel):
             conv1x1(192, N),
             *(DepthwiseBlock(N) for _ in range(blocks[0])),
             nn.Conv2d(N, M, 2, stride=2),
-            *(DepthwiseBlock(M) for _ in range(blocks[1])),
+            *(DepthwiseBlock(M, _LARGE) for _ in range(blocks[1])),
         )
         self.g_s = nn.Sequential(
-            *(DepthwiseBlock(M) for _ in range(blocks[3])),
+            *(DepthwiseBlock(M, _LARGE) for _ in range(blocks[3])),
             conv1x1(M, 4 * N),
             nn.PixelShuffle(2),
             *(DepthwiseBlock(N) for _ in range(blocks[2])),
