@@ -355,9 +355,6 @@ class Studio:
 def load_detector() -> tuple["Attention | None", str]:
     """The detector, or why there is none."""
     try:
-        from mmengine.logging import MMLogger
-
-        MMLogger.get_current_instance().setLevel("WARNING")
         args = codec.parse(
             ["encode", "", f"--model={MODEL}", "--bytes=1", f"--attend={_detector()}"]
         )

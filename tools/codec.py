@@ -14,6 +14,7 @@ NAME.png.hmc and NAME.jpg.hmc.
 import argparse
 import importlib
 import io
+import logging
 import math
 import os
 import re
@@ -336,6 +337,17 @@ def reader(name: str) -> StreamReader:
     return find_reader(name, READERS)
 
 
+def quiet_openmmlab() -> None:
+    """Standard output is for results: what OpenMMLab warns of goes to the errors."""
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_current_instance()
+    logger.setLevel("WARNING")
+    for handler in logger.handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setStream(sys.stderr)
+
+
 @once
 def refiner(config: str) -> nn.Module:
     """The model of a training config, once for all files."""
@@ -343,6 +355,7 @@ def refiner(config: str) -> nn.Module:
 
     from compressai_hm.detection.build import build_model
 
+    quiet_openmmlab()
     return build_model(str(_launch.find_config(config)))
 
 
@@ -369,6 +382,7 @@ def attention(
             config = str(_launch.find_config(config))
         checkpoint = checkpoint or weights_named_by(config)
         detectors.append(dict(config=config, checkpoint=checkpoint))
+    quiet_openmmlab()
     found = Attention(detectors, gain, only=only or None)
     found.load()
     return found

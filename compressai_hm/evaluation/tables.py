@@ -113,10 +113,12 @@ def transfer(sweep: Sweep, comparisons: list[Comparison]) -> list[list[str]]:
 
 def difference(row: dict) -> str:
     """A row of ``statistics.differences`` in one line."""
-    low, high = row["interval"]
+    interval = ""
+    if row["interval"]:
+        interval = " [{:+.3f}, {:+.3f}]".format(*row["interval"])
     return (
         f"{row['set']}, {title(row['metric'])}: {row['of']} less {row['against']} "
-        f"{row['value']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        f"{row['value']:+.3f}{interval}"
     )
 
 

@@ -636,8 +636,9 @@ def test_attention_sends_bits_to_what_is_found(tool, drawn_picture, tmp_path):
     detector = ROOT / "mmdet_configs/demo/detector.py"
     attend = "--attend", f"{detector},compressai_hm://demo_detector.pth"
     weights = "--model", "hm-mbt2018-s", "--quality", 2
-    code, _, _ = tool("encode", drawn_picture, *weights, *attend, "--out", tmp_path)
+    code, out, _ = tool("encode", drawn_picture, *weights, *attend, "--out", tmp_path)
     assert code == 0
+    assert out.count("\n") == 1  # a line of the file alone
     code, shown, _ = tool("info", tmp_path / "a.hmc")
     assert code == 0 and re.search(r"steps 0.707 to 1.000 by a map of \d+ bytes", shown)
     code, _, _ = tool("encode", drawn_picture, *weights, *attend, "--attend-gain", 16,

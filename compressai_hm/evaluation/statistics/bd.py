@@ -134,6 +134,9 @@ def _compare(
             f"({low:.4g} to {high:.4g} in {axis})"
         )
         return BDResult(None, (low, high), share, notes)
+    for name, curve in zip(("anchor", "test"), curves, strict=True):
+        if len(curve.rate) == 2:
+            notes.append(f"the {name} curve is a line through two points")
     value = compute(
         curves[0].rate, curves[0].quality, curves[1].rate, curves[1].quality,
         method="pchip", require_matching_points=False, min_overlap=0,

@@ -102,6 +102,8 @@ def _compared(
             range(count) if rng is None else rng.integers(count, size=count)
             for _ in first.resampled[metric][0]
         ]
+        if first.measured(metric) == 1:
+            drawn = []  # it would be resampled to itself
         results = []
         for bd in (bd_rate, bd_quality):
             of_each = [
@@ -113,6 +115,8 @@ def _compared(
                 for own, which in zip(of_each, drawn, strict=True)
             ]
             whole = mean_of([bd(a.curve(metric), t.curve(metric)) for t, a in pairs])
+            if not drawn:
+                whole.notes.append("of one picture, which has no interval")
             results.append(with_interval(whole, resampled))
         left_out = tuple(first.left_out.get(metric, ()))
         out.append(Comparison(first.set, name, first.view, metric, *results, left_out))
@@ -131,7 +135,8 @@ def differences(curves: list[MeasuredCurve], pairs: list[dict]) -> list[dict]:
 
     Returns:
         Rows of ``set``, ``of``, ``against``, ``metric`` ("bpp" too), ``value`` and
-        ``interval`` (95 %, the same resampled pictures for both), in :func:`in_units`.
+        ``interval`` (95 %, the same resampled pictures for both; None of one picture),
+        in :func:`in_units`.
     """
     by_name = {(c.set, c.codec): c for c in curves if c.view == "x_bar"}
     rows = []
@@ -147,14 +152,17 @@ def differences(curves: list[MeasuredCurve], pairs: list[dict]) -> list[dict]:
                     np.mean([in_units(metric, r) for r in c.resampled[metric]], axis=0)
                     for c in (of, against)
                 ]
-                interval = np.nanpercentile(resampled[0] - resampled[1], [2.5, 97.5])
+                interval = None
+                if of.measured(metric) != 1:
+                    bounds = np.nanpercentile(resampled[0] - resampled[1], [2.5, 97.5])
+                    interval = bounds.tolist()
                 rows.append(
                     {
                         "set": of_set,
                         **pair,
                         "metric": metric,
                         "value": float(mean[0] - mean[1]),
-                        "interval": [float(bound) for bound in interval],
+                        "interval": interval,
                     }
                 )
     return rows

@@ -37,6 +37,7 @@ class MeasuredCurve:
         left_out: By metric, names of pictures that are in none of its means, nor in its
             rates, because a point lacks it.
         is_curve: Whether the points are a curve; else repetitions.
+        pictures: How many the set has.
     """
 
     codec: str
@@ -50,11 +51,16 @@ class MeasuredCurve:
     resampled: dict[str, list[np.ndarray]] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict)
     is_curve: bool = True
+    pictures: int = 0
 
     @property
     def label(self) -> str:
         """Of the codec and the view."""
         return label(self.codec, self.view)
+
+    def measured(self, metric: str) -> int:
+        """How many pictures a metric is of."""
+        return self.pictures - len(self.left_out.get(metric, ()))
 
     def rate(self, metric: str) -> list[float]:
         """bpp at each point, of the very pictures that the metric is of."""
@@ -131,7 +137,11 @@ def measure(
             curve = curves.setdefault(
                 (name, codec.name, view),
                 MeasuredCurve(
-                    codec.name, name, view, is_curve=codec.get("curve", True)
+                    codec.name,
+                    name,
+                    view,
+                    is_curve=codec.get("curve", True),
+                    pictures=len(own.pictures),
                 ),
             )
             for metric, known in of_set.known.items():

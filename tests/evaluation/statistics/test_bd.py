@@ -29,6 +29,12 @@ def test_two_units_of_quality_are_two_units():
     assert bd_quality(CURVE, better).value == pytest.approx(2)
 
 
+def test_a_line_through_two_points_is_said():
+    line = Curve(CURVE.rate[1:3], CURVE.quality[1:3])
+    assert bd_rate(CURVE, line).notes == ["the test curve is a line through two points"]
+    assert "the anchor curve is" in bd_quality(line, CURVE).notes[0]
+
+
 def test_the_overlap_is_named():
     result = bd_rate(CURVE, Curve([0.3, 0.5, 1.0], [28.0, 32.0, 36.0]))
     assert result.overlap == (28, 34)

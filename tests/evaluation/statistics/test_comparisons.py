@@ -12,6 +12,7 @@ from compressai_hm.evaluation.statistics.comparisons import (
 )
 from compressai_hm.evaluation.statistics.curves import MeasuredCurve
 from compressai_hm.evaluation.sweep import Sweep
+from compressai_hm.evaluation.tables import difference
 from compressai_hm.zoo import load_checkpoint
 
 from ..conftest import ROOT, finish
@@ -78,6 +79,14 @@ def test_trainings_are_resampled_as_pictures_are(cfg, tmp_path):
     alone = {key: group[key][:1] for key in ("of", "against")}
     (one,) = over_seeds(curves, [dict(name="one", **alone)])
     assert one.bd_rate == compare([curves[3], curves[0]], "control 0")[0].bd_rate
+    for own in curves:
+        own.pictures = 1
+    (one,) = over_seeds(curves, [dict(name="one", **alone)])
+    assert one.bd_rate.interval is None and "of one picture" in one.bd_rate.notes[0]
+    curves[3].view = curves[0].view = "x_bar"
+    rows = differences(curves[::3], [dict(of="own 0", against="control 0")])
+    assert [row["interval"] for row in rows] == [None, None]
+    assert difference(rows[0]).endswith("own 0 less control 0 -0.023")
     cfg.seeds = [dict(name="own", of=["demo codec"], against=["JPEG", "WebP"])]
     with pytest.raises(ValueError, match="'own' needs as many names"):
         Sweep(cfg, tmp_path)
