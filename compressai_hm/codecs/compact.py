@@ -73,7 +73,8 @@ class DepthwiseBlock(nn.Module):
         x = x / self.unit
         x = x + self.space(x)
         a, b = self.gate(x).clamp(-_MOST, _MOST).chunk(2, 1)
-        return (x + self.out(nn.functional.silu(a) * b)) * self.unit
+        gated = nn.functional.silu(a * self.unit) / self.unit * b
+        return (x + self.out(gated)) * self.unit
 
 
 class GroupContext(nn.Module):

@@ -46,7 +46,24 @@ def test_it_starts_as_a_cosine_transform(net):
 
 def test_a_block_starts_as_the_identity():
     x = torch.randn(1, 8, 5, 7)
-    assert torch.equal(DepthwiseBlock(8)(x), x)
+    for unit in (1.0, 8.0):
+        assert torch.equal(DepthwiseBlock(8, unit)(x), x)
+
+
+@torch.no_grad()
+def test_a_block_in_other_units_is_the_same_function():
+    torch.manual_seed(0)
+    own, other = DepthwiseBlock(8), DepthwiseBlock(8, 8.0)
+    for parameter in own.parameters():
+        parameter.normal_(0, 0.3)
+    other.load_state_dict(own.state_dict())
+    other.space[0].weight *= 8
+    for layer in (other.space[3].weight, other.space[3].bias, other.gate.bias):
+        layer /= 8
+    other.out.weight *= 8
+    other.out.bias /= 8
+    x = torch.randn(1, 8, 5, 7)
+    assert torch.allclose(own(x), other(x), atol=1e-4)
 
 
 @torch.no_grad()
