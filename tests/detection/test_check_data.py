@@ -1,12 +1,14 @@
 """What of the data does not fit is said before any work."""
 
 import json
+import re
 import shutil
 
 import _launch
 import pytest
 import torch
 from mmengine.hooks import Hook
+from PIL import Image
 
 from compressai_hm.detection import drawn
 
@@ -246,6 +248,34 @@ def test_masks_to_compare_with(cfg, changed):
     cfg.test_evaluator[0].metric = ["bbox", "segm"]
     with pytest.raises(ValueError, match=r'no segmentation.*metric="bbox"'):
         run(cfg, "test")
+
+
+def test_names_that_a_voc_like_set_leaves_out_are_told(cfg, tmp_path):
+    voc = tmp_path / "voc"
+    for folder in ("Annotations", "JPEGImages"):
+        (voc / folder).mkdir(parents=True)
+    item = "<object><name>{}</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>60</xmax>"
+    item += "<ymax>60</ymax></bndbox></object>"
+    size = "<size><width>128</width><height>96</height></size>"
+    for number, names in {"a": [NAMES[0], "Kite"], "b": ["Kite"], "c": ["cat"]}.items():
+        objects = "".join(map(item.format, names))
+        text = f"<annotation>{size}{objects}</annotation>"
+        (voc / f"Annotations/{number}.xml").write_text(text)
+        Image.new("RGB", (128, 96)).save(voc / f"JPEGImages/{number}.jpg")
+    (voc / "list.txt").write_text("a\nb\nc\n")
+    cfg.train_dataloader.dataset = dict(
+        type="XMLDataset",
+        data_root=str(voc),
+        ann_file="list.txt",
+        data_prefix=dict(sub_data_root=""),
+        metainfo=dict(classes=NAMES),
+        pipeline=cfg.train_dataloader.dataset.pipeline,
+    )
+    cfg.train_dataloader.batch_size = 1
+    assert_works(cfg)
+    (log,) = (tmp_path / "run").glob("*/*.log")
+    told = "XMLDataset: 3 objects are left out, .*: 'Kite' \\(2\\), 'cat' \\(1\\)"
+    assert re.search(told, log.read_text())
 
 
 def test_a_list_of_pictures_at_test(cfg, changed, tmp_path):

@@ -169,6 +169,14 @@ def test_a_picture_of_another_size_than_stated_is_named(broken):
         build(broken)
 
 
+def test_slow_files_are_sampled_and_it_is_said(broken, monkeypatch):
+    monkeypatch.setattr(datasets, "_SECONDS", 0)
+    said = []
+    monkeypatch.setattr(datasets, "print_log", lambda text, *_: said.append(text))
+    build(broken)
+    assert "the sizes of 1 of 8 pictures were compared" in said[0]
+
+
 def test_a_picture_that_is_turned_has_the_size_that_is_read(broken):
     path = broken / "train2017/000000000003.png"
     with Image.open(path) as picture:

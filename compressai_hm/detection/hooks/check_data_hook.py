@@ -1,7 +1,13 @@
+import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
 
+from mmdet.datasets import XMLDataset
 from mmdet.evaluation import CocoMetric
 from mmengine.dist import get_world_size
+from mmengine.fileio import list_from_file
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -74,6 +80,7 @@ class CheckDataHook(Hook):
         for dataset in _parts(runner.train_dataloader.dataset):
             what = f"train_dataloader's {type(dataset).__name__}"
             classes = _classes(dataset, what)
+            _tell_names(dataset, what, runner.logger)
             if annotated and not classes:
                 raise ValueError(
                     f"{what} has no classes, and model.machine_losses needs annotated "
@@ -105,6 +112,7 @@ class CheckDataHook(Hook):
                     f"{what}: CocoMetric needs a detector, and model.detector is None; "
                     "leave it out of the evaluator"
                 )
+            _tell_names(dataset, what, runner.logger)
             detector = getattr(model, "detector", model)
             _check_classes(dataset, what, detector, "the detector", self.classes)
             objects = list(_objects(dataset))
@@ -169,6 +177,26 @@ def _classes(dataset: Dataset, what: str) -> tuple[str, ...] | None:
     if isinstance(classes, str):
         raise ValueError(one_name(what, classes))
     return classes
+
+
+def _tell_names(dataset: Dataset, what: str, logger: logging.Logger) -> None:
+    """Warns of a VOC-like set's objects that are left out because of their names."""
+    if not isinstance(dataset, XMLDataset):
+        return
+    folder = Path(dataset.sub_data_root, dataset.ann_subdir)
+    names = Counter(
+        item.findtext("name")
+        for number in list_from_file(dataset.ann_file)
+        for item in ElementTree.parse(folder / f"{number}.xml").iter("object")
+    )
+    for name in dataset.metainfo["classes"]:
+        del names[name]
+    if names:
+        listed = ", ".join(f"{name!r} ({n})" for name, n in names.most_common(10))
+        logger.warning(
+            f"{what}: {names.total()} objects are left out, for metainfo.classes lacks "
+            f"their names: {listed}"
+        )
 
 
 def _heads(detector: nn.Module) -> Iterator[tuple[str, nn.Module]]:
