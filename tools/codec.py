@@ -345,7 +345,7 @@ def quiet_openmmlab() -> None:
     logger.setLevel("WARNING")
     for handler in logger.handlers:
         if type(handler) is logging.StreamHandler:
-            handler.setStream(sys.stderr)
+            handler.stream = sys.stderr
 
 
 @once

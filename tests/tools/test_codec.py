@@ -379,6 +379,17 @@ def test_no_file_is_replaced_unasked(tool, tmp_path):
     assert code == 0 and Image.open(tmp_path / "s/a.machine.png").size == (16, 16)
 
 
+def test_export_replaces_no_file_unasked(tool, tmp_path):
+    (tmp_path / "g_s.onnx").write_text("somebody's own")
+    own = "export", "--checkpoint", DEMO, "--out", tmp_path
+    code, _, err = tool(*own)
+    assert code == 2 and "g_s.onnx is there already; --overwrite replaces it" in err
+    assert names(tmp_path) == ["g_s.onnx"]
+    code, *_ = tool(*own, "--overwrite")
+    assert code == 0 and names(tmp_path) == ["g_a.onnx", "g_s.onnx", "g_t.onnx"]
+    assert (tmp_path / "g_s.onnx").stat().st_size > 1000
+
+
 def test_a_picture_is_never_its_own_stream(tool, tmp_path):
     Image.new("RGB", (16, 16)).save(tmp_path / "a.hmc", "PNG")
     code, *_ = tool("encode", tmp_path, "--checkpoint", DEMO)

@@ -92,6 +92,23 @@ def test_a_killed_sweep_goes_on_and_ends_the_same(cfg, tmp_path):
     same_files(tmp_path / "whole", tmp_path / "killed")
 
 
+def test_damaged_files_of_a_work_folder_are_made_again(cfg, tmp_path, capsys):
+    cfg.sets = cfg.sets[1:]
+    cfg.codecs[0].qualities, cfg.codecs = [30], [cfg.codecs[0], cfg.codecs[2]]
+    one, *_ = finish(cfg, tmp_path / "w")
+    finish(cfg, tmp_path / "other")
+    damaged = [one.result_file(point) for point in one.points()]
+    for path in (*damaged, one.result_file(one.points()[0], "times")):
+        path.write_bytes(path.read_bytes()[:40])
+    for stream in (p for p in (tmp_path / "w/streams").rglob("*") if p.is_file()):
+        stream.write_bytes(stream.read_bytes()[:30])
+    finish(cfg, tmp_path / "w")
+    told = f"{len(damaged)} of other settings, or damaged, are measured again"
+    assert told in capsys.readouterr().out
+    same_files(tmp_path / "other", tmp_path / "w")
+    assert environment(one, [])
+
+
 def test_the_number_of_threads_changes_nothing(cfg, tmp_path):
     cfg.sets, cfg.codecs = cfg.sets[:1], cfg.codecs[:1]
     cfg.codecs[0].qualities = [30]
