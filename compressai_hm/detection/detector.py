@@ -29,6 +29,7 @@ from .build import build_codec, detector_config
 from .coding import CODINGS
 from .losses import Decoded, MachineLosses, Reading
 from .losses.machine_losses import times
+from .preprocessor import HumanMachineDataPreprocessor
 from .random_steps import RandomSteps
 from .trainable import PARTS, TrainablePartsMixin
 from .view import DetectorView
@@ -218,7 +219,8 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         if not self.codec.learned:
             raise TypeError(f"{type(self.codec).__name__} does not train: test it only")
         with torch.no_grad() if self.stream_frozen else nullcontext():
-            y, steps = self.codec.analyse(batch_inputs), None
+            of_bytes = isinstance(self.data_preprocessor, HumanMachineDataPreprocessor)
+            y, steps = self.codec.analyse(batch_inputs, checked=of_bytes), None
             if self.steps is not None:
                 steps = self.steps.draw(len(y), y.shape[-2:])
             latent = self.codec.code_latent(y, steps)

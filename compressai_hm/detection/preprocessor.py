@@ -6,6 +6,8 @@ from mmdet.models.utils.misc import samplelist_boxtype2tensor
 from mmdet.registry import MODELS
 from mmengine.model import BaseDataPreprocessor
 
+from ..codecs.checks import check_pictures
+
 
 @MODELS.register_module()
 class HumanMachineDataPreprocessor(BaseDataPreprocessor):
@@ -28,7 +30,7 @@ class HumanMachineDataPreprocessor(BaseDataPreprocessor):
             ``inputs``, ``(N, 3, H, W)`` float32 in [0, 1], and ``data_samples``.
 
         Raises:
-            ValueError: If a pipeline resized the pictures.
+            ValueError: If a pipeline resized the pictures, or normalized them.
         """
         data = self.cast_data(data)
         samples = data.get("data_samples")
@@ -50,4 +52,7 @@ class HumanMachineDataPreprocessor(BaseDataPreprocessor):
                 )
         if samples:
             samplelist_boxtype2tensor(samples)
-        return {"inputs": torch.stack(pictures), "data_samples": samples}
+        inputs = torch.stack(pictures)
+        if any(picture.dtype != torch.uint8 for picture in data["inputs"]):
+            check_pictures(inputs)
+        return {"inputs": inputs, "data_samples": samples}

@@ -15,7 +15,7 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     data=dict(type="CheckDataHook"),
-    loss=dict(type="CheckLossHook"),
+    runtime_info=dict(type="CheckLossHook"),
 )
 custom_hooks = [
     dict(type="ReseedHook"),

@@ -45,6 +45,7 @@ MODELS = {
     "latent": (tiny.faster_rcnn, BACKBONE),
     "steps": (tiny.faster_rcnn, dict(steps=dict(low=0.5, high=4, regions=1.0))),
 }
+COMPACT = dict(type="hm-compact", N=24, M=16, g_t_width=0)
 
 
 def build(name, **kwargs):
@@ -88,14 +89,18 @@ def test_a_device_finds_what_the_cpu_finds(name, float64):
 @pytest.mark.parametrize(
     ("name", "most"),
     [
-        ("codec", 1),  # are the pictures in [0, 1]?
-        ("features", 1 + 4),  # MMEngine's channel order, of pictures and decoded ones
-        ("g_t", 3 + 4),  # are the weights what they were, is z finite?
+        ("codec", 0),
+        ("compact", 4),  # steps and what they weigh are sent; nothing comes back
+        ("features", 4),  # MMEngine's channel order, of pictures and decoded ones
+        ("g_t", 2 + 4),  # are the weights what they were, is z finite?
     ],
 )
 def test_a_training_pass_seldom_waits(name, most):
     """MMDetection's labels wait 80 times."""
-    model = build(name).train()
+    if name == "compact":
+        model = tiny.model(COMPACT, steps=dict(low=0.35, high=6, regions=0.5)).train()
+    else:
+        model = build(name).train()
     batch = tiny.batch(boxes=((8, 10, 40, 30), (1, 2, 30, 40), (5, 5, 9, 9)))
     with simulated_device() as device:
         data = _named(model.to(DEVICE).data_preprocessor(batch, True))
@@ -159,6 +164,22 @@ def test_hooks_and_metrics(runner, tmp_path, float64):
         assert "codec.gaussian_conditional._offset" in checkpoint["state_dict"]
     saved = torch.load(Path(tmp_path) / "codec.pth.tar", weights_only=True)
     assert all(value.is_cpu for value in saved["state_dict"].values())
+
+
+def test_losses_are_recorded_without_waiting_in_every_step(runner):
+    with simulated_device() as device:
+        runner = runner(None)
+        hook = CheckLossHook()
+        hook.interval = 20
+        losses = [{"loss_rate": torch.tensor(i + 0.5).to(DEVICE)} for i in range(20)]
+        with waits_at_most(device, 1):
+            for step, own in enumerate(losses):
+                hook.after_train_iter(runner, step, None, own)
+        recorded = runner.message_hub.get_scalar("train/loss_rate").data[0]
+        assert recorded.tolist() == [step + 0.5 for step in range(20)]
+        hook.after_train_iter(runner, 20, None, {"loss_rate": own["loss_rate"] / 0})
+        with pytest.raises(RuntimeError, match="loss_rate is inf in iteration 21"):
+            hook.before_save_checkpoint(runner, {})
 
 
 @pytest.mark.parametrize("float64", [True, False])

@@ -3,7 +3,7 @@ from statistics import median
 
 import torch
 from mmengine.dist import all_reduce
-from mmengine.hooks import Hook
+from mmengine.hooks import LoggerHook, RuntimeInfoHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
@@ -16,24 +16,33 @@ in 50 steps in a row."""
 
 
 @HOOKS.register_module()
-class CheckLossHook(Hook):
-    """Stops training in the step in which a loss is no number, and names the term.
+class CheckLossHook(RuntimeInfoHook):
+    """Records the losses, and stops training where one is no number; names the term.
 
     It stops a training that has diverged as well: a loss of a thousand times what it
     was, for 50 steps. The checkpoints of before are whole. With a loss scaler (float16)
     a step without a number changes no weight, and a single batch may overflow: there,
     20 in a row stop it.
 
+    It stands in for MMEngine's RuntimeInfoHook (``default_hooks.runtime_info``), which
+    waits for a GPU in every step. Of losses on a GPU this one asks for a log line, a
+    checkpoint and at the end of an epoch.
+
     Raises:
         RuntimeError: On all ranks.
     """
 
-    priority = "ABOVE_NORMAL"  # before anything is kept or saved
-
     def __init__(self):
+        self.interval = 1
+        self.waiting: list[tuple[int, dict]] = []
         self.lost = 0
         self.known: dict[str, deque[float]] = {}
         self.beyond = 0
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        found = [h.interval for h in runner.hooks if isinstance(h, LoggerHook)]
+        self.interval = min(found, default=1)
 
     def after_train_iter(
         self,
@@ -42,26 +51,48 @@ class CheckLossHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        losses = {
-            key: torch.as_tensor(value).detach().float().mean()
-            for key, value in (outputs or {}).items()
-            if "loss" in key
-        }
-        if not losses:
+        outputs = {key: torch.as_tensor(v) for key, v in (outputs or {}).items()}
+        if not outputs:
             return
-        values = torch.stack(list(losses.values()))
-        bad = (~torch.isfinite(values)).any().float()
+        values = {key: v.detach().float().mean() for key, v in outputs.items()}
+        self.waiting.append((runner.iter + 1, values))
+        on_cpu = all(value.is_cpu for value in values.values())
+        if on_cpu or (batch_idx + 1) % self.interval == 0:
+            self._look(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._look(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self._look(runner)
+
+    def _look(self, runner: Runner) -> None:
+        """Records and checks the losses of the steps since it last looked."""
+        waiting, self.waiting = self.waiting, []
+        if not waiting:
+            return
+        values = torch.stack([v for _, terms in waiting for v in terms.values()])
+        found = torch.stack([(~values.isfinite()).float(), values.nan_to_num()])
         # A rank that stopped alone would leave the others waiting.
-        largest = torch.cat([bad[None], values.nan_to_num()])
-        all_reduce(largest, "max")
-        bad, *found = largest.tolist()
-        if not bad:
-            self.lost = 0
-            self._check_divergence(runner, dict(zip(losses, found, strict=True)))
-            return
+        all_reduce(found, "max")
+        columns = iter(torch.cat([values[None], found]).t().tolist())
+        for iteration, terms in waiting:
+            own, lost, largest = {}, False, {}
+            for key in terms:
+                own[key], bad, most = next(columns)
+                runner.message_hub.update_scalar(f"train/{key}", own[key])
+                if "loss" in key:
+                    lost, largest[key] = lost or bad, most
+            if lost:
+                losses = {key: own[key] for key in largest}
+                self._tell_lost(runner, iteration, losses)
+            elif largest:
+                self.lost = 0
+                self._check_divergence(iteration, largest)
+
+    def _tell_lost(self, runner: Runner, iteration: int, terms: dict) -> None:
         self.lost += 1
-        terms = dict(zip(losses, values.tolist(), strict=True))
-        message = f"{_named(terms)} in iteration {runner.iter + 1}"
+        message = f"{_named(terms)} in iteration {iteration}"
         if getattr(runner.optim_wrapper, "loss_scaler", None) and self.lost < _LOST:
             runner.logger.warning(f"{message}: this step is skipped")
             return
@@ -71,7 +102,7 @@ class CheckLossHook(Hook):
             f"with a lower learning rate, or without mixed precision. Terms: {listed}"
         )
 
-    def _check_divergence(self, runner: Runner, terms: dict[str, float]) -> None:
+    def _check_divergence(self, iteration: int, terms: dict[str, float]) -> None:
         usual = {
             key: median(known)
             for key in terms
@@ -88,7 +119,7 @@ class CheckLossHook(Hook):
             key = next((key for key in far if key != "loss"), far[0])
             raise RuntimeError(
                 f"training stops: it has diverged. {key} is {terms[key]:.4g} in "
-                f"iteration {runner.iter + 1}, {_DIVERGED} steps before it was about "
+                f"iteration {iteration}, {_DIVERGED} steps before it was about "
                 f"{usual[key]:.4g}. Go on with a checkpoint of before, by --resume "
                 "CHECKPOINT, and a lower learning rate"
             )
