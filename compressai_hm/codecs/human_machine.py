@@ -23,7 +23,7 @@ from torch import Tensor
 from .adaptation import DynamicAdaptation
 from .checks import check_finite, check_pictures, check_views
 from .entropy import BitstreamError, Coded, Family, Steps, family_of, step_values
-from .precision import analysis, without_tf32
+from .precision import analysis, keep_precise, without_tf32
 from .tables import TablesMixin, with_metadata
 from .tiles import tiled
 
@@ -107,6 +107,7 @@ class HumanMachineMixin(TablesMixin):
         self.g_t = (
             DynamicAdaptation(g_t_width, g_t_downscale) if g_t_width else nn.Identity()
         )
+        keep_precise(self)
 
     learned = True
 
@@ -121,7 +122,7 @@ class HumanMachineMixin(TablesMixin):
     """
 
     step = 1.0
-    """Of quantisation, where none is asked for: 1/8 (more bits) to 16 (fewer)."""
+    """Default quantization step, from 1/8 (more bits) to 16 (fewer)."""
 
     tf32 = False
     """Whether NVIDIA's TF32 may compute what is coded, faster where torch has it on.
@@ -189,6 +190,11 @@ class HumanMachineMixin(TablesMixin):
             x: ``(N, C, h, w)``.
             scale: The sides of the output over those of x.
         """
+        if (
+            torch.is_autocast_enabled(x.device.type)
+            and not torch.compiler.is_compiling()
+        ):
+            keep_precise(self)  # parts may have been replaced
         if self.training:
             return transform(x)
         outs = [tiled(transform, picture, scale) for picture in x.split(1)]

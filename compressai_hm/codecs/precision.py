@@ -7,9 +7,8 @@ In coding: NVIDIA's convolutions take TF32, of 10 bits, for float32 unless told 
 """
 
 import contextlib
-import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from compressai.layers import GDN, GDN1
@@ -85,16 +84,29 @@ def _has_stride(part: nn.Module) -> bool:
     return any(max(conv.stride) > 1 for conv in convs)
 
 
-def _without_autocast(forward: Callable) -> Callable:
-    @functools.wraps(forward)
-    def precise(self: GDN, x: Tensor) -> Tensor:
+class _WithoutAutocast:
+    """Mixed into GDN: its parameters' precision, whatever autocast asks for."""
+
+    def forward(self, x: Tensor) -> Tensor:
         if not torch.is_autocast_enabled(x.device.type):
-            return forward(self, x)
+            return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
-            return forward(self, x.to(self.beta.dtype))
-
-    return precise
+            return super().forward(x.to(self.beta.dtype))
 
 
-for _kind in (GDN, GDN1):  # of CompressAI, as models hold them anywhere
-    _kind.forward = _without_autocast(_kind.forward)
+class PreciseGDN(_WithoutAutocast, GDN):
+    """GDN, whose squares overflow float16."""
+
+
+class PreciseGDN1(_WithoutAutocast, GDN1):
+    """GDN1, whose sums bfloat16 rounds."""
+
+
+_PRECISE = {GDN: PreciseGDN, GDN1: PreciseGDN1}
+
+
+def keep_precise(net: nn.Module) -> None:
+    """Makes a model's GDNs compute in their own precision under autocast."""
+    for module in net.modules():
+        if type(module) in _PRECISE:
+            module.__class__ = _PRECISE[type(module)]

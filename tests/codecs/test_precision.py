@@ -1,4 +1,7 @@
 import copy
+import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -6,7 +9,7 @@ from compressai.layers import GDN, GDN1
 from torch import nn
 
 from compressai_hm.codecs import tiles
-from compressai_hm.codecs.precision import without_tf32
+from compressai_hm.codecs.precision import keep_precise, without_tf32
 
 from .families import busy, families, tiny
 
@@ -83,6 +86,7 @@ def test_a_transform_of_another_kind_is_computed_in_full():
 @pytest.mark.parametrize("half", HALF, ids=str)
 def test_gdn_of_large_values(kind, inverse, half):
     gdn = kind(8, inverse=inverse)
+    keep_precise(gdn)
     x = (torch.randn(2, 8, 16, 16) * 300).to(half).requires_grad_()
     exact = copy.deepcopy(gdn)(x.detach().float())
     with torch.autocast("cpu", half):
@@ -90,6 +94,30 @@ def test_gdn_of_large_values(kind, inverse, half):
     assert torch.equal(out, exact)
     out.mean().backward()
     assert x.grad.isfinite().all() and gdn.gamma.grad.isfinite().all()
+
+
+def test_gdn_is_precise_in_hm_models_alone():
+    script = (
+        "from compressai.layers import GDN; own = GDN.forward; import compressai_hm"
+    )
+    script += "; assert GDN.forward is own"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True)
+    net = tiny("hm-bmshj2018-hyperprior")
+    own = GDN(len(net.g_s[1].beta))
+    nn.init.constant_(own.gamma, 1)
+    keys = list(net.state_dict())
+    net.g_s[1] = own  # of one's own
+    y = 300 * torch.randn(1, net.g_s[0].in_channels, 4, 4)
+    with torch.no_grad():
+        exact = own(net.g_s[0](y))
+        seen = []
+        hook = own.register_forward_hook(lambda *args: seen.append(args[-1]))
+        with torch.autocast("cpu", torch.float16):
+            net.synthesise(y, (64, 64), ("human",))
+        hook.remove()
+    assert torch.allclose(seen[0].float(), exact, atol=0.01)
+    assert isinstance(net.g_s[1], GDN) and list(net.state_dict()) == keys
+    assert type(pickle.loads(pickle.dumps(net.g_s[1]))) is type(net.g_s[1])
 
 
 def seen_by(net, run):
