@@ -102,6 +102,9 @@ class SOAP(torch.optim.Optimizer):
             return
         bias = math.sqrt(1 - beta2**number) / (1 - beta1**number)
         move = mean / square.sqrt().add_(group["eps"])
+        if beta1**2 < beta2:  # Adam's own bound, which a turn of the basis may pass
+            most = (1 - beta1) / math.sqrt((1 - beta2) * (1 - beta1**2 / beta2))
+            move.clamp_(-most, most)
         move = _changed(move, _t(state.get("basis_out")), _t(state.get("basis_in")))
         if group["weight_decay"]:
             p.mul_(1 - group["lr"] * group["weight_decay"])
@@ -150,19 +153,26 @@ def _take_statistics(state: dict[str, Any], grad: Tensor, beta: float) -> None:
 
 
 def _turn(state: dict[str, Any]) -> None:
-    """Turns the bases by one round of power iteration, and the mean with them."""
+    """Turns the bases by one round of power iteration, and both moments with them.
+
+    Columns are orthogonalized in falling order of their eigenvalues: of a small one,
+    rounding leaves a vector of any direction, which would push a large one aside.
+    """
     turns = []
     for side in ("out", "in"):
         if f"basis_{side}" not in state:
             turns.append(None)
             continue
         old = state[f"basis_{side}"]
-        new = torch.linalg.qr(state[f"statistics_{side}"] @ old).Q
-        turn = old.t() @ new
-        sign = torch.where(turn.diagonal() < 0, -1.0, 1.0).to(new)  # the nearer one
-        state[f"basis_{side}"] = new * sign
-        turns.append(turn * sign)
+        powers = state[f"statistics_{side}"] @ old
+        order = (old * powers).sum(0).argsort(descending=True)
+        new = torch.linalg.qr(powers[:, order]).Q
+        state[f"basis_{side}"] = new
+        turns.append(old.t() @ new)
     state["mean"] = _changed(state["mean"], *turns)
+    # Of components that are not correlated, as those in the basis nearly are.
+    squares = (None if turn is None else turn.square() for turn in turns)
+    state["square"] = _changed(state["square"], *squares)
 
 
 def _changed(x: Tensor, out: Tensor | None, into: Tensor | None) -> Tensor:

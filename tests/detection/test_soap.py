@@ -62,6 +62,25 @@ def test_what_has_no_basis_is_adams(shape):
     assert torch.allclose(*ends, atol=1e-4)
 
 
+def test_a_turn_leaves_the_moments_in_proportion():
+    """Of silent inputs, and of outputs whose gradients are rounding beside others'."""
+    weight = convolution(24, 16, 1, 1)
+    out, into = (torch.linalg.qr(torch.randn(n, n)).Q for n in (24, 16))
+    scales = 10.0 ** torch.linspace(-8, 0, 24)[:, None]
+    optimizer = SOAP([weight], precondition_frequency=5)
+    for step in range(1, 201):
+        grad = out @ (scales * torch.randn(24, 16)) @ into
+        grad[:, :6] = 0
+        before = weight.detach().clone()
+        weight.grad = grad[..., None, None]
+        optimizer.step()
+        state = optimizer.state[weight]
+        if step % 5 == 0:
+            ratio = state["mean"].abs() / (state["square"].sqrt() + 1e-8)
+            assert ratio.max() < 1.5
+        assert (weight - before).abs().max() < 5e-3
+
+
 def test_it_resumes_exactly():
     start = convolution(6, 4, 3, 3)
     loss, results = tilted(start, 100.0), []
