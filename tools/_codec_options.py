@@ -24,6 +24,7 @@ PEOPLE = "person/rtmdet_mobilenetv2.py,compressai_hm://person_detector.pth"
 VIEWS = {"human": "x_hat", "machine": "x_bar"}
 BPP = """bpp is of the whole file, its header included, over the picture's own pixels;
 python -m compressai_hm.eval_model counts otherwise, its --help says how."""
+STDIN = Path("/dev/stdin")
 READERS = [Path("work_dirs")]
 """Where readers are looked for."""
 
@@ -44,7 +45,7 @@ def parse(argv: list[str] | None = None, about: str = "") -> argparse.Namespace:
     ):
         sub = commands.add_parser(name, help=text, epilog=BPP)
         text = "files, folders, or - for standard input"
-        sub.add_argument("inputs", nargs="+", type=Path, help=text)
+        sub.add_argument("inputs", nargs="+", type=_input, help=text)
         if name == "info":
             sub.add_argument(
                 "--map-png",
@@ -93,6 +94,10 @@ def parse(argv: list[str] | None = None, about: str = "") -> argparse.Namespace:
     args = parser.parse_args(_joined(sys.argv[1:] if argv is None else argv))
     check(parser, args)
     return args
+
+
+def _input(text: str) -> Path:
+    return STDIN if text == "-" else Path(text)
 
 
 def _joined(argv: list[str]) -> list[str]:

@@ -34,7 +34,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import _command
 import numpy as np
 import torch
-from _codec_options import READERS, SUFFIX, VIEWS, parse
+from _codec_options import READERS, STDIN, SUFFIX, VIEWS, parse
 from _folder import InOrder, default_workers
 from PIL import Image, ImageOps
 from torch import nn
@@ -214,9 +214,10 @@ def find(args: argparse.Namespace) -> list[tuple[Path, Path]]:
             folder = out or (given if inside else folder_of(path))
             if inside:
                 folder /= path.relative_to(given).parent
-            if (path.resolve(), folder) not in seen:  # else it was given twice
+            once_only = os.path.realpath(path), folder
+            if once_only not in seen:  # else it was given twice
                 folders[path] = folder
-            seen.add((path.resolve(), folder))
+            seen.add(once_only)
     # NAME alone, unless another would have it.
     full = {p for p in folders if encoding and (p.suffix == SUFFIX or has_twin(p))}
     while True:
@@ -229,13 +230,15 @@ def find(args: argparse.Namespace) -> list[tuple[Path, Path]]:
 
 
 def is_pipe(path: Path) -> bool:
-    """Whether it can be read only once, as standard input, which is also ``-``."""
-    return str(path) == "-" or (path.exists() and not (path.is_file() or path.is_dir()))
+    """Whether it can be read only once, such as standard input."""
+    return path == STDIN or (
+        os.path.exists(path) and not (path.is_file() or path.is_dir())
+    )
 
 
 def content_of(path: Path) -> bytes:
     """What a file or a pipe holds."""
-    return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    return sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
 
 
 def folder_of(path: Path) -> Path:
@@ -245,9 +248,7 @@ def folder_of(path: Path) -> Path:
 
 def name_of(path: Path, whole: bool) -> str:
     """Of what becomes of a file, without its suffix unless ``whole``."""
-    if is_pipe(path):
-        return "stdin" if str(path) == "-" else path.name
-    return path.name if whole else path.stem
+    return path.name if whole or is_pipe(path) else path.stem
 
 
 def find_streams(folder: Path) -> Iterator[Path]:

@@ -49,12 +49,13 @@ def code_points(f: BinaryIO, kind: str) -> tuple[int, int] | None:
     """
     place = f.tell()
     try:
+        found = None
         if kind == "PNG":
-            return _of_png(f)
-        if kind == "AVIF":
+            found = _of_png(f)
+        elif kind == "AVIF":
             f.seek(0)
-            return _of_avif(f.read())
-        return None
+            found = _of_avif(f.read())
+        return None if found == (_UNSPECIFIED, _UNSPECIFIED) else found
     except (struct.error, IndexError):  # Pillow says what is damaged
         return None
     finally:

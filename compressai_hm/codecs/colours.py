@@ -100,19 +100,22 @@ def by_gamma(info: Mapping) -> Callable[[np.ndarray], np.ndarray] | None:
 
 def by_code_points(
     primaries: int, transfer: int, path: Path
-) -> Callable[[np.ndarray], np.ndarray] | None:
-    """To sRGB from what numbers of H.273 name; None where that is sRGB, or unknown.
+) -> tuple[bool, Callable[[np.ndarray], np.ndarray] | None]:
+    """What numbers of H.273 say.
+
+    Returns:
+        Whether they are known, and the way to sRGB; None where they name it.
 
     Raises:
         ValueError: If the picture is of high dynamic range.
     """
     linear, places = to_linear(transfer), chromaticities(primaries)
     if linear is None or places is None:
-        warn(path, f"its colours, numbers {primaries} and {transfer}, are read as sRGB")
-        return None
+        warn(path, f"its colours' numbers {primaries} and {transfer} are not used")
+        return False, None
     if places == _SRGB and linear is to_linear(SRGB):
-        return None
-    return _converter(linear, np.array(places))
+        return True, None
+    return True, _converter(linear, np.array(places))
 
 
 def _converter(

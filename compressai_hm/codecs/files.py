@@ -62,12 +62,19 @@ def _walk(
             if deep and is_new(os.path.join(root, name))
         ]
         paths = (Path(root, name) for name in names if not name.startswith("."))
-        yield from (path for path in paths if path.is_file() or is_broken_link(path))
+        yield from (path for path in paths if _may_be_read(path))
+
+
+def _may_be_read(path: Path) -> bool:
+    try:
+        return path.is_file() or is_broken_link(path)
+    except PermissionError:  # who reads it says so
+        return True
 
 
 def is_broken_link(path: Path) -> bool:
-    """Whether it is a link to nothing."""
-    return path.is_symlink() and not path.exists()
+    """Whether it is a link to nothing, to itself, or to where one may not look."""
+    return path.is_symlink() and not os.path.exists(path)
 
 
 def write_png(x: Tensor, path: str | Path) -> None:
@@ -90,7 +97,7 @@ def write_whole(data: bytes, path: str | Path) -> None:
     """
     path = Path(path)
     if path.is_symlink():
-        path = path.resolve()
+        path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Others may write it too. Its own name may be as long as names can be.
     aside = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")

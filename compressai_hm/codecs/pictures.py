@@ -300,16 +300,18 @@ def _conversion(f: BinaryIO, image: ImageFile.ImageFile, path: Path) -> tuple:
     In a PNG the numbers of its colours come before a profile (PNG specification, 3rd
     edition, 4.3), in an AVIF after it.
     """
-    try:
-        numbers = code_points(f, image.format)
-        by_numbers = by_code_points(*numbers, path) if numbers else None
-    except ValueError as e:
-        raise _Refused(e) from None
-    if image.format == "PNG" and numbers:
-        return None, by_numbers
-    if image.info.get("icc_profile") or image.mode == "LAB":
-        return by_profile(image, path), None
-    return None, by_numbers or by_gamma(image.info)
+    profile = image.info.get("icc_profile") or image.mode == "LAB"
+    if image.format == "PNG" or not profile:
+        try:
+            numbers = code_points(f, image.format)
+            known, convert = (
+                by_code_points(*numbers, path) if numbers else (False, None)
+            )
+        except ValueError as e:
+            raise _Refused(e) from None
+        if known:
+            return None, convert
+    return by_profile(image, path) if profile else None, by_gamma(image.info)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Training stops in the step in which a loss is no number."""
+"""Training stops where a loss is no number, on a CPU in that very step."""
 
 import os
 import subprocess
@@ -96,3 +96,10 @@ def test_a_training_that_has_diverged_stops(tmp_path, drawn_set):
     ):
         for _ in range(50):
             step(loss_rate=3000.0, loss_aux=0.0)
+
+
+def test_losses_are_recorded_once(tmp_path, drawn_set):
+    cfg = tiny.config(tmp_path, drawn_set)
+    cfg.default_hooks.loss = dict(type="CheckLossHook")
+    with pytest.raises(ValueError, match="two hooks record the losses"):
+        Runner.from_cfg(cfg).train()

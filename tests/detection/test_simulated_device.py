@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import CheckpointHook, LoggerHook
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 
@@ -116,7 +117,8 @@ def runner(tmp_path):
         return SimpleNamespace(
             model=model, work_dir=str(tmp_path), epoch=1, iter=20, hooks=[],
             visualizer=SimpleNamespace(dataset_meta={}), optim_wrapper=None,
-            message_hub=MessageHub(tmp_path.name),
+            message_hub=MessageHub(tmp_path.name), max_iters=99,
+            train_dataloader=range(99),
         )  # fmt: skip
 
     return of
@@ -144,6 +146,7 @@ def test_hooks_and_metrics(runner, tmp_path, float64):
         runner.iter += 1
         with waits_at_most(device, 1):
             hold.after_train_iter(runner, 0, batch, logged)
+        runner.hooks = [LoggerHook(interval=1)]
         with waits_at_most(device, 1):
             CheckLossHook().after_train_iter(runner, 0, batch, logged)
         with pytest.raises(RuntimeError, match="loss_rate is nan"):
@@ -168,18 +171,30 @@ def test_hooks_and_metrics(runner, tmp_path, float64):
 
 def test_losses_are_recorded_without_waiting_in_every_step(runner):
     with simulated_device() as device:
-        runner = runner(None)
-        hook = CheckLossHook()
-        hook.interval = 20
-        losses = [{"loss_rate": torch.tensor(i + 0.5).to(DEVICE)} for i in range(20)]
-        with waits_at_most(device, 1):
-            for step, own in enumerate(losses):
-                hook.after_train_iter(runner, step, None, own)
-        recorded = runner.message_hub.get_scalar("train/loss_rate").data[0]
-        assert recorded.tolist() == [step + 0.5 for step in range(20)]
-        hook.after_train_iter(runner, 20, None, {"loss_rate": own["loss_rate"] / 0})
-        with pytest.raises(RuntimeError, match="loss_rate is inf in iteration 21"):
-            hook.before_save_checkpoint(runner, {})
+        runner, hook = runner(None), CheckLossHook()
+        runner.iter, runner.max_iters, runner.train_dataloader = 0, 99, range(24)
+        save = CheckpointHook(interval=9, by_epoch=False)
+        runner.hooks = [LoggerHook(interval=20), save]
+        losses = [torch.tensor(i + 0.5).to(DEVICE) for i in range(24)]
+
+        def step():
+            own = {"loss_rate": losses[runner.iter], "other": torch.tensor(1.0)}
+            hook.after_train_iter(runner, runner.iter, None, own)
+            runner.iter += 1
+
+        def recorded():
+            return runner.message_hub.get_scalar("train/loss_rate").data[0].tolist()
+
+        for looks, last in ((1, 9), (2, 18), (3, 20), (4, 24)):  # 24: the epoch's end
+            with waits_at_most(device, 1):
+                while runner.iter < last:
+                    step()
+            assert recorded() == [i + 0.5 for i in range(last)], looks
+        losses[10] = losses[10] / 0
+        runner.iter = 9
+        with pytest.raises(RuntimeError, match="loss_rate is inf in iteration 11"):
+            while runner.iter < 18:
+                step()
 
 
 @pytest.mark.parametrize("float64", [True, False])

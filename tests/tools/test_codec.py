@@ -119,6 +119,10 @@ def test_pipes(tool, pictures, tmp_path, monkeypatch):
     code, _, _ = piped("decode", "-", *own, "--view", "human", data=stream)
     assert code == 0 and (tmp_path / "stdin.human.png").exists()
 
+    (tmp_path / "-").write_bytes((pictures / "b.jpg").read_bytes())  # a file
+    code, out, _ = piped("encode", "./-", *own, "--out", tmp_path / "dash", data=b"")
+    assert code == 0 and names(tmp_path / "dash") == ["-.hmc"]
+
     os.mkfifo(tmp_path / "fifo")
     picture = (pictures / "a.png").read_bytes()
     writer = threading.Thread(target=(tmp_path / "fifo").write_bytes, args=(picture,))
@@ -128,7 +132,7 @@ def test_pipes(tool, pictures, tmp_path, monkeypatch):
     assert code == 0 and (tmp_path / "out/fifo.hmc").read_bytes() == stream
 
     code, _, err = piped("encode", "-", *own, "--out", tmp_path / "new", data=b"none")
-    assert code == 2 and "-: not a readable picture" in err
+    assert code == 2 and "stdin: not a readable picture" in err
 
 
 def test_weights_for_persons(tool, pictures, tmp_path):

@@ -1,13 +1,12 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from xml.etree import ElementTree
 
 from mmdet.datasets import XMLDataset
 from mmdet.evaluation import CocoMetric
 from mmengine.dist import get_world_size
-from mmengine.fileio import list_from_file
+from mmengine.fileio import get_local_path, join_path, list_from_file
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -181,14 +180,16 @@ def _classes(dataset: Dataset, what: str) -> tuple[str, ...] | None:
 
 def _tell_names(dataset: Dataset, what: str, logger: logging.Logger) -> None:
     """Warns of a VOC-like set's objects that are left out because of their names."""
-    if not isinstance(dataset, XMLDataset):
+    reads = getattr(type(dataset), "load_data_list", None)
+    if reads is not XMLDataset.load_data_list:  # others have other folders
         return
-    folder = Path(dataset.sub_data_root, dataset.ann_subdir)
-    names = Counter(
-        item.findtext("name")
-        for number in list_from_file(dataset.ann_file)
-        for item in ElementTree.parse(folder / f"{number}.xml").iter("object")
-    )
+    names: Counter[str | None] = Counter()
+    folder = join_path(dataset.sub_data_root, dataset.ann_subdir)
+    options = dict(backend_args=dataset.backend_args)
+    for number in list_from_file(dataset.ann_file, **options):
+        with get_local_path(join_path(folder, f"{number}.xml"), **options) as path:
+            found = ElementTree.parse(path).iter("object")
+            names.update(item.findtext("name") for item in found)
     for name in dataset.metainfo["classes"]:
         del names[name]
     if names:

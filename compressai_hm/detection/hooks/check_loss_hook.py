@@ -1,9 +1,10 @@
+import math
 from collections import deque
 from statistics import median
 
 import torch
 from mmengine.dist import all_reduce
-from mmengine.hooks import LoggerHook, RuntimeInfoHook
+from mmengine.hooks import CheckpointHook, LoggerHook, RuntimeInfoHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
@@ -25,24 +26,27 @@ class CheckLossHook(RuntimeInfoHook):
     20 in a row stop it.
 
     It stands in for MMEngine's RuntimeInfoHook (``default_hooks.runtime_info``), which
-    waits for a GPU in every step. Of losses on a GPU this one asks for a log line, a
-    checkpoint and at the end of an epoch.
+    waits for a GPU in every step. Losses on a GPU are looked at before each log line,
+    at the end of each epoch and before CheckpointHook saves.
 
     Raises:
         RuntimeError: On all ranks.
+        ValueError: If another hook records the losses as well.
     """
 
     def __init__(self):
-        self.interval = 1
         self.waiting: list[tuple[int, dict]] = []
         self.lost = 0
         self.known: dict[str, deque[float]] = {}
         self.beyond = 0
 
-    def before_train(self, runner: Runner) -> None:
-        super().before_train(runner)
-        found = [h.interval for h in runner.hooks if isinstance(h, LoggerHook)]
-        self.interval = min(found, default=1)
+    def before_run(self, runner: Runner) -> None:
+        super().before_run(runner)
+        if sum(isinstance(hook, RuntimeInfoHook) for hook in runner.hooks) > 1:
+            raise ValueError(
+                "two hooks record the losses: CheckLossHook is to be "
+                "default_hooks.runtime_info and no other"
+            )
 
     def after_train_iter(
         self,
@@ -52,43 +56,53 @@ class CheckLossHook(RuntimeInfoHook):
         outputs: dict | None = None,
     ) -> None:
         outputs = {key: torch.as_tensor(v) for key, v in (outputs or {}).items()}
-        if not outputs:
-            return
-        values = {key: v.detach().float().mean() for key, v in outputs.items()}
-        self.waiting.append((runner.iter + 1, values))
-        on_cpu = all(value.is_cpu for value in values.values())
-        if on_cpu or (batch_idx + 1) % self.interval == 0:
+        if outputs:
+            values = {key: v.detach().float().mean() for key, v in outputs.items()}
+            self.waiting.append((runner.iter + 1, values))
+        on_cpu = all(value.is_cpu for value in outputs.values())
+        if on_cpu or self._is_asked_for(runner, batch_idx):
             self._look(runner)
 
-    def after_train_epoch(self, runner: Runner) -> None:
-        self._look(runner)
-
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        self._look(runner)
+    def _is_asked_for(self, runner: Runner, batch_idx: int) -> bool:
+        if self.end_of_epoch(runner.train_dataloader, batch_idx):
+            return True
+        if self.is_last_train_iter(runner):
+            return True
+        return any(
+            (isinstance(hook, LoggerHook) and (batch_idx + 1) % hook.interval == 0)
+            or (
+                isinstance(hook, CheckpointHook)
+                and not hook.by_epoch
+                and self.every_n_train_iters(runner, hook.interval)
+            )
+            for hook in runner.hooks
+        )
 
     def _look(self, runner: Runner) -> None:
         """Records and checks the losses of the steps since it last looked."""
         waiting, self.waiting = self.waiting, []
         if not waiting:
             return
-        values = torch.stack([v for _, terms in waiting for v in terms.values()])
-        found = torch.stack([(~values.isfinite()).float(), values.nan_to_num()])
+        values = [value for _, terms in waiting for value in terms.values()]
+        on_device = [value for value in values if not value.is_cpu]
+        found = iter(torch.stack(on_device).tolist() if on_device else ())
+        steps = [
+            (i, {k: float(v) if v.is_cpu else next(found) for k, v in terms.items()})
+            for i, terms in waiting
+        ]
+        for _, terms in steps:
+            for key, value in terms.items():
+                runner.message_hub.update_scalar(f"train/{key}", value)
+        steps = [(i, {k: v for k, v in t.items() if "loss" in k}) for i, t in steps]
+        lost = torch.tensor([not all(map(math.isfinite, t.values())) for _, t in steps])
         # A rank that stopped alone would leave the others waiting.
-        all_reduce(found, "max")
-        columns = iter(torch.cat([values[None], found]).t().tolist())
-        for iteration, terms in waiting:
-            own, lost, largest = {}, False, {}
-            for key in terms:
-                own[key], bad, most = next(columns)
-                runner.message_hub.update_scalar(f"train/{key}", own[key])
-                if "loss" in key:
-                    lost, largest[key] = lost or bad, most
-            if lost:
-                losses = {key: own[key] for key in largest}
-                self._tell_lost(runner, iteration, losses)
-            elif largest:
+        all_reduce(lost := lost.float(), "max")
+        for (iteration, terms), bad in zip(steps, lost.tolist(), strict=True):
+            if bad:
+                self._tell_lost(runner, iteration, terms)
+            else:
                 self.lost = 0
-                self._check_divergence(iteration, largest)
+                self._check_divergence(iteration, terms)
 
     def _tell_lost(self, runner: Runner, iteration: int, terms: dict) -> None:
         self.lost += 1
@@ -110,17 +124,17 @@ class CheckLossHook(RuntimeInfoHook):
         }
         far = [key for key in usual if terms[key] > _BEYOND * usual[key] > 0]
         if not far:
-            self.beyond = 0
             for key, value in terms.items():
                 self.known[key].append(value)
-            return
-        self.beyond += 1
+        all_reduce(anywhere := torch.tensor(float(bool(far))), "max")
+        self.beyond = self.beyond + 1 if anywhere else 0
         if self.beyond == _DIVERGED:
-            key = next((key for key in far if key != "loss"), far[0])
+            key = next((key for key in far if key != "loss"), (far or ["loss"])[0])
+            was = usual.get(key, math.nan)
             raise RuntimeError(
                 f"training stops: it has diverged. {key} is {terms[key]:.4g} in "
                 f"iteration {iteration}, {_DIVERGED} steps before it was about "
-                f"{usual[key]:.4g}. Go on with a checkpoint of before, by --resume "
+                f"{was:.4g}. Go on with a checkpoint of before, by --resume "
                 "CHECKPOINT, and a lower learning rate"
             )
 
