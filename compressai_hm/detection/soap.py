@@ -18,6 +18,11 @@ from torch import Tensor
 
 _STATISTICS_EVERY = 4
 
+_LONGEST = 2.0
+"""Most that a weight moves in one step, in learning rates. In the basis the bound is
+about 1; but where an input that was silent begins to speak, all directions that hold it
+may add up to twenty in one weight, step after step: trainings of codecs ended so."""
+
 
 @OPTIMIZERS.register_module()
 class SOAP(torch.optim.Optimizer):
@@ -106,6 +111,7 @@ class SOAP(torch.optim.Optimizer):
             most = (1 - beta1) / math.sqrt((1 - beta2) * (1 - beta1**2 / beta2))
             move.clamp_(-most, most)
         move = _changed(move, _t(state.get("basis_out")), _t(state.get("basis_in")))
+        move.clamp_(-_LONGEST, _LONGEST)
         if group["weight_decay"]:
             p.mul_(1 - group["lr"] * group["weight_decay"])
         p.add_(_as_weight(move, p), alpha=-group["lr"] * bias)

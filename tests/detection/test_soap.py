@@ -78,7 +78,7 @@ def test_a_turn_leaves_the_moments_in_proportion():
         if step % 5 == 0:
             ratio = state["mean"].abs() / (state["square"].sqrt() + 1e-8)
             assert ratio.max() < 1.5
-        assert (weight - before).abs().max() < 5e-3
+        assert (weight - before).abs().max() < 2.3e-3
 
 
 def test_it_resumes_exactly():
