@@ -72,7 +72,11 @@ def parse(argv: list[str] | None = None, about: str = "") -> argparse.Namespace:
             sub.add_argument(
                 "--reader", help="name or file; makes the machine's view instead"
             )
-            sub.add_argument("--view", default="both", choices=(*VIEWS, "both"))
+            sub.add_argument(
+                "--view",
+                choices=(*VIEWS, "both"),
+                help="default: both, where they differ",
+            )
     sub = commands.add_parser("readers", help="which readers there are")
     sub.add_argument(
         "inputs",

@@ -6,9 +6,9 @@ python tools/codec.py info streams
 python tools/codec.py readers
 python tools/codec.py export --checkpoint codec.pth.tar --out transforms
 
-NAME.png becomes NAME.hmc, and that NAME.human.png and NAME.machine.png. Where two
-pictures have one NAME, such as NAME.png and NAME.jpg in a folder, the files are
-NAME.png.hmc and NAME.jpg.hmc.
+NAME.png becomes NAME.hmc, and that NAME.human.png; with weights that adapt pictures
+for machines, or --reader, NAME.machine.png as well. Where two pictures have one NAME,
+such as NAME.png and NAME.jpg in a folder, the files are NAME.png.hmc and NAME.jpg.hmc.
 """
 
 import argparse
@@ -542,8 +542,10 @@ def decode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
         quality = 1 if ENTRIES[stream.model].steps else stream.quality
         which = None, stream.model, quality, metric
     net = in_runtime(weights(*which), args.runtime, "g_s")
-    views = tuple(VIEWS) if args.view == "both" else (args.view,)
     chosen = reader(args.reader) if args.reader else None
+    views = (args.view,) if args.view in VIEWS else tuple(VIEWS)
+    if args.view is None and chosen is None and isinstance(net.g_t, nn.Identity):
+        views = ("human",)  # the machines' view would be the same picture
     paths = {}
     for view in views:
         own = chosen if view == "machine" else None

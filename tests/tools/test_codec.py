@@ -147,10 +147,12 @@ def test_weights_for_persons(tool, pictures, tmp_path):
     expected = decode(net, file.read_bytes(), views=("human",))["x_hat"]
     for options in ((), (*vbr, "--quality", 4)):
         out = tmp_path / f"decoded{len(options)}"
-        code, *_ = tool("decode", file, "--view", "human", "--out", out, *options)
-        assert code == 0
+        code, *_ = tool("decode", file, "--out", out, *options)
+        assert code == 0 and names(out) == ["a.human.png"]  # for machines, the same
         again = read_picture(out / "a.human.png")
         assert (again - expected).abs().max() < 1 / 255
+    both = tool("decode", file, "--view", "both", "--out", tmp_path / "both")
+    assert both[0] == 0 and names(tmp_path / "both") == ["a.human.png", "a.machine.png"]
     code, _, error = tool("decode", file, *vbr, "--quality", 4, "--metric", "mse")
     assert code == 2 and "vbr-s-v2 (person)" in error
     code, _, error = tool("encode", pictures, "--checkpoint", DEMO, "--metric", "mse")
