@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from compressai.entropy_models import GaussianConditional
 
 from compressai_hm.codecs import HMCompact, Steps, encode
 from compressai_hm.codecs.compact import DepthwiseBlock
-from compressai_hm.codecs.entropy import step_values
+from compressai_hm.codecs.entropy import parallel_family, step_values
 from compressai_hm.codecs.entropy.steps import z_class
 
 from .families import busy, portable
@@ -100,6 +101,20 @@ def test_a_training_pass_sees_the_symbols_of_the_file(net, steps):
 
 
 @torch.no_grad()
+def test_what_is_decoded_follows_y_where_it_is_coded_and_the_mean_elsewhere():
+    y, mean = (torch.randn(1, 6, 4, 4, requires_grad=True) for _ in range(2))
+    log_scale = torch.tensor([-9.0, 1.0]).repeat(3).view(1, 6, 1, 1).expand_as(y)
+    gaussian, step = GaussianConditional(None), torch.tensor(0.5)
+    y_hat, _ = parallel_family._straight(gaussian, y, log_scale, mean, step)
+    coded = torch.round((y - mean) / step) * step + mean
+    expected = torch.where(log_scale > 0, coded, mean)
+    assert torch.allclose(y_hat, expected, atol=1e-6)
+    weight = torch.randn_like(y)
+    of_y, of_mean = torch.autograd.grad((y_hat * weight).sum(), (y, mean))
+    assert torch.equal(of_y, torch.where(log_scale > 0, weight, 0))
+    assert torch.equal(of_mean, torch.where(log_scale > 0, 0, weight))
+
+
 def test_networks_are_told_the_step():
     net = busy("hm-compact", g_t_width=0)
     y = net.gain(net.analyse(photograph(64, 64)), torch.zeros(1, 1, 1, 1))
