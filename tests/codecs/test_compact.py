@@ -100,7 +100,6 @@ def test_a_training_pass_sees_the_symbols_of_the_file(net, steps):
         assert bits[0] == pytest.approx(float(bits[1]), rel=tolerance)
 
 
-@torch.no_grad()
 def test_what_is_decoded_follows_y_where_it_is_coded_and_the_mean_elsewhere():
     y, mean = (torch.randn(1, 6, 4, 4, requires_grad=True) for _ in range(2))
     log_scale = torch.tensor([-9.0, 1.0]).repeat(3).view(1, 6, 1, 1).expand_as(y)
@@ -115,6 +114,7 @@ def test_what_is_decoded_follows_y_where_it_is_coded_and_the_mean_elsewhere():
     assert torch.equal(of_mean, torch.where(log_scale > 0, 0, weight))
 
 
+@torch.no_grad()
 def test_networks_are_told_the_step():
     net = busy("hm-compact", g_t_width=0)
     y = net.gain(net.analyse(photograph(64, 64)), torch.zeros(1, 1, 1, 1))
