@@ -51,7 +51,7 @@ class MeasuredCurve:
     resampled: dict[str, list[np.ndarray]] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict)
     is_curve: bool = True
-    pictures: int = 0
+    pictures: int = field(default=0, compare=False)  # points.csv has it not
 
     @property
     def label(self) -> str:
