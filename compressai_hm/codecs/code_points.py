@@ -35,7 +35,7 @@ _HDR = {16: "PQ", 18: "HLG"}
 
 
 def code_points(f: BinaryIO, kind: str) -> tuple[int, int] | None:
-    """The numbers of a file's primaries and of its transfer function.
+    """Reads the numbers of a file's primaries and of its transfer function.
 
     Args:
         f: The file; where it stands is kept.
@@ -63,7 +63,7 @@ def code_points(f: BinaryIO, kind: str) -> tuple[int, int] | None:
 
 
 def to_linear(transfer: int) -> Callable[[np.ndarray], np.ndarray] | None:
-    """From a transfer function's values to linear ones, both in [0, 1].
+    """Finds what turns a transfer function's values into linear ones, both in [0, 1].
 
     Args:
         transfer: The function's number.
@@ -87,7 +87,7 @@ def to_linear(transfer: int) -> Callable[[np.ndarray], np.ndarray] | None:
 
 
 def chromaticities(primaries: int) -> tuple | None:
-    """White, red, green and blue, (x, y); None if the number is unknown."""
+    """Returns white, red, green and blue, (x, y); None if the number is unknown."""
     return _PRIMARIES.get(1 if primaries == _UNSPECIFIED else primaries)
 
 
@@ -113,7 +113,7 @@ def _of_png(f: BinaryIO) -> tuple[int, int] | None:
 
 
 def _boxes(data: bytes, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of each box (ISO/IEC 14496-12)."""
+    """Yields the kind and the content of each box (ISO/IEC 14496-12)."""
     while start + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, start)
         head = 8
@@ -129,7 +129,7 @@ def _boxes(data: bytes, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _of_avif(data: bytes) -> tuple[int, int] | None:
-    """Of the primary item (ISO/IEC 23008-12); an ICC profile goes before it."""
+    """Reads the numbers of the primary item (ISO/IEC 23008-12)."""
     meta = dict(_boxes(dict(_boxes(data)).get(b"meta", b""), 4))
     if b"pitm" not in meta or b"iprp" not in meta:
         return None
@@ -147,7 +147,7 @@ def _of_avif(data: bytes) -> tuple[int, int] | None:
 
 
 def _properties_of(item: int, content: bytes) -> list[int]:
-    """Which properties an ipma box gives an item, from 1 on."""
+    """Lists the properties that an ipma box gives an item, counted from 1."""
     wide_ids, wide_numbers = content[0] > 0, content[3] & 1
     (count,) = struct.unpack_from(">I", content, 4)
     place = 8

@@ -101,7 +101,12 @@ def by_gamma(info: Mapping) -> Callable[[np.ndarray], np.ndarray] | None:
 def by_code_points(
     primaries: int, transfer: int, path: Path
 ) -> tuple[bool, Callable[[np.ndarray], np.ndarray] | None]:
-    """What numbers of H.273 say.
+    """Finds the way to sRGB from colors that are named by numbers of H.273.
+
+    Args:
+        primaries: Their number.
+        transfer: The transfer function's number.
+        path: The picture, for the warning of unknown numbers.
 
     Returns:
         Whether they are known, and the way to sRGB; None where they name it.
@@ -121,7 +126,12 @@ def by_code_points(
 def _converter(
     linear: Callable[[np.ndarray], np.ndarray], places: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """To sRGB from colours of other chromaticities, ``linear`` of which are linear."""
+    """Makes the conversion to sRGB from other chromaticities.
+
+    Args:
+        linear: Turns their values into linear ones.
+        places: White, red, green and blue, (x, y).
+    """
     try:
         with np.errstate(all="raise"):
             matrix = np.linalg.inv(_to_xyz(np.array(_SRGB))) @ _to_xyz(places)

@@ -34,9 +34,9 @@ _STEP = 255 / 86
 step of 1 is about optimal at a λ of 0.0035."""
 
 _LARGE = 8.0
-"""By how much the latent's values, counted in quantization steps, are larger than those
-at an eighth of the resolution. Blocks divide them by it: a gate is a product, and in
-other units one step of the optimizer would change its outcome a hundredfold."""
+"""The latent, counted in quantization steps, has values about so many times as large as
+those at an eighth of the resolution. Blocks divide by it: a gate is a product, and in
+other units one step of the optimizer would change its outcome too much."""
 
 _MOST = 4.0
 """Bound of a gate's two factors. Without it the products of several blocks can grow

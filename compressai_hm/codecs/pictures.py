@@ -73,10 +73,10 @@ def find_pictures(
 ) -> Iterator[Path]:
     """The files of a folder that are pictures, in a fixed order.
 
-    What a file holds decides, not its name; hidden files and folders are left out, and
-    links followed. A file whose suffix promises a picture is given even if it holds
-    none, so that nobody misses a damaged one; so is a link to nothing that has such a
-    suffix or, as a folder's, none.
+    The content of a file decides, not its name. Hidden files and folders are left out,
+    and links are followed. A file whose suffix promises a picture is given even if it
+    holds none, so that nobody misses a damaged one. So is a link to nothing that has
+    such a suffix, or none, as the links to folders.
 
     Args:
         folder: Where to look.
@@ -295,10 +295,13 @@ def _read(f: BinaryIO, path: Path, max_pixels: int) -> Tensor:
 
 
 def _conversion(f: BinaryIO, image: ImageFile.ImageFile, path: Path) -> tuple:
-    """To sRGB, of an image of 8 bits and of samples; of one kind at most, else None.
+    """Finds what turns a picture's colors into sRGB.
 
-    In a PNG the numbers of its colours come before a profile (PNG specification, 3rd
+    In a PNG the numbers of its colors come before a profile (PNG specification, 3rd
     edition, 4.3), in an AVIF after it.
+
+    Returns:
+        A function of an image of 8 bits and one of samples; at most one is not None.
     """
     profile = image.info.get("icc_profile") or image.mode == "LAB"
     if image.format == "PNG" or not profile:

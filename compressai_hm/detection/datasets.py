@@ -210,7 +210,8 @@ def _open_some(paths: list[Path]) -> None:
 class PictureFolder(BaseDetDataset):
     """All pictures in folders and the folders in them, without labels.
 
-    What a file holds decides, not its name; hidden ones are left out.
+    The content of a file decides, not its name. Hidden files are left out, and links
+    are followed.
 
     Args:
         folders: One or several.

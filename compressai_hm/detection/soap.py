@@ -176,7 +176,7 @@ def _turn(state: dict[str, Any]) -> None:
         state[f"basis_{side}"] = new
         turns.append(old.t() @ new)
     state["mean"] = _changed(state["mean"], *turns)
-    # Of components that are not correlated, as those in the basis nearly are.
+    # The components in the basis are hardly correlated: their squares simply mix.
     squares = (None if turn is None else turn.square() for turn in turns)
     state["square"] = _changed(state["square"], *squares)
 

@@ -170,9 +170,10 @@ def _straight(
 ) -> tuple[Tensor, Tensor]:
     """y_hat and likelihoods of what is coded, as training with "ste" has them.
 
-    What is coded follows y with a slope of one, and not the mean, which only moves the
-    thresholds; what is not coded is the mean. (Were the mean to move both, the same
-    error would push y twice, and trainings run away after some ten thousand steps.)
+    Where a place is coded, y_hat follows y with a slope of one, and not the mean, which
+    only moves the thresholds. Where it is not coded, y_hat is the mean. (If the mean
+    moved y_hat in both, one error would push twice; trainings ran away after some ten
+    thousand steps.)
 
     ``log_scale`` is in steps. Its bound is taken before it is a scale, so that one far
     below still has a gradient; and the likelihood of what is not coded is that of what

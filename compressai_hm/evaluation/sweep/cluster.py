@@ -85,7 +85,7 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
             stack.callback(nanny.setLevel, logging.ERROR)
             client = Client(cluster, set_as_default=False)
         else:
-            # Of a scheduler that goes away it logs traces; the error says it.
+            # When the scheduler goes away, Dask logs traces; the error says it all.
             for handler in logging.getLogger("distributed").handlers:
                 stack.callback(handler.setLevel, handler.level)
                 handler.setLevel(logging.CRITICAL)

@@ -158,7 +158,7 @@ def _code(
         stream = sweep.stream_file(point, path)
         if stream.exists():
             data = stream.read_bytes()
-            # Of before; damaged meanwhile, it is made again.
+            # The file may have been damaged since; then it is made again.
             with contextlib.suppress(ValueError, RuntimeError, OSError):
                 views = _decode(sweep, coder, data, x, seconds)
                 return _row(path, x, data, coder), views
