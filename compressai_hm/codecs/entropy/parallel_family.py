@@ -170,19 +170,18 @@ def _straight(
 ) -> tuple[Tensor, Tensor]:
     """y_hat and likelihoods of what is coded, as training with "ste" has them.
 
-    Where a place is coded, y_hat follows y with a slope of one, and not the mean, which
-    only moves the thresholds. Where it is not coded, y_hat is the mean. (If the mean
-    moved y_hat in both, one error would push twice; trainings ran away after some ten
-    thousand steps.)
+    y_hat follows y with a slope of one, and not the mean, which only moves the
+    thresholds: if it followed both, one error would push twice, and trainings ran away
+    after some ten thousand steps. It follows y where nothing is coded, too; otherwise
+    what is not coded would never learn to be.
 
     ``log_scale`` is in steps. Its bound is taken before it is a scale, so that one far
     below still has a gradient; and the likelihood of what is not coded is that of what
     would be, so that a scale can rise again.
     """
     q = torch.round((y - mean).detach() / step)
-    is_coded = log_scale.detach() > _SKIPPED
-    y_hat = (torch.where(is_coded, q, 0) * step + mean).detach()
-    y_hat = y_hat + torch.where(is_coded, y - y.detach(), mean - mean.detach())
+    coded = torch.where(log_scale.detach() > _SKIPPED, q, 0)
+    y_hat = (coded * step + mean).detach() + (y - y.detach())
     least = gaussian.lower_bound_scale.bound.log2()
     log_scale = LowerBoundFunction.apply(log_scale.clamp(max=_MOST_LOG_SCALE), least)
     scale = torch.exp2(log_scale)
