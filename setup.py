@@ -55,7 +55,7 @@ setup(
     ],
     package_dir=FOLDERS,
     package_data={
-        "compressai_hm": ["py.typed", "zoo/weights/*", "evaluation/published.json"],
+        "compressai_hm": ["py.typed", "zoo/weights/*"],
         "compressai_hm_tools": ["pictures/*", "page/*"],
         "compressai_hm_tools.mmdet_configs": ["**/*.py", "**/*.json"],
     },

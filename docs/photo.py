@@ -14,9 +14,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 import app  # noqa: E402
 import codec  # noqa: E402
 import matplotlib.pyplot as plt  # noqa: E402
-from _codec_options import MODEL, QUALITY  # noqa: E402
 
-from compressai_hm.codecs import Bitstream, decode  # noqa: E402
+from compressai_hm.codecs import DEFAULT_QUALITY, Bitstream, decode  # noqa: E402
 from compressai_hm.codecs.pictures import read_picture  # noqa: E402
 from compressai_hm.codecs.rate import encode_to_size  # noqa: E402
 
@@ -32,14 +31,14 @@ def main() -> None:
     x = read_picture(PICTURE)
     size = f"--bytes={BYTES}"
     attend = ["--attend=people", f"--attend-gain={GAIN}"]
-    net = codec.weights(None, MODEL, QUALITY, "mse")
+    net = app.weights()
     args = codec.parse(["encode", str(PICTURE), size, *attend])
     detector = codec.attention(*codec.attended(args))
     panels = [("original", x, None)]
     for name, own in (("even", []), ("with attention", attend)):
         args = codec.parse(["encode", str(PICTURE), size, *own])
         step = codec.wanted_steps(args, x)
-        data = encode_to_size(net, x, BYTES, step, QUALITY)
+        data = encode_to_size(net, x, BYTES, step, DEFAULT_QUALITY)
         view = decode(net, data)["x_hat"]
         panels.append((f"{name}, {len(data)} bytes", view, Bitstream.read(data)))
     figure, axes = plt.subplots(2, 3, figsize=(12, 5.7), layout="constrained")

@@ -46,7 +46,7 @@ train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=int("{{$EPOCHS:250}}"))
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="HumanMachineOptimWrapperConstructor",
-    optimizer=dict(type="SOAP", lr=5e-4),
+    optimizer=dict(type="SOAP", lr=1e-3),
 )
 param_scheduler = []
 custom_hooks = [*_base_.custom_hooks, dict(type="DecayHook")]

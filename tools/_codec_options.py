@@ -8,14 +8,12 @@ from pathlib import Path
 
 import _command
 
-from compressai_hm.codecs import ENTRIES, container
+from compressai_hm.codecs import DEFAULT_MODEL, DEFAULT_QUALITY, ENTRIES, container
 from compressai_hm.codecs.export import FORMATS, RUNTIMES
 from compressai_hm.zoo import cfgs
+from compressai_hm.zoo.released import RELEASED
 
 SUFFIX = ".hmc"
-MODEL, QUALITY = "hm-mbt2018-vbr-s-v2", 6
-"""What codes where nothing is said."""
-
 EVERY_RATE = " or ".join(name for name, entry in ENTRIES.items() if entry.steps)
 
 PEOPLE = "person/rtmdet_mobilenetv2.py,compressai_hm://person_detector.pth"
@@ -151,9 +149,12 @@ def _add_weights(sub: argparse.ArgumentParser, name: str) -> None:
     sub.add_argument(
         "--model",
         help="zoo entry, or the registered name of --checkpoint's model; default: "
-        + ("what the file says" if name == "decode" else MODEL),
+        + ("what the file says" if name == "decode" else DEFAULT_MODEL),
     )
-    default = f"; default: {QUALITY} of {EVERY_RATE}; with --bpp or --bytes the nearest"
+    default = (
+        f"; default: {DEFAULT_QUALITY} of {EVERY_RATE}; with --bpp or --bytes the "
+        "nearest"
+    )
     sub.add_argument(
         "--quality",
         type=int,
@@ -237,6 +238,14 @@ def _add_rate(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def default_model(metric: str) -> str:
+    """Returns the default entry, or the first that has weights for the metric."""
+    for name in (DEFAULT_MODEL, *RELEASED):
+        if metric in ENTRIES[name].released:
+            return name
+    return DEFAULT_MODEL
+
+
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Ends the program where options contradict each other."""
     if args.command in ("info", "readers"):
@@ -253,9 +262,9 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         sized = args.command == "encode" and (args.bpp or args.bytes)
         if args.command in ("encode", "export"):
             if args.model is None:
-                args.model = MODEL
+                args.model = default_model(args.metric)
             if args.quality is None and args.model in ENTRIES:
-                args.quality = QUALITY if ENTRIES[args.model].steps else None
+                args.quality = DEFAULT_QUALITY if ENTRIES[args.model].steps else None
         if args.command in ("encode", "export") and (
             args.model is None or (args.quality is None and not sized)
         ):

@@ -36,6 +36,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from compressai_hm.codecs import (
+    DEFAULT_MODEL,
+    DEFAULT_QUALITY,
     ENTRIES,
     Bitstream,
     BitstreamError,
@@ -48,15 +50,11 @@ from compressai_hm.codecs.distortion import psnr
 from compressai_hm.codecs.entropy.fixed_point import FRACTION
 from compressai_hm.codecs.human_machine import Y_STRIDE, Z_STRIDE
 from compressai_hm.codecs.pictures import pixels_of, read_picture
-from compressai_hm.codecs.rate import encode_to_size, nearest_quality
-from compressai_hm.zoo import cfgs
+from compressai_hm.codecs.rate import encode_to_size
 from compressai_hm.zoo.released import RELEASED
 
 if TYPE_CHECKING:
     from compressai_hm.detection import Attention
-
-MODEL = "hm-mbt2018-s"
-"""The zoo entry that pictures are coded with."""
 
 DETECTOR = tuple(PEOPLE.split(","))
 """What looks at the pictures: a config that ships, and weights."""
@@ -164,24 +162,14 @@ class Picture:
     def __init__(self, data: bytes, name: str):
         self.digest = hashlib.sha256(data).digest()
         self.x, self.remarks = _read(data, name)
-        self._latents: dict[int, Tensor] = {}
-        self._sizes: dict[int, int] = {}
+        self._latent: Tensor | None = None
 
-    def latent(self, quality: int) -> Tensor:
-        """y of a quality, ``(1, M, h, w)``."""
-        if quality not in self._latents:
-            net = weights(quality)
-            x = self.x.to(next(net.parameters()).device)
-            self._latents[quality] = net.analyse(x)
-        return self._latents[quality]
-
-    def size(self, quality: int) -> int:
-        """Bytes of its file as the quality codes it by itself."""
-        if quality not in self._sizes:
-            net, y = weights(quality), self.latent(quality)
-            data = container.encode(net, self.x, quality, y=y)
-            self._sizes[quality] = len(data)
-        return self._sizes[quality]
+    def latent(self) -> Tensor:
+        """Returns y, ``(1, M, h, w)``."""
+        if self._latent is None:
+            net = weights()
+            self._latent = net.analyse(self.x.to(next(net.parameters()).device))
+        return self._latent
 
 
 def _read(data: bytes, name: str) -> tuple[Tensor, list[str]]:
@@ -213,9 +201,9 @@ def _check_count(pixels: int) -> None:
         )
 
 
-def weights(quality: int, model: str | None = None, metric: str = "mse") -> nn.Module:
-    """A released codec, ``MODEL`` or another, loaded once."""
-    return codec.weights(None, model or MODEL, quality, metric)
+def weights(model: str = DEFAULT_MODEL, metric: str = "mse") -> nn.Module:
+    """Loads a released codec once."""
+    return codec.weights(None, model, DEFAULT_QUALITY, metric)
 
 
 class Studio:
@@ -229,13 +217,12 @@ class Studio:
         self._lock = threading.Lock()  # neither models nor OpenMMLab are for two
         self._last: Picture | None = None
         self.attention, self.missing = load_detector()
-        for quality in cfgs[MODEL]:
-            weights(quality)
+        weights()
 
     def about(self) -> dict[str, Any]:
         """What the page needs to know at the start."""
         return {
-            "model": MODEL,
+            "model": DEFAULT_MODEL,
             "pictures": PICTURES,
             "missing": self.missing,
             "max_bytes": MAX_BYTES,
@@ -279,7 +266,7 @@ class Studio:
         height, width = picture.x.shape[-2:]
         most = _most(wish, height * width)
         given = f"./{name}" if name.startswith("-") else name
-        command = ["encode", given, f"--model={MODEL}", f"--bytes={most}"]
+        command = ["encode", given, f"--bytes={most}"]
         attend = wish.get("attend", "none")
         if attend == "box":
             command.append(f"--roi={_box(wish.get('box', ''), (height, width))}")
@@ -292,9 +279,8 @@ class Studio:
         args = codec.parse(command)
         step = codec.wanted_steps(args, picture.x)
         started = time.perf_counter()
-        quality = nearest_quality(cfgs[MODEL], most, picture.size)
-        net, y = weights(quality), picture.latent(quality)
-        stream = encode_to_size(net, picture.x, most, step, quality, y=y)
+        net, y = weights(), picture.latent()
+        stream = encode_to_size(net, picture.x, most, step, args.quality, y=y)
         facts = {
             "most": most,
             "finer": None if step.offsets is None else _share(step),
@@ -355,9 +341,7 @@ class Studio:
 def load_detector() -> tuple["Attention | None", str]:
     """The detector, or why there is none."""
     try:
-        args = codec.parse(
-            ["encode", "", f"--model={MODEL}", "--bytes=1", f"--attend={_detector()}"]
-        )
+        args = codec.parse(["encode", "", "--bytes=1", f"--attend={_detector()}"])
         found = codec.attention(*codec.attended(args))
         found.classes()  # or it says that it does not know them
         return found, ""
@@ -419,7 +403,7 @@ def _net_of(stream: Bitstream) -> nn.Module:
             f"{', '.join(RELEASED)} that ship: hm-codec decode takes others "
             "(--checkpoint)"
         )
-    return weights(stream.quality, stream.model, stream.metric)
+    return weights(stream.model, stream.metric)
 
 
 def bits_by_place(net: nn.Module, stream: Bitstream) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""Builds the small sets of the small models' recipe from COCO 2017.
+"""Builds the sets that the shipped weights are trained and measured on from COCO 2017.
 
     python tools/coco_subsets.py data/coco data/coco_small
     export MMDET_DATASETS=data/coco_small COCO_PERSON=data/coco_small/person
 
-The sets are lists of COCO ids and crops, mmdet_configs/small/subsets.json: 1000 crops
+mmdet_configs/_base_/datasets/coco_subsets.json lists COCO ids and crops: 1000 crops
 with people for training (of val2017, none of them a validation picture), 136 whole
 pictures with people and 230 with all classes for validation, 220 for training codecs;
 for the person detector 1200 whole pictures, among them those of the crops, and 300 to
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from compressai_hm.codecs.files import write_whole
 
-LISTS = Path(__file__).parents[1] / "mmdet_configs/small/subsets.json"
+LISTS = Path(__file__).parents[1] / "mmdet_configs/_base_/datasets/coco_subsets.json"
 PERSON = {"id": 1, "name": "person", "supercategory": "person"}
 VISIBLE = 0.25
 """A box that a crop cuts to less than this share is ignored (iscrowd)."""

@@ -40,9 +40,8 @@ class ZooEntry:
         g_t: Arguments of g_t, where they are not the defaults.
         steps: By quality, the step of quantisation of its one set of weights; empty
             where each quality has weights of its own.
-        released: What its weights in the package were trained for, at every quality:
-            metrics; empty where none ship.
-        changes: The entry whose weights in the package these are stored as changes of.
+        released: What its weights in the package were trained for: metrics; empty where
+            none ship.
     """
 
     model: type[HumanMachineMixin]
@@ -50,11 +49,13 @@ class ZooEntry:
     g_t: Mapping[str, int] = field(default_factory=dict)
     steps: Mapping[int, float] = field(default_factory=dict)
     released: tuple[str, ...] = ()
-    changes: str = ""
 
 
 ENTRIES: dict[str, ZooEntry] = {}
 """By zoo name, which is also the name in CompressAI's registry."""
+
+DEFAULT_MODEL, DEFAULT_QUALITY = "hm-compact", 6
+"""What the command line and the app code with where nothing is said."""
 
 
 def _entry(name: str, channels: Mapping[int, tuple[int, ...]], **rest) -> Callable:
@@ -82,32 +83,39 @@ class HMJointAutoregressiveHierarchicalPriors(
     """Autoregressive context model and hyperprior (Minnen 2018) with g_t."""
 
 
-@_entry(
-    "hm-mbt2018-s",
-    dict.fromkeys(range(1, 5), (64, 192)),
-    g_t=dict(g_t_width=32, g_t_downscale=4),
-    released=("mse",),
-)
-class HMSmallAutoregressive(HumanMachineMixin, JointAutoregressiveHierarchicalPriors):
-    """mbt2018's entropy model with few weights, and ELIC's kind of transforms.
+_STEPS = {1: 5.6, 2: 3.9, 3: 2.7, 4: 1.9, 5: 1.3, 6: 0.9, 7: 0.62, 8: 0.43}
 
-    The latent is as wide as the base's: 96 channels for 16x16x3 values would hold
-    natural pictures to 29 or 30 dB even before anything is quantised, 192 to 35 dB.
-    What is narrow is the entropy model, whose widths follow N, not M. The transforms
-    are bottleneck residual blocks behind a pixel unshuffle, which train in about half
-    the time of GDN's.
+
+@_entry(
+    "hm-mbt2018-vbr-s-v2",
+    dict.fromkeys(_STEPS, (64, 256)),
+    g_t=dict(g_t_width=0),
+    steps=_STEPS,
+    released=("mse", "person"),
+)
+class HMSmallVariableRate(
+    GainsMixin, HumanMachineMixin, JointAutoregressiveHierarchicalPriors
+):
+    """One set of weights for every rate: mbt2018's entropy model with few weights.
+
+    The latent is wide: 96 channels for 16x16x3 values would hold natural pictures to 29
+    or 30 dB even before anything is quantized, 192 to 35 dB. What is narrow is the
+    entropy model, whose widths follow N, not M. The transforms are bottleneck residual
+    blocks behind a pixel unshuffle, which train in about half the time of GDN's. Gains
+    of the channels depend on the step. Without g_t: it is for people, and readers are
+    trained on its streams.
 
     Args:
         N: Half the channels of the entropy model; those of the transforms are 1.5 N,
             2 N and M. Even. Defaults to 64.
-        M: Channels of the latent. Even. Defaults to 192.
+        M: Channels of the latent. Even. Defaults to 256.
         **kwargs: See :class:`HumanMachineMixin`.
     """
 
-    blocks = (3, 3, 2)
+    blocks = (3, 5, 3)
     """Residual blocks at a quarter, an eighth and a sixteenth of the resolution."""
 
-    def __init__(self, N: int = 64, M: int = 192, **kwargs):
+    def __init__(self, N: int = 64, M: int = 256, **kwargs):
         super().__init__(N=N, M=M, **kwargs)
         high, middle = N * 3 // 2, N * 2
         of_high, of_middle, of_latent = self.blocks
@@ -144,6 +152,7 @@ class HMSmallAutoregressive(HumanMachineMixin, JointAutoregressiveHierarchicalPr
             nn.LeakyReLU(inplace=True),
             nn.Conv2d(N * 4, M * 2, 1),
         )
+        self.gain, self.inverse_gain = Gain(M), Gain(M, shifts=True)
 
     @classmethod
     def _base_from_state_dict(cls, state_dict: dict[str, Tensor]):
@@ -152,44 +161,12 @@ class HMSmallAutoregressive(HumanMachineMixin, JointAutoregressiveHierarchicalPr
         return net
 
 
-_VBR = dict(
-    channels=dict.fromkeys(range(1, 9), (64, 256)),
-    g_t=dict(g_t_width=0),
-    steps={1: 5.6, 2: 3.9, 3: 2.7, 4: 1.9, 5: 1.3, 6: 0.9, 7: 0.62, 8: 0.43},
-)
-
-
-@_entry("hm-mbt2018-vbr-s", released=("mse", "person"), **_VBR)
-class HMSmallVariableRate(GainsMixin, HMSmallAutoregressive):
-    """One set of weights for every rate: hm-mbt2018-s, deeper and with a wider latent.
-
-    Its channels' gains depend on the step. Without g_t: it is for people, and readers
-    are trained on its streams.
-    """
-
-    blocks = (3, 5, 3)
-
-    def __init__(self, N: int = 64, M: int = 256, **kwargs):
-        super().__init__(N=N, M=M, **kwargs)
-        self.gain, self.inverse_gain = Gain(M), Gain(M, shifts=True)
-
-
-@_entry(
-    "hm-mbt2018-vbr-s-v2",
-    released=("mse", "person"),
-    changes="hm-mbt2018-vbr-s",
-    **_VBR,
-)
-class HMSmallVariableRateV2(HMSmallVariableRate):
-    """hm-mbt2018-vbr-s trained on, with contexts that see what is coded."""
-
-
 @_entry(
     "hm-compact",
-    released=("mse",),
-    channels=dict.fromkeys(range(1, 9), (192, 256)),
+    dict.fromkeys(_STEPS, (192, 256)),
     g_t=dict(g_t_width=0),
-    steps={1: 5.6, 2: 3.9, 3: 2.7, 4: 1.9, 5: 1.3, 6: 0.9, 7: 0.62, 8: 0.43},
+    steps=_STEPS,
+    released=("mse",),
 )
 class HMCompact(GainsMixin, HumanMachineMixin, Compact):
     """One set of weights for every rate, coded in ten passes: see ``compact.py``.
@@ -248,6 +225,8 @@ HM_MODELS: dict[str, type[HumanMachineMixin]] = {
 """The classes by zoo name."""
 
 __all__ = [
+    "DEFAULT_MODEL",
+    "DEFAULT_QUALITY",
     "ENTRIES",
     "HM_MODELS",
     "ZooEntry",

@@ -256,11 +256,9 @@ class PictureFolder(BaseDetDataset):
         return self.data_list
 
 
-@DATASETS.register_module(name=["DrawnCocoDataset", "EmbeddedCocoDataset"])
+@DATASETS.register_module()
 class DrawnCocoDataset(CheckedCocoDataset):
     """The default: a drawn data set, made under ``data_root`` if absent.
-
-    (``EmbeddedCocoDataset`` is its old name.)
 
     Args:
         num_train: Training pictures. Defaults to 400.

@@ -7,5 +7,4 @@ What was measured flows from top to bottom:
 - ``export``: JSON in CompressAI's schema, CSV, and Markdown.
 - ``tables``: the same as text for people.
 - ``report``: plots, and an HTML page that needs nothing else.
-- ``published``: the paper's own values, laid beside ours.
 """

@@ -43,8 +43,7 @@ def load_model(
             at: from 1 (lowest) to 4, 6 or 8. Of an entry with one set of weights for
             every rate, the step of quantisation.
         metric: What the weights were trained for: "mse"; "person", for people and for
-            detectors of persons, of hm-mbt2018-vbr-s and its v2; or "ms-ssim", of
-            CompressAI's.
+            detectors of persons, of hm-mbt2018-vbr-s-v2; or "ms-ssim", of CompressAI's.
         pretrained: True loads released HM weights, from the package;
             "base" loads CompressAI's, with g_t the identity.
         progress: Whether a download shows a progress bar.
@@ -77,7 +76,7 @@ def load_model(
     Steps.of(net.step, (1, 1))  # says what is wrong with it
     if pretrained is True:
         masks = {k: v for k, v in net.state_dict().items() if k.endswith(".mask")}
-        net.load_state_dict({**masks, **load_released(name, quality, metric)})
+        net.load_state_dict({**masks, **load_released(name, metric)})
     elif pretrained == "base":
         net.load_state_dict(_base_weights(name, quality, metric, progress))
     return net

@@ -1,7 +1,5 @@
-import inspect
 import io
 import os
-import pickle
 import sys
 import tempfile
 
@@ -17,8 +15,7 @@ from compressai_hm.codecs.classical import CLASSICAL, find_classical
 from compressai_hm.codecs.classical.parameter_sets import size_of
 
 REFERENCE = ("hevc-hm", "vvc-vtm")
-RENAMED = ("hm", "vtm")
-INSTALLED = [name for name in CLASSICAL if name not in (*REFERENCE, *RENAMED)]
+INSTALLED = [name for name in CLASSICAL if name not in REFERENCE]
 PILLOW = ["jpeg", "webp", "jpeg2000", "avif"]
 FFMPEG = [name for name in INSTALLED if name not in PILLOW]
 
@@ -91,9 +88,7 @@ def temp(tmp_path, monkeypatch):
 
 def test_every_name_is_registered():
     assert {name: MODELS[name] for name in CLASSICAL} == CLASSICAL
-    for name, cls in CLASSICAL.items():
-        if name in RENAMED:
-            continue
+    for cls in CLASSICAL.values():
         assert len(cls.qualities) >= 5
         assert not list(cls(cls.qualities[0]).parameters())
 
@@ -324,18 +319,6 @@ def test_a_stream_of_another_shape_is_refused(coder, name, size, tools):
     assert size_of(b"QP32", codec.standard) is None
     for end in range(0, 80, 3):  # cut off
         assert size_of(stream[:end], codec.standard) in (size, None)
-
-
-@pytest.mark.parametrize(("old", "new"), zip(RENAMED, REFERENCE, strict=True))
-def test_names_of_before_work_and_warn(old, new, tools):
-    with pytest.warns(FutureWarning, match=f"'{old}' is called '{new}' now"):
-        codec = MODELS[old](32, **tools)
-    x = busy(17, 33)
-    assert codec.encode(x) == CLASSICAL[new](32, **tools).encode(x)
-    assert pickle.loads(pickle.dumps(codec)).encode(x) == codec.encode(x)
-    of_new = inspect.signature(CLASSICAL[new])
-    assert inspect.signature(MODELS[old]) == of_new  # sweeps read it
-    assert codec.qualities == CLASSICAL[new].qualities
 
 
 @pytest.mark.parametrize("name", ["jpeg", "hevc"])

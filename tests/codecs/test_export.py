@@ -64,9 +64,7 @@ def test_without_g_t_there_is_none(tmp_path):
 def test_a_runtime_decodes_to_the_same_symbols(runtime):
     for package in ("onnxscript", runtime):
         pytest.importorskip(package)
-    net, other = (
-        load_model("hm-mbt2018-s", 2, pretrained=True).eval() for _ in range(2)
-    )
+    net, other = (load_model("hm-compact", 2, pretrained=True).eval() for _ in range(2))
     x = torch.rand(1, 3, 12, 15)
     x = torch.nn.functional.interpolate(x, (150, 190), mode="bicubic").clamp(0, 1)
     before = net.analyse(x)
@@ -85,7 +83,7 @@ def test_the_example_decodes_a_file(tmp_path):
     for package in ("onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     net, x = (
-        load_model("hm-mbt2018-s", 2, pretrained=True).eval(),
+        load_model("hm-compact", 2, pretrained=True).eval(),
         torch.rand(1, 3, 70, 90),
     )
     export_transforms(net, tmp_path)

@@ -1,25 +1,26 @@
 """Files of a size that is asked for."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-import torch
 
 from compressai_hm.codecs import Bitstream, decode, encode
 from compressai_hm.codecs.entropy import Steps
+from compressai_hm.codecs.pictures import read_picture
 from compressai_hm.codecs.rate import TOLERANCE, encode_to_size
-from compressai_hm.detection.drawn import draw
 from compressai_hm.zoo import image_models
 
 
 @pytest.fixture(scope="module")
 def net():
-    return image_models["hm-mbt2018-s"](quality=2, pretrained=True).eval()
+    return image_models["hm-compact"](quality=4, pretrained=True).eval()
 
 
 @pytest.fixture(scope="module")
 def x():
-    picture, *_ = draw(np.random.default_rng(3), ellipses=True)
-    return torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+    path = Path(__file__).parents[2] / "tools/pictures/kodim14.png"
+    return read_picture(path)[..., 150:310, 200:392]
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.97, 1.0, 1.6, 3.0])

@@ -105,7 +105,7 @@ def photograph():
 
 @pytest.mark.parametrize("step", [1.0, "map"])
 def test_a_photograph_costs_less(photograph, step):
-    net = load_model("hm-mbt2018-s", 1, pretrained=True).eval()
+    net = load_model("hm-compact", 4, pretrained=True).eval()
     size = tuple(photograph.shape[-2:])
     if step == "map":
         step = torch.full((12, 16), 2.0)
@@ -118,7 +118,7 @@ def test_a_photograph_costs_less(photograph, step):
         float(loss(net.code_latent(latent, [steps])).detach())
         for latent in (net.analyse(photograph), y)
     )
-    assert after < 0.95 * before
+    assert after < 0.97 * before
     files = [encode(net, photograph, y=latent, step=step) for latent in (None, y)]
     errors = [
         float((decode(net, data)["x_hat"] - photograph).square().mean())
@@ -129,7 +129,7 @@ def test_a_photograph_costs_less(photograph, step):
 
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
 def test_a_loss_may_be_in_any_unit(photograph, unit):
-    net = load_model("hm-mbt2018-s", 1, pretrained=True).eval()
+    net = load_model("hm-compact", 4, pretrained=True).eval()
     x = photograph[..., :100, :120]  # and where there is padding
 
     def loss(latent):
@@ -141,11 +141,11 @@ def test_a_loss_may_be_in_any_unit(photograph, unit):
     before, after = (
         float(loss(net.code_latent(latent)).detach()) for latent in (net.analyse(x), y)
     )
-    assert after < 0.97 * before
+    assert after < 0.98 * before
 
 
 def test_where_there_is_nothing_to_see_nothing_moves():
-    net = load_model("hm-mbt2018-s", 1, pretrained=True).eval()
+    net = load_model("hm-compact", 4, pretrained=True).eval()
     x = torch.full((1, 3, 64, 64), 0.5)
     with torch.no_grad():
         y = net.analyse(x)
@@ -156,7 +156,7 @@ def test_where_there_is_nothing_to_see_nothing_moves():
 @torch.no_grad()
 def test_errors_are_as_dear_as_the_step_makes_them(photograph):
     """A codec's own training had an exchange of bits and errors for a step of 1."""
-    net = load_model("hm-mbt2018-s", 1, pretrained=True).eval()
+    net = load_model("hm-compact", 4, pretrained=True).eval()
     size, y = tuple(photograph.shape[-2:]), net.analyse(photograph)
     prices = []
     for step in (Steps(), Steps(OCTAVE)):
@@ -172,5 +172,5 @@ def test_errors_are_as_dear_as_the_step_makes_them(photograph):
             .mean()
         )
         prices.append(float(loss(darker)) / error / 255**2)
-    assert 0.0009 < prices[0] < 0.0036  # trained with 0.0018
+    assert 0.0018 < prices[0] < 0.007  # trained with 0.0035
     assert prices[1] < prices[0] / 1.5

@@ -19,7 +19,7 @@ DEMO = dict(
     config=str(tiny.CONFIGS / "demo/detector.py"),
     checkpoint="compressai_hm://demo_detector.pth",
 )
-CODEC = dict(type="hm-mbt2018-s", quality=1, pretrained=True)
+CODEC = dict(type="hm-compact", quality=4, pretrained=True)
 
 
 def found(*boxes, masks=None):

@@ -6,12 +6,7 @@ import pytest
 import torch
 
 from compressai_hm.codecs import tables
-from compressai_hm.detection.hooks import (
-    DecayHook,
-    HoldRateHook,
-    LambdaScheduleHook,
-    ReseedHook,
-)
+from compressai_hm.detection.hooks import DecayHook, HoldRateHook, ReseedHook
 
 from . import tiny
 
@@ -24,30 +19,7 @@ def runner(model=None):
         seed=3,
         epoch=0,
         iter=0,
-        hooks=[],
     )
-
-
-def test_lambda_rises_to_its_value():
-    model = tiny.model(lambda_human=0.01)
-    hook, run = LambdaScheduleHook("lambda_human", 0.2, epochs=2), runner(model)
-    hook.before_train(run)
-    seen = []
-    for run.iter in (0, 10, 20, 30):
-        hook.before_train_iter(run, 0)
-        seen.append(model.lambda_human)
-    assert seen == pytest.approx([0.002, 0.006, 0.01, 0.01])
-    hook.before_train_iter(run, 0)
-    hook.after_train(run)
-    assert model.lambda_human == 0.01
-
-
-@pytest.mark.parametrize(
-    "args", [("lambda", 0.1, 1), ("lambda_human", 0.0, 1), ("lambda_human", 0.1, 0)]
-)
-def test_bad_schedules_are_refused(args):
-    with pytest.raises(ValueError):
-        LambdaScheduleHook(*args)
 
 
 def rates(length, seen, hook, groups=None):
@@ -130,9 +102,6 @@ def test_the_rate_is_held_by_both_lambdas(monkeypatch):
     assert 0 < info["hold_rate/bpp"] < 1
     with pytest.raises(ValueError, match="bpp must be positive, got 0"):
         HoldRateHook(bpp=0)
-    run.hooks = [LambdaScheduleHook("lambda_human")]
-    with pytest.raises(ValueError, match="both set λ"):
-        hook.before_train(run)
     run.model = tiny.model(trainable=("g_s",))
     with pytest.raises(ValueError, match="the stream is frozen"):
         hook.before_train(run)

@@ -78,9 +78,7 @@ def by_iteration(work_dir, data_root):
     )
     cfg.log_processor.by_epoch = False
     cfg.param_scheduler = [dict(type="LinearLR", by_epoch=False, end=6)]
-    cfg.custom_hooks.append(
-        dict(type="LambdaScheduleHook", name="lambda_human", start_factor=0.2)
-    )
+    cfg.custom_hooks.append(dict(type="HoldRateHook", bpp=0.2))
     return cfg
 
 

@@ -174,7 +174,8 @@ def test_two_processes_on_a_cpu_wait_for_no_unused_parameter(monkeypatch):
         monkeypatch.setenv(name, "0")
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
     args = _launch.parser("").parse_args(
-        [str(tiny.CONFIGS / "person/detector.py"), "--launcher", "pytorch"]
+        [str(tiny.CONFIGS / "hm_faster_rcnn_demo.py"), "--launcher", "pytorch"]
+        + ["--cfg-options", "find_unused_parameters=True"]
     )
     assert _launch.load_config(args).model_wrapper_cfg.find_unused_parameters
 

@@ -24,7 +24,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from compressai_hm.codecs import Bitstream, encode
+from compressai_hm.codecs import Bitstream, DynamicAdaptation, encode
 from compressai_hm.zoo import load_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -46,14 +46,17 @@ def drawn():
 
 
 PICTURE = drawn()
-SHIPPED = app.MODEL, app.DETECTOR
+SHIPPED = app.DETECTOR, app.weights
 
 
 @pytest.fixture(scope="module", autouse=True)
 def what_is_shown():
     """A codec with a view for machines, and a detector that finds what is drawn."""
+    net = copy.deepcopy(app.weights())
+    net.g_t = DynamicAdaptation(8, 2).eval()
+    torch.nn.init.normal_(net.g_t.layers[-1].weight, std=0.01)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app, "MODEL", "hm-mbt2018-s")
+        patch.setattr(app, "weights", lambda *args: net)
         patch.setattr(
             app, "DETECTOR", ("demo/detector.py", "compressai_hm://demo_detector.pth")
         )
@@ -88,16 +91,16 @@ def test_a_picture_comes_as_hm_codec_codes_it(studio, tmp_path):
 
 def test_codec_and_detector_that_ship(monkeypatch):
     pytest.importorskip("mmdet")
-    monkeypatch.setattr(app, "MODEL", SHIPPED[0])
-    monkeypatch.setattr(app, "DETECTOR", SHIPPED[1])
+    monkeypatch.setattr(app, "DETECTOR", SHIPPED[0])
+    monkeypatch.setattr(app, "weights", SHIPPED[1])
     studio = app.Studio()
     assert studio.missing == ""
     facts, files = studio.show(PICTURE, "a.png", {"bpp": "0.9"})
     assert facts["bytes"] <= 0.9 * 160 * 112 / 8 and "original" in facts["found"]
     decoded, _ = studio.show(files["hmc"], "a.hmc", {})
     assert decoded["weights"] == facts["weights"]
-    assert SHIPPED[0] in facts["weights"]
-    person = app.weights(6, "hm-mbt2018-vbr-s", "person")
+    assert app.DEFAULT_MODEL in facts["weights"]
+    person = app.weights("hm-mbt2018-vbr-s-v2", "person")
     file = encode(person, torch.rand(1, 3, 64, 64), 6, "person")
     decoded, _ = studio.show(file, "b.hmc", {})
     assert "(person)" in decoded["weights"]
@@ -108,8 +111,7 @@ def test_what_is_shown_is_what_is_decoded(studio):
     x = read_png(PICTURE)
     assert list(facts["views"]) == ["original", "x_hat", "x_bar", "bits"]
     assert np.array_equal(read_png(files["original"]), x)
-    stream = Bitstream.read(files["hmc"])
-    out = app.decode(app.weights(stream.quality), files["hmc"])
+    out = app.decode(app.weights(), files["hmc"])
     for key in ("x_hat", "x_bar"):
         view = (out[key][0] * 255).round().permute(1, 2, 0).numpy()
         assert np.array_equal(read_png(files[key]), view)
@@ -128,11 +130,11 @@ def read_png(data):
 def test_bits_by_place_are_those_of_the_file(studio):
     _, files = studio.show(PICTURE, "a.png", {"bpp": "0.9"})
     stream = Bitstream.read(files["hmc"])
-    places = app.bits_by_place(app.weights(stream.quality), stream)
+    places = app.bits_by_place(app.weights(), stream)
     assert places.shape == (7, 10)
     # In whole blocks of 64, which is what is coded.
-    whole = Bitstream.read(encode(app.weights(1), torch.rand(1, 3, 64, 128), quality=1))
-    total = app.bits_by_place(app.weights(1), whole).sum() * 256
+    whole = Bitstream.read(encode(app.weights(), torch.rand(1, 3, 64, 128), quality=1))
+    total = app.bits_by_place(app.weights(), whole).sum() * 256
     assert total == pytest.approx(8 * (len(whole.y) + len(whole.z)), rel=0.02)
 
 
@@ -142,7 +144,7 @@ def test_bits_go_into_a_box_and_to_what_is_found(studio):
         wish = {"bytes": "1500", "attend": attend, "box": "96,32,160,96"}
         facts, files = studio.show(PICTURE, "a.png", wish)
         stream = Bitstream.read(files["hmc"])
-        places = app.bits_by_place(app.weights(stream.quality), stream)
+        places = app.bits_by_place(app.weights(), stream)
         share[attend] = places / places.sum()
         offsets = stream.steps().offsets
         masks[attend] = None if offsets is None else offsets[:7, :10] < 0
@@ -165,10 +167,9 @@ def test_a_file_that_is_dropped_is_decoded(studio):
 
 
 def test_a_codec_without_a_view_for_machines(studio, monkeypatch):
-    net = copy.deepcopy(app.weights(1))
+    net = copy.deepcopy(app.weights())
     net.g_t = torch.nn.Identity()
     monkeypatch.setattr(app, "weights", lambda *args: net)
-    monkeypatch.setattr(app, "cfgs", {app.MODEL: {1: ()}})
     monkeypatch.setattr(studio, "_last", None)
     facts, files = studio.show(PICTURE, "a.png", {"bpp": "0.5"})
     assert list(facts["views"]) == ["original", "x_hat", "bits"]
@@ -182,7 +183,10 @@ def of_other_weights():
 
 def forged():
     """Of other weights than it says."""
-    return encode(app.weights(1), torch.rand(1, 3, 64, 64), quality=2)
+    net = copy.deepcopy(app.weights())
+    with torch.no_grad():
+        net.h_s[0].weight *= 1.5
+    return encode(net, torch.rand(1, 3, 64, 64), quality=2)
 
 
 def large():
@@ -301,7 +305,7 @@ def asked(port, method, path, body=None, **headers):
 
 def test_only_the_page_is_answered(served):
     response, data = asked(served, "GET", "/about")
-    assert json.loads(data)["model"] == app.MODEL
+    assert json.loads(data)["model"] == app.DEFAULT_MODEL
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     for path in ("/../app.py", "/app.py", "/page/index.html", "//etc/passwd"):
         assert asked(served, "GET", path)[0].status == 404

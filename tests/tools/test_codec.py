@@ -525,14 +525,20 @@ def test_a_size_is_asked_for(tool, pictures, tmp_path):
     assert decoded[0] == 0
 
 
-def test_the_quality_follows_the_size(tool, pictures, tmp_path):
+def test_the_quality_follows_the_size(tool, pictures, tmp_path, monkeypatch):
+    def with_steps(name, quality, metric, pretrained):
+        net = load_checkpoint(DEMO)
+        net.step = 4.0 / quality
+        return net
+
+    monkeypatch.setattr(compressai_hm.zoo, "load_model", with_steps)
     sizes = {}
     for quality in (1, 4):
-        own = ("--model", "hm-mbt2018-s", "--quality", quality, "--out", tmp_path)
+        own = ("--model", "hm-mbt2018-mean", "--quality", quality, "--out", tmp_path)
         tool("encode", pictures / "b.jpg", *own, "--overwrite")
         sizes[quality] = (tmp_path / "b.hmc").stat().st_size
     for quality, size in sizes.items():
-        own = ("--model", "hm-mbt2018-s", "--bytes", size + 4, "--out", tmp_path)
+        own = ("--model", "hm-mbt2018-mean", "--bytes", size + 4, "--out", tmp_path)
         assert tool("encode", pictures / "b.jpg", *own, "--overwrite")[0] == 0
         assert f"quality {quality}" in tool("info", tmp_path / "b.hmc")[1]
 
@@ -561,7 +567,7 @@ def test_gradient_steps_buy_quality_at_a_size(tool, tmp_path):
     errors = []
     for steps in (0, 10):
         out = tmp_path / str(steps)
-        options = ("--model", "hm-mbt2018-s", "--bytes", 2000, "--refine", steps)
+        options = ("--bytes", 2000, "--refine", steps)
         assert tool("encode", tmp_path / "x.png", *options, "--out", out)[0] == 0
         assert 1900 < (out / "x.hmc").stat().st_size <= 2000
         assert tool("decode", out / "x.hmc", "--view", "human")[0] == 0
@@ -652,7 +658,7 @@ def drawn_picture(drawn_set, tmp_path):  # noqa: F811
 def test_attention_sends_bits_to_what_is_found(tool, drawn_picture, tmp_path):
     detector = ROOT / "mmdet_configs/demo/detector.py"
     attend = "--attend", f"{detector},compressai_hm://demo_detector.pth"
-    weights = "--model", "hm-mbt2018-s", "--quality", 2
+    weights = "--step", 1
     code, out, _ = tool("encode", drawn_picture, *weights, *attend, "--out", tmp_path)
     assert code == 0
     assert out.count("\n") == 1  # a line of the file alone

@@ -83,7 +83,7 @@ def test_every_tool_can_show_the_trace(name, in_process):
         ("train", [DEMO, "--cfg-options", "optim_wrapper.type=Foo"], "Foo is not in"),
         ("train", [DEMO, "--cfg-options", "train_cfg.max_epoch=1"], "max_epoch"),
         ("train", [DEMO, "--launcher", "pytorch"], "torch.distributed.run"),
-        ("train", ["mmdet_configs/person/detector.py"], "person_train.json"),
+        ("train", ["mmdet_configs/person/rtmdet_mobilenetv2.py"], "mobilenetv2"),
         ("test", [DEMO, "none.pth"], "none.pth"),
         ("test", [DEMO, f"{WEIGHTS}/demo_detector.pth"], "of another model"),
         ("test", [DEMO, "README.md"], "README.md"),

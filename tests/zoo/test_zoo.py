@@ -13,7 +13,7 @@ image_models = compressai.zoo.image_models
 
 
 def test_all_are_everywhere():
-    assert len(HM_MODELS) == 11
+    assert len(HM_MODELS) == 9
     for name, cls in HM_MODELS.items():
         assert MODELS[name] is cls
         assert model_architectures[name] is cls
@@ -30,7 +30,7 @@ def test_all_are_everywhere():
         ("hm-cheng2020-attn", 4, (192, 192)),
         ("hm-cheng2020-anchor-checkerboard", 6, (192,)),
         ("hm-elic2022", 1, (192, 320)),
-        ("hm-mbt2018-s", 4, (96, 192)),
+        ("hm-mbt2018-vbr-s-v2", 4, (96, 256)),
     ],
 )
 def test_channels_are_the_bases(name, quality, channels):

@@ -4,7 +4,6 @@ from .decay_hook import DecayHook
 from .draw_views_hook import DrawViewsHook
 from .export_codec_hook import ExportCodecHook
 from .hold_rate_hook import HoldRateHook
-from .lambda_schedule_hook import LambdaScheduleHook
 from .reseed_hook import ReseedHook
 from .save_tables_hook import SaveTablesHook
 
@@ -15,7 +14,6 @@ __all__ = [
     "DrawViewsHook",
     "ExportCodecHook",
     "HoldRateHook",
-    "LambdaScheduleHook",
     "ReseedHook",
     "SaveTablesHook",
 ]

@@ -8,7 +8,6 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ...codecs import picture_bits
-from .lambda_schedule_hook import LambdaScheduleHook
 
 _EVERY = 20
 _GAIN = 0.02
@@ -50,8 +49,6 @@ class HoldRateHook(Hook):
                 "HoldRateHook needs a rate that λ moves: the stream is frozen, or "
                 "lambda_human and lambda_machine are both 0"
             )
-        if any(isinstance(hook, LambdaScheduleHook) for hook in runner.hooks):
-            raise ValueError("HoldRateHook and LambdaScheduleHook both set λ: take one")
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None

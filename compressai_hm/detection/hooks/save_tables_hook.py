@@ -4,12 +4,12 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 
-@HOOKS.register_module(name=["SaveTablesHook", "RefreshTablesHook"])
+@HOOKS.register_module()
 class SaveTablesHook(Hook):
     """Writes the entropy coder's tables into checkpoints where they do not change.
 
     With a frozen entropy part the streams are those of the weights that training began
-    with, and so are the tables. (``RefreshTablesHook`` is its old name.)
+    with, and so are the tables.
     """
 
     priority = "VERY_LOW"

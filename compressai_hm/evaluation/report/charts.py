@@ -18,7 +18,6 @@ import numpy as np
 from mmengine.config import Config
 
 from ...codecs.files import write_whole
-from ..published import published_points
 from ..statistics.curves import MeasuredCurve
 from ..statistics.metrics import in_units, is_accuracy, is_detail, title
 from ..sweep import UNCOMPRESSED
@@ -34,7 +33,6 @@ _DASHES = (
     "-", (0, (5, 2)), (0, (2, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (9, 2)),
     (0, (4, 1.2, 1, 1.2, 1, 1.2)), (0, (4, 1.2, 4, 1.2, 1, 1.2)),
 )  # fmt: skip
-_PUBLISHED_MARKERS = "x+1234|_"
 _INCHES = 5.0  # 360 points: about a phone's width in CSS pixels
 _SVG = "http://www.w3.org/2000/svg"
 ElementTree.register_namespace("", _SVG)
@@ -95,19 +93,16 @@ def draw_charts(
     ):
         own = [c for c in curves if c.set == name and metric in c.metrics]
         level = in_units(metric, [reference.get(name, {}).get(metric, np.nan)])[0]
-        published = published_points(cfg.get("published", {}).get(name), metric)
-        chosen = {name: (own, published)}
+        chosen = {name: own}
         if ablated:
-            some = [c for c in own if c.codec in ablated]
-            pair = {k: v for k, v in published.items() if k.startswith("method")}
-            chosen[f"{name} ablation"] = (some, pair)
-        for heading, (some, paper) in chosen.items():
+            chosen[f"{name} ablation"] = [c for c in own if c.codec in ablated]
+        for heading, some in chosen.items():
             lines = [_measured(c, metric, styles[c.codec]) for c in some]
             if lines:
                 chart = _chart(
                     f"{heading}: {title(metric)}",
                     ("bits per original pixel", title(metric)),
-                    lines + _published(paper),
+                    lines,
                     level,
                 )
                 out.append(chart.save(folder, f"{heading} {metric}"))
@@ -162,19 +157,6 @@ def _measured(curve: MeasuredCurve, metric: str, of_codec: dict) -> _Line:
         for x, y, quality in zip(rate, values, curve.qualities, strict=True)
     ]
     return _Line(curve.label, rate, values, tips, _style(curve, of_codec))
-
-
-def _published(curves: dict[str, list[list[float]]]) -> list[_Line]:
-    lines = []
-    for marker, (codec, points) in zip(
-        _PUBLISHED_MARKERS, curves.items(), strict=False
-    ):
-        x, y = zip(*points, strict=True)
-        name = f"{codec} (published)"
-        tips = [f"{name}: {a:.4f} bpp, {b:.4g}" for a, b in points]
-        style = dict(color="#777777", linestyle=":", linewidth=1, marker=marker)
-        lines.append(_Line(name, x, y, tips, style))
-    return lines
 
 
 @dataclass

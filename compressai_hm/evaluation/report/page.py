@@ -4,8 +4,6 @@ import html
 from pathlib import Path
 
 from ...codecs.files import write_whole
-from ..published import PUBLISHED, paper_check, published_curve
-from ..statistics.bd import bd_rate
 from ..statistics.comparisons import Comparison
 from ..statistics.curves import MeasuredCurve
 from ..sweep import Sweep
@@ -25,10 +23,8 @@ def write(
     """Writes ``plots/*.png``, ``plots/*.svg`` and ``report.html``.
 
     Args:
-        sweep: The sweep; its config may say ``published = {set: curve}`` to lay the
-            paper's points ("detection", "segmentation", "Kodak PSNR") beside ours, and
-            ``ablation``, names of codecs to be plotted by themselves as well, and
-            ``dial = True`` for a plot of PSNR against mAP.
+        sweep: The sweep; its config may say ``ablation``, names of codecs to be plotted
+            by themselves as well, and ``dial = True`` for a plot of PSNR against mAP.
         curves: Of ``statistics.measure``.
         comparisons: Of ``statistics.compare``.
         reference: mAP on uncompressed pictures.
@@ -49,7 +45,6 @@ def write(
         + "</div>",
         _bd_values(sweep.cfg.anchor, comparisons),
         _transfer(sweep, comparisons),
-        _table_1(),
         strips(sweep, [c for c in curves if c.is_curve]),
         _environment(sweep, command),
     ]
@@ -99,30 +94,6 @@ def _transfer(sweep: Sweep, comparisons: list[Comparison]) -> str:
     (first, *columns), *others = lines
     rows = [_row(first, columns, "th"), *(_row(line[0], line[1:]) for line in others)]
     return "<h2>Trained for, by read by: BD-rate at equal mAP</h2>" + _table(rows)
-
-
-def _table_1() -> str:
-    """Table 1 as published, and what its digitised points give."""
-    columns = PUBLISHED["table1"]["columns"]
-    found = {(kind, codec): result.value for kind, codec, _, result in paper_check()}
-    rows = [_row("", columns, "th")]
-    for codec, values in PUBLISHED["table1"]["rows"].items():
-        cells = []
-        for kind, value in zip(columns, values, strict=True):
-            cells.append(f"{value:+.2f} %")
-            own = found.get((kind, codec))
-            if own is not None:
-                cells[-1] += f"<br><small>from its points {own:+.1f} %</small>"
-        rows.append(_row(codec, cells))
-    pair = (published_curve("detection", c) for c in ("Cheng 2020", "method"))
-    return (
-        "<h2>Published, not measured here: the paper's Table 1</h2>"
-        f"<p>{html.escape(PUBLISHED['source'])}. BD-rate against "
-        f"{PUBLISHED['anchor']}, of which only three points can be read, hence the "
-        "gaps. The method against "
-        f"Cheng 2020, detection, from the points: {bd_rate(*pair).value:+.1f} %.</p>"
-        + _table(rows)
-    )
 
 
 def _environment(sweep: Sweep, command: list[str]) -> str:

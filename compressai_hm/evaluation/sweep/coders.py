@@ -16,7 +16,7 @@ from ...codecs.classical import find_classical
 from ...detection import Attention
 from ...detection.build import build_model
 from ...zoo import cfgs, is_hm, load_checkpoint, load_model
-from ...zoo.released import RELEASED, SCHEME, changes_of, file_of, local_path
+from ...zoo.released import RELEASED, SCHEME, file_of, local_path
 from .checks import check_keys
 from .digests import file_digest, value_digest
 
@@ -115,9 +115,8 @@ def codec_digest(entry: dict, quality: int) -> str:
     if entry.get("checkpoints"):
         rest["weights"] = file_digest(entry["checkpoints"][quality])
     elif entry.get("type") in RELEASED:
-        rest["weights"] = file_digest(SCHEME + file_of(entry["type"], quality))
-        if changes := changes_of(entry["type"], entry.get("metric", "mse")):
-            rest["changes"] = file_digest(SCHEME + changes)
+        file = file_of(entry["type"], entry.get("metric", "mse"))
+        rest["weights"] = file_digest(SCHEME + file)
     if classical := find_classical(entry.get("type")):
         if files := _built_classical(classical, entry, quality).files():
             rest["files"] = [file_digest(str(path)) for path in files]

@@ -10,6 +10,7 @@ from compressai.models import FactorizedPrior, MeanScaleHyperprior
 from compressai_hm.codecs import HumanMachineMixin, Steps, picture_bits
 from compressai_hm.codecs.entropy import step_values
 from compressai_hm.codecs.entropy.families import FAMILIES, MeanScaleFamily, family_of
+from compressai_hm.codecs.gains import GainsMixin
 from compressai_hm.codecs.human_machine import QUANTIZERS
 from compressai_hm.zoo import load_model
 
@@ -89,7 +90,7 @@ def test_noise_is_as_wide_as_the_step_by_place(name, quantizer):
 @pytest.mark.parametrize("steps", [0.5, 1.0, 3.0, "map"])
 def test_training_with_ste_sees_what_is_coded(steps):
     """To the rate and to y_hat."""
-    net = load_model("hm-mbt2018-s", 2, pretrained=True).eval()
+    net = load_model("hm-mbt2018-vbr-s-v2", 4, pretrained=True).eval()
     size, rng = (256, 320), np.random.default_rng(0)
     noise = sum(np.kron(rng.standard_normal((256 // s, 320 // s)), np.ones((s, s)))
                 for s in (1, 2, 4, 8, 16, 32))  # fmt: skip
@@ -100,16 +101,19 @@ def test_training_with_ste_sees_what_is_coded(steps):
         steps = Steps(150, offsets)
     steps = [Steps.of(steps, size)]
     y = net.analyse(x)
-    coded = net.code_latent(y, steps)
+    y = net.gain(y, net.gain.coarseness(y, steps)).detach()
+    between_gains = super(GainsMixin, net)
+    coded = between_gains.code_latent(y, steps)
     net.quantizer = "ste"
-    trained = net.train().code_latent(y, steps)
+    net.train()
+    trained = between_gains.code_latent(y, steps)
     bits = [float(picture_bits(out["likelihoods"], [size])) for out in (trained, coded)]
     assert bits[0] == pytest.approx(bits[1], rel=1e-5)
     assert torch.equal(trained["y_hat"], coded["y_hat"])
     # And its means and scales are those of the coder, which the values do not show.
     moving = family_of(net).training(y, steps, coded["y_hat"])
     bits[0] = float(picture_bits(moving["likelihoods"], [size]))
-    assert bits[0] == pytest.approx(bits[1], rel=0.02)
+    assert bits[0] == pytest.approx(bits[1], rel=0.03)
     error = (moving["y_hat"] - coded["y_hat"]).abs() / step_values(steps, y.shape[-2:])
     assert (error < 1e-3).float().mean() > 0.999
 
@@ -136,7 +140,7 @@ def test_gradients_are_of_what_is_coded(name, steps):
         )
         off, far = ((own - coded["y_hat"]).abs() for own in (known, other))
         assert (off < 1e-3).float().mean() > 0.999
-        if name in ("hm-mbt2018", "hm-mbt2018-s", "hm-mbt2018-vbr-s"):
+        if name in ("hm-mbt2018", "hm-mbt2018-vbr-s-v2"):
             assert far.mean() > 5 * off.mean()
 
 

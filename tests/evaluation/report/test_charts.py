@@ -12,7 +12,6 @@ CODECS = "abcdefghijk"
 CFG = Config(
     dict(
         codecs=[dict(name=name) for name in CODECS],
-        published=dict(s="detection"),
         dial=True,
     )
 )
@@ -38,14 +37,12 @@ def charts(tmp_path):
 
 
 def test_every_point_says_its_numbers(charts):
-    psnr, accuracy, dial = charts
+    psnr, _, dial = charts
     assert 'role="img" aria-label="a: 0.1000 bpp, 20 (quality 1)"' in psnr
     assert 'aria-label="c x_bar: 0.2000 bpp, 30 (quality 2)"' in psnr
-    assert 'aria-label="method (published): 0.1610 bpp, 31.6"' in accuracy
     assert 'aria-label="b: 21.00 dB, 15, 0.1000 bpp"' in dial
     points = [chart.count('role="img"') for chart in charts]
-    published = 26  # points of the paper's seven curves
-    assert points == [66, 66 - 2 + published, 66 - 2]  # none for nan
+    assert points == [66, 66 - 2, 66 - 2]  # none for nan
 
 
 def test_points_and_tips_are_in_the_same_order(charts):

@@ -128,7 +128,7 @@ def test_steps_make_a_curve_of_one_checkpoint(cfg, tmp_path):
     cfg.codecs = [
         cfg.codecs[0],
         dict(name="steps", checkpoints=[weights], steps=steps),
-        dict(name="zoo", type="hm-mbt2018-s", qualities=[2], steps=steps),
+        dict(name="zoo", type="hm-compact", qualities=[2], steps=steps),
     ]
     cfg.sets = cfg.sets[-1:]
     finish(cfg, tmp_path)
@@ -151,7 +151,7 @@ def test_attention_is_part_of_what_a_point_is(cfg, tmp_path):
     weights.write_bytes(released.read_bytes())
     config = str(ROOT / "mmdet_configs/demo/detector.py")
     attention = dict(detectors=[dict(config=config, checkpoint=str(weights))])
-    plain = dict(name="plain", type="hm-mbt2018-s", qualities=[1], steps=[2])
+    plain = dict(name="plain", type="hm-compact", qualities=[1], steps=[2])
     cfg.codecs = [
         cfg.codecs[0],
         plain,
@@ -250,13 +250,13 @@ def moved(monkeypatch):
 
 def test_a_device_serves_all_that_computes(cfg, tmp_path, moved):
     config = str(ROOT / "mmdet_configs/hm_faster_rcnn_demo.py")
-    refined = dict(type="hm-mbt2018-s", qualities=[1], refine=1, config=config)
+    refined = dict(type="hm-compact", qualities=[1], refine=1, config=config)
     cfg.codecs = [cfg.codecs[0], dict(name="refined", **refined)]
     cfg.codecs[0].qualities = [30]
     cfg.sets = cfg.sets[:1]
     one = Sweep(cfg, tmp_path / "w", GPU)
     run(one)
-    models = {"HMSmallAutoregressive", "HumanMachineDetector", "FasterRCNN"}
+    models = {"HMCompact", "HumanMachineDetector", "FasterRCNN"}
     assert models <= set(moved)
     # The pictures that are coded, and those that are measured: of the codec, of JPEG
     # and uncompressed.

@@ -21,7 +21,7 @@ def test_shipped_sweeps_find_what_they_inherit(path):
         assert (ROOT / config).is_file()
 
 
-SMALL = "hm-mbt2018-s"
+SMALL = "hm-mbt2018-mean"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ SMALL = "hm-mbt2018-s"
                 codecs=[
                     dict(
                         name="x",
-                        type="hm-mbt2018-vbr-s",
+                        type="hm-compact",
                         qualities=[1],
                         refine=5,
                         config=__file__,
@@ -85,7 +85,6 @@ SMALL = "hm-mbt2018-s"
             dict(codecs=[dict(name="x", type=SMALL, qualities=[1], attention={})]),
             "'x': .*missing .*'detectors'",
         ),
-        (dict(published=dict(nowhere="detection")), "'nowhere', which is none"),
     ],
 )
 def test_wrong_configs_are_explained(cfg, tmp_path, change, named):

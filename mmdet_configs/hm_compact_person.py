@@ -1,15 +1,13 @@
-# hm-mbt2018-vbr-s adapted at every rate to two detectors of people in COCO, RTMDet-nano
-# and YOLOX-Nano: their features inside people's boxes, at the scales of their tests.
-# DETECTORS names the folder of their weights.
+# hm-compact adapted at every rate to two detectors of people in COCO, RTMDet-nano and
+# YOLOX-Nano: their features inside people's boxes, at the scales of their tests.
+# DETECTORS names the folder of their weights. With --cfg-options
+# model.lambda_machine=0 it is the control that the result is measured against.
 _base_ = [
-    "../_base_/default_runtime.py",
-    "../_base_/models/human_machine.py",
-    "../_base_/datasets/coco_person.py",
+    "_base_/default_runtime.py",
+    "_base_/models/human_machine.py",
+    "_base_/datasets/coco_person.py",
 ]
 detectors = "{{$DETECTORS:checkpoints}}"
-seed = int("{{$SEED:0}}")
-work_dir = f"work_dirs/small_vbr_adapted_{seed}"
-randomness = dict(seed=seed)
 readers = [
     dict(
         detector="mmdet_configs/person/rtmdet_nano.py",
@@ -23,12 +21,11 @@ readers = [
     ),
 ]
 model = dict(
-    codec=dict(type="hm-mbt2018-vbr-s", quality=4, pretrained=True),
+    codec=dict(type="hm-compact", quality=4, pretrained=True),
     lambda_human=0.0035,
-    lambda_machine=0.8,
+    lambda_machine=0.55,
     machine_losses=[dict(type="ObjectFeatureLoss", **own) for own in readers],
-    steps=dict(low=0.35, high=6.0, regions=0.3, weight=0.5),
-    quantizer="ste",
+    steps=dict(low=0.35, high=6.0, regions=0.4, weight=0.5),
     trainable=("g_a", "g_s", "entropy"),
 )
 train_pipeline = [
@@ -55,21 +52,15 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = [_base_.val_evaluator[1]]
 test_evaluator = val_evaluator
-epochs = 2
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=epochs, val_interval=epochs)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=2, val_interval=2)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="HumanMachineOptimWrapperConstructor",
-    optimizer=dict(type="SOAP", lr=1.5e-4, weight_decay=0, precondition_frequency=25),
+    optimizer=dict(type="SOAP", lr=1.5e-4),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=50),
-    dict(
-        type="CosineAnnealingLR",
-        T_max=epochs,
-        eta_min=1e-6,
-        convert_to_iter_based=True,
-    ),
+    dict(type="CosineAnnealingLR", T_max=2, eta_min=1e-6, convert_to_iter_based=True),
 ]
