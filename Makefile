@@ -2,10 +2,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-one-core test-other-core docs demo-weights
+.PHONY: demo check test test-one-core test-other-core docs demo-weights
 
 demo: $(VENV)/.installed
 	$(BIN)/python tools/demo.py
+
+# For the loop of writing: minutes, on one core.
+check: $(VENV)/.installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quick tests/test_*.py tests/codecs tests/zoo
 
 # The second environment lies over the first and replaces its OpenMMLab packages. What is
 # run in both takes the longest: two cores have about half of all tests each.

@@ -31,7 +31,6 @@ DOCS = ["mkdocs-material", "mkdocstrings[python]>=1"]
 FOLDERS = {
     "compressai_hm_tools": "tools",
     "compressai_hm_tools.mmdet_configs": "mmdet_configs",
-    "compressai_hm_tools.results.sweeps": "results/sweeps",
 }
 
 setup(

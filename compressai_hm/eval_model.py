@@ -1,18 +1,23 @@
-"""``python -m compressai_hm.eval_model``: CompressAI's, with the HM models' names."""
+"""``python -m compressai_hm.eval_model``: CompressAI's tool with the HM models."""
 
 import sys
 
 from compressai.utils.eval_model import __main__ as compressai_eval
 
 BPP = """
-bpp is of streams only, of pictures that CompressAI pads with black to multiples of 64;
-with --entropy-estimation it is the model's estimate, some bytes less than real streams,
-of pictures padded by replication. tools/codec.py pads so, too, and counts whole files,
-with a header of 32 bytes.
+bpp counts the streams only, without a header. CompressAI pads the pictures with black
+to multiples of 64. With --entropy-estimation bpp is the model's estimate, some bytes
+less than the streams, and pictures are padded by replication. tools/codec.py pads by
+replication too, and counts whole files, with a header of 32 bytes.
 """
 
 
 def main(argv: list[str]) -> None:
+    """Runs CompressAI's tool, and adds to its help how it counts bits.
+
+    Args:
+        argv: The command line's arguments.
+    """
     try:
         compressai_eval.main(argv)
     finally:

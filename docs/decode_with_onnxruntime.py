@@ -1,7 +1,7 @@
 """Decodes a file with g_s in onnxruntime, and the latents by our coder.
 
-    hm-codec export --model hm-mbt2018-s --quality 2 --out transforms
-    hm-codec encode photo.png --model hm-mbt2018-s --quality 2
+    hm-codec export --out transforms
+    hm-codec encode photo.png
     python docs/decode_with_onnxruntime.py photo.hmc transforms/g_s.onnx decoded.png
 
 The coder computes in integers and needs the model's entropy networks: in another
@@ -13,8 +13,8 @@ import sys
 import onnxruntime
 import torch
 
-from compressai_hm.codecs import Bitstream
-from compressai_hm.codecs.files import write_png
+from compressai_hm import Bitstream
+from compressai_hm.io.files import write_png
 from compressai_hm.zoo import load_model
 
 

@@ -18,7 +18,7 @@ ELSEWHERE = {
     "compressai_hm/zoo/weights/README.md": "model_cards.md",
     "results/README.md": "results/index.md",
 }
-PATTERNS = ("results/*.md", "results/*/*.md", "results/*/plots/*.png")
+PATTERNS = ("results/*.md", "results/*/plots/*.svg")
 """What is in the site under its own path, where ELSEWHERE does not say another."""
 
 LINK = re.compile(r'(\]\(|(?:src|href)=")(?![a-z]+:|#)([^)\s"#]*)(#[^)\s"]*)?([)"])')

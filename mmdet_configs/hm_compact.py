@@ -1,17 +1,18 @@
 # hm-compact for people, from scratch: one set of weights for every rate. Each picture
-# draws a quantization step, and two fifths of them regions of finer ones.
+# is coded with a random quantization step, and two fifths of the pictures have regions
+# of finer steps.
 #
-#   tools/train.py mmdet_configs/hm_compact.py --resume     goes on where it was stopped
+#   tools/train.py mmdet_configs/hm_compact.py --resume     continues after a stop
 #
-# EPOCHS is how long it trains, of which the learning rate falls over the last fifth. A
-# training that has not come so far may be resumed with another number: a copy of its
-# work folder with few more epochs gives finished weights early.
+# EPOCHS is the length of the training. The learning rate falls over the last fifth of
+# it. Before that, a training may be resumed with another number of epochs: a copy of
+# its work folder, resumed with few more epochs, gives finished weights early.
 #
-# CACHE_BYTES is memory for decoded pictures, worth it with a GPU: 1.4e9 for all.
+# CACHE_BYTES is memory for decoded pictures; 1.4e9 holds all. It pays off with a GPU.
 #
-# The pictures: tools/coco_subsets.py makes the folders of MMDET_DATASETS and
-# COCO_PERSON out of COCO 2017; BSDS500 names the pictures of the Berkeley Segmentation
-# Data Set (BSDS500/data/images in https://github.com/BIDS/BSDS500).
+# tools/coco_subsets.py makes the folders of MMDET_DATASETS and COCO_PERSON out of COCO
+# 2017. BSDS500 names the pictures of the Berkeley Segmentation Data Set
+# (BSDS500/data/images in https://github.com/BIDS/BSDS500).
 _base_ = ["_base_/default_runtime.py", "_base_/models/human_machine.py"]
 coco_root = "{{$MMDET_DATASETS:data/coco_small}}"
 person_root = "{{$COCO_PERSON:data/coco_small/person}}"

@@ -1,30 +1,30 @@
 # hm-compact adapted at every rate to two detectors of people in COCO, RTMDet-nano and
-# YOLOX-Nano: their features inside people's boxes, at the scales of their tests.
-# DETECTORS names the folder of their weights. With --cfg-options
-# model.lambda_machine=0 it is the control that the result is measured against.
+# YOLOX-Nano. The losses compare their features inside people's boxes, at the scales of
+# their tests. DETECTORS names the folder of their weights. --cfg-options
+# model.lambda_machine=0 trains the control that the result is measured against.
 _base_ = [
     "_base_/default_runtime.py",
     "_base_/models/human_machine.py",
     "_base_/datasets/coco_person.py",
 ]
 detectors = "{{$DETECTORS:checkpoints}}"
-readers = [
+loss_detectors = [
     dict(
         detector="mmdet_configs/person/rtmdet_nano.py",
         checkpoint=detectors + "/rtmdet_nano_person_mmdet.pth",
-        resize=dict(scale=(192, 192), pad_val=114, size_divisor=32),  # of 320 to 640
+        resize=dict(scale=(192, 192), pad_val=114, size_divisor=32),  # 384 * 320 / 640
     ),
     dict(
         detector="mmdet::yolox/yolox_nano_8xb8-300e_coco.py",
         checkpoint=detectors + "/yolox_nano_mmdet.pth",
-        resize=dict(scale=(250, 250), pad_val=114, size_divisor=32),  # of 416 to 640
+        resize=dict(scale=(250, 250), pad_val=114, size_divisor=32),  # 384 * 416 / 640
     ),
 ]
 model = dict(
     codec=dict(type="hm-compact", quality=4, pretrained=True),
     lambda_human=0.0035,
     lambda_machine=0.55,
-    machine_losses=[dict(type="ObjectFeatureLoss", **own) for own in readers],
+    machine_losses=[dict(type="ObjectFeatureLoss", **kw) for kw in loss_detectors],
     steps=dict(low=0.35, high=6.0, regions=0.4, weight=0.5),
     trainable=("g_a", "g_s", "entropy"),
 )

@@ -5,7 +5,7 @@ _base_ = [
     "_base_/datasets/coco_detection.py",
     "_base_/schedules/adaptation_2e.py",
 ]
-# What tools/train.py runs instead where COCO is not.
+# tools/train.py runs this config instead if COCO is missing.
 demo_config = "hm_faster_rcnn_demo.py"
 
 model = dict(
@@ -15,9 +15,9 @@ model = dict(
     "faster_rcnn/faster_rcnn_r50_fpn_1x_coco/"
     "faster_rcnn_r50_fpn_1x_coco_20200130-047c8118.pth",
     # L = bpp + lambda_human * 255^2 MSE(x, x_hat) + lambda_machine * the detector's
-    # losses. lambda_human sets the rate and is quality 3's own; lambda_machine moves
-    # bits and PSNR towards mAP: 0 is the plain codec, at 1 a loss of 1 in the
-    # detector weighs as much as 1 bpp.
+    # losses. lambda_human sets the rate; this is CompressAI's value for quality 3.
+    # lambda_machine trades bits and PSNR for mAP: 0 is the plain codec, and at 1 a
+    # detector loss of 1 weighs as much as 1 bpp.
     lambda_human=0.0067,
     lambda_machine=1.0,
     trainable=("g_a", "g_s", "entropy", "g_t"),  # the detector is frozen

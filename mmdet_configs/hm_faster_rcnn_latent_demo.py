@@ -1,10 +1,10 @@
-# As hm_faster_rcnn_latent.py, small, on 2000 drawn pictures. The neck and heads start
-# from the demo's detector, the backbone from nothing.
+# A small version of hm_faster_rcnn_latent.py, on 2000 drawn pictures. The neck and
+# heads start from the demo's detector, the backbone from random weights.
 _base_ = "hm_faster_rcnn_demo.py"
 model = dict(
-    task_view="y_hat",
+    type="LatentHumanMachineDetector",
     latent_backbone=dict(width=96, depth=3),
-    lambda_human=0,  # nothing that people see is trained
+    lambda_human=0,  # only what detectors read is trained
     lambda_machine=1.0,
     trainable=("latent_backbone", "detector"),
     reader="latent_demo",

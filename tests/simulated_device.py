@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map, tree_map_only
 
-from compressai_hm.codecs.entropy import devices, places
+from compressai_hm.entropy import devices, places
 
 DEVICE = torch.device("cuda", 0)
 

@@ -1,7 +1,7 @@
-"""The tools as commands of a wheel: hm-codec is tools/codec.py.
+"""The tools as commands of a wheel: hm-codec runs tools/codec.py.
 
-There this folder is compressai_hm_tools, and mmdet_configs and results lie in it. The
-tools are run as scripts: they set up torch's environment before it is imported.
+In a wheel this folder is compressai_hm_tools, and contains mmdet_configs. The tools
+run as scripts, because they set up torch's environment before it is imported.
 """
 
 import runpy
@@ -13,7 +13,7 @@ _FOLDER = Path(__file__).resolve().parent
 
 
 def _run(name: str) -> None:
-    sys.path.insert(0, str(_FOLDER))  # as Python does for a script
+    sys.path.insert(0, str(_FOLDER))  # Python does so for a script
     runpy.run_path(str(_FOLDER / f"{name}.py"), run_name="__main__")
 
 

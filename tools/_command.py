@@ -1,6 +1,6 @@
-"""What all tools share: a polite start, and errors of one line.
+"""Settings of threads and warnings, and errors of one line, for all tools.
 
-Imported before torch, whose threads read the environment when they start.
+Tools import it before torch, whose threads read the environment when they start.
 """
 
 import argparse
@@ -12,26 +12,26 @@ import warnings
 from collections.abc import Callable
 from pickle import UnpicklingError
 
-# Else OpenMP's threads spin where they wait: beside one other busy process a training
-# step takes up to ten times as long. A short spin costs nothing on a quiet machine.
+# By default OpenMP's threads spin while they wait: beside one other busy process a
+# training step takes up to ten times as long. A short spin costs nothing otherwise.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-if not sys.warnoptions:  # those who ask for warnings get them
-    # Meant for who maintains the packages that tools are made of. Spawned processes
-    # read the environment.
+if not sys.warnoptions:  # python -W shows warnings
+    # These are for the maintainers of the packages that the tools import. Spawned
+    # processes read the environment.
     for category in (DeprecationWarning, FutureWarning):
         warnings.simplefilter("ignore", category)
     os.environ["PYTHONWARNINGS"] = "ignore::DeprecationWarning,ignore::FutureWarning"
 
 _USERS = (OSError, ValueError, RuntimeError, ImportError, UnpicklingError)
-"""What is raised for a wrong file or value; the others are faults of the program."""
+"""Types of errors for a wrong file or value; others are faults of the program."""
 
-_READ = ("mmengine.config", "mmengine.registry")
-"""Whose errors of any type tell of a config; OpenMMLab's asserts do, too."""
+_CONFIG_MODULES = ("mmengine.config", "mmengine.registry")
+"""Modules whose errors of any type concern a config, like OpenMMLab's asserts."""
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """A parser whose help shows a module's docstring as it is."""
+    """Returns a parser whose help shows a module's docstring unchanged."""
     p = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -41,21 +41,21 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def add_debug(p: argparse.ArgumentParser) -> None:
     """Adds ``--debug``, which :func:`run` acts on, to a parser's help."""
-    p.add_argument("--debug", action="store_true", help="show where an error arose")
+    p.add_argument("--debug", action="store_true", help="show the trace of an error")
 
 
 def run(main: Callable[[], int | None], stopped: str = "stopped") -> None:
     """Runs a tool and exits with what it returns.
 
-    A wrong file, option or config is told in one line on stderr, with status 2; with
-    ``--debug`` anywhere on the command line, after the trace.
+    A wrong file, option or config is reported in one line on stderr, with status 2.
+    With ``--debug`` anywhere on the command line, the trace comes before it.
 
     Args:
         main: The tool.
-        stopped: The sentence for Ctrl-C.
+        stopped: Message for Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # λ, on a screen that has none
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack λ
             stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv
     sys.argv[1:] = [a for a in sys.argv[1:] if a != "--debug"]  # subcommands lack it
@@ -64,11 +64,11 @@ def run(main: Callable[[], int | None], stopped: str = "stopped") -> None:
         sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(stopped)
-    except BrokenPipeError:  # the reader, such as head, has had enough
+    except BrokenPipeError:  # a program such as head has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as e:
-        if not isinstance(e, _USERS) and not _from_config(e):
+        if not isinstance(e, _USERS) and not _is_from_config(e):
             raise
         if debug:
             traceback.print_exc()
@@ -78,19 +78,19 @@ def run(main: Callable[[], int | None], stopped: str = "stopped") -> None:
     sys.exit(code)
 
 
-def _from_config(e: Exception) -> bool:
-    walked = traceback.walk_tb(e.__traceback__)
-    names = [frame.f_globals.get("__name__", "") for frame, _ in walked]
+def _is_from_config(e: Exception) -> bool:
+    frames = traceback.walk_tb(e.__traceback__)
+    names = [frame.f_globals.get("__name__", "") for frame, _ in frames]
     asserted = isinstance(e, AssertionError) and names[-1].startswith("mm")
-    return asserted or any(name.startswith(_READ) for name in names)
+    return asserted or any(name.startswith(_CONFIG_MODULES) for name in names)
 
 
 def sentence(e: BaseException) -> str:
-    """An error's message in one line; where it has none, that of its cause."""
+    """Returns an error's message in one line, or its cause's if it has none."""
     if isinstance(e, OSError) and e.filename is not None and e.strerror:
         return f"{e.filename}: {e.strerror}"
     text = str(e.args[0]) if isinstance(e, KeyError) and e.args else str(e)
-    if "Original Traceback" in text:  # of a loader's worker: the last line is its error
+    if "Original Traceback" in text:  # a data loader's worker: its error comes last
         text = text.strip().splitlines()[-1]
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     text = " ".join([*lines[:3], "..."] if len(lines) > 3 else lines)
@@ -98,6 +98,6 @@ def sentence(e: BaseException) -> str:
         return sentence(e.__cause__)
     if isinstance(e, KeyError) and " " not in text:
         return f"{text!r} is missing"
-    if not text and e.__traceback__:  # such as an assert's
+    if not text and e.__traceback__:  # an assert without a message
         text = traceback.extract_tb(e.__traceback__)[-1].line
     return text or type(e).__name__

@@ -1,4 +1,4 @@
-"""Many files at a time, told of in their order."""
+"""Work on several files at a time, with results in the order of the files."""
 
 import atexit
 import os
@@ -13,29 +13,28 @@ from typing import Any
 
 import torch
 
-from compressai_hm.codecs.entropy.threads import code_with_threads
+from compressai_hm.entropy.threads import code_with_threads
 
-_MOST = 4
-"""Workers."""
+_MAX_WORKERS = 4
 
 
 def default_workers() -> int:
-    """As many as torch may use cores, up to four."""
-    return min(_MOST, torch.get_num_threads())
+    """Returns the number of torch's threads, at most four."""
+    return min(_MAX_WORKERS, torch.get_num_threads())
 
 
 class InOrder:
-    """A context that runs a function on jobs in threads, and gives results in order.
+    """A context that runs a function on jobs in threads, and yields results in order.
 
     One worker is the calling thread itself. With more, Ctrl-C ends the program without
-    waiting for those that are busy: only the caller may write files.
+    waiting for busy threads; therefore only the caller may write files.
 
     Args:
-        run: Called with each job.
-        jobs: What there is to do.
-        workers: How many threads.
-        size: Of a job.
-        most: Jobs whose sizes add up to more are not begun at a time.
+        run: Function that is called with each job.
+        jobs: The jobs.
+        workers: Number of threads.
+        size: Function that returns the size of a job. Defaults to 0 for all.
+        most: Largest sum of the sizes of jobs that run at a time. Defaults to 0.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class InOrder:
     ):
         self.run, self.jobs, self.size, self.most = run, deque(jobs), size, most
         self.window: deque[tuple[Any, int, Future]] = deque()
-        self.asked: queue.SimpleQueue = queue.SimpleQueue()
+        self.queue: queue.SimpleQueue = queue.SimpleQueue()
         self.threads = [
             threading.Thread(target=self._work, args=[torch.get_num_threads()])
             for _ in range(workers if workers > 1 else 0)
@@ -67,13 +66,13 @@ class InOrder:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             return
         for _ in self.threads:
-            self.asked.put(None)
+            self.queue.put(None)
         for thread in self.threads:
             thread.join()
         atexit.unregister(self._leave)
 
     def __iter__(self) -> Iterator[tuple[Any, Callable[[], Any]]]:
-        """Each job, and what waits for its result, or raises its error."""
+        """Yields each job, and a function that waits for its result."""
         while self.jobs or self.window:
             if not self.threads:
                 job = self.jobs.popleft()
@@ -85,23 +84,23 @@ class InOrder:
             self.window.popleft()
 
     def _fill(self) -> None:
-        """A few are asked for ahead, so that nobody waits for the slowest."""
+        """Queues more jobs than there are threads, so that no thread has to wait."""
         while self.jobs and len(self.window) < 2 * len(self.threads):
             size = self.size(self.jobs[0])
-            under_way = sum(own for _, own, future in self.window if not future.done())
-            if self.window and size + under_way > self.most:
+            running = sum(s for _, s, future in self.window if not future.done())
+            if self.window and size + running > self.most:
                 return
             self.window.append((self.jobs.popleft(), size, Future()))
-            self.asked.put(self.window[-1])
+            self.queue.put(self.window[-1])
 
     def _work(self, threads: int) -> None:
-        # Floating point depends on it. Before its first use in a thread torch forgets
-        # what was set there, for what any thread set last.
+        # Floating point depends on the number of threads. In a new thread, torch's
+        # first call replaces the thread's number by the last one set anywhere.
         torch.get_num_threads()
         torch.set_num_threads(threads)
         code_with_threads(1)
-        while (asked := self.asked.get()) is not None:
-            job, _, future = asked
+        while (item := self.queue.get()) is not None:
+            job, _, future = item
             if not future.set_running_or_notify_cancel():
                 continue
             try:
@@ -110,7 +109,7 @@ class InOrder:
                 future.set_exception(e)
 
     def _leave(self) -> None:
-        """At once: what ends in the usual way while threads are busy may crash."""
+        """Ends the process at once if threads are busy; Python's way may crash then."""
         if any(future.running() for *_, future in self.window):
             sys.stdout.flush()
             sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What tools/train.py and tools/test.py share: options, config, processes."""
+"""Options, configs, processes and checkpoints of tools/train.py and tools/test.py."""
 
 import argparse
 import contextlib
@@ -12,37 +12,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _command import add_debug
 from mmengine.config import Config, DictAction
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
-from compressai_hm.detection.hooks.check_data_hook import check_batches
+from compressai_hm.detection.engine.hooks.check_data_hook import check_batches
 
 _LAUNCHED = {
     "pytorch": ("RANK", "python -m torch.distributed.run --nproc_per_node=N"),
     "slurm": ("SLURM_PROCID", "srun"),
     "mpi": ("OMPI_COMM_WORLD_LOCAL_RANK", "mpirun"),
 }
-"""By launcher, what it sets in the environment, and its command."""
+"""By launcher, a variable that it sets in the environment, and its command."""
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the options that MMDetection's train and test tools share."""
+    """Returns a parser with the options of MMDetection's train and test tools."""
     p = argparse.ArgumentParser(description=description)
-    p.add_argument("config", help="config file, or the name of one that ships")
+    add_debug(p)
+    p.add_argument("config", help="config file, or the name of one of this package's")
     add_list(p)
-    p.add_argument(
-        "--work-dir", help="folder for logs and checkpoints [work_dirs/CONFIG]"
-    )
+    text = "folder for logs and checkpoints [work_dirs/CONFIG]"
+    p.add_argument("--work-dir", help=text)
     add_cfg_options(p)
-    p.add_argument(
-        "--launcher",
-        choices=["none", *_LAUNCHED],
-        default="none",
-        help="what started the processes, if there are several",
-    )
+    launchers, text = ["none", *_LAUNCHED], "launcher of several processes [none]"
+    p.add_argument("--launcher", choices=launchers, default="none", help=text)
     p.add_argument("--local_rank", "--local-rank", type=int, default=0)
     return p
 
@@ -76,44 +73,46 @@ def add_cfg_options(p: argparse.ArgumentParser) -> None:
 
 _HERE = Path(__file__).resolve().parent
 SHIPPED = _HERE if (_HERE / "mmdet_configs").is_dir() else _HERE.parent
-"""What mmdet_configs/ and results/sweeps/ are in: of a wheel, or the repository."""
+"""The folder of a wheel or of the repository that contains mmdet_configs/."""
+
+
+SWEEPS = "mmdet_configs/sweeps"
+"""Configs for tools/rate_accuracy.py, which the other tools do not list."""
 
 
 def find_config(path: str | Path, folder: str = "mmdet_configs") -> Path:
-    """A config's file: that of a path, or the one that ships under a name.
+    """Finds the file of a config by its path, or by its name in this package.
 
     Args:
         path: Such as ``mmdet_configs/hm_faster_rcnn.py``, or ``hm_faster_rcnn.py``.
-        folder: Where those are that ship.
+        folder: Folder of the package's configs.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there is no such config.
     """
     path = Path(path)
-    for found in (path, SHIPPED / folder / path, SHIPPED / path):
-        if found.is_file():
-            return found
-    raise FileNotFoundError(
-        f"{path} does not exist; --list names the configs that there are"
-    )
+    for candidate in (path, SHIPPED / folder / path, SHIPPED / path):
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(f"{path} does not exist; --list names the configs")
 
 
 def add_list(p: argparse.ArgumentParser, folder: str = "mmdet_configs") -> None:
-    """Adds ``--list``, which prints the names of the configs that ship, and ends."""
+    """Adds ``--list``, which prints the names of the package's configs, and ends."""
 
     class List(argparse.Action):
         def __call__(self, parser: argparse.ArgumentParser, *_) -> None:
             for path in sorted((SHIPPED / folder).rglob("*.py")):
                 name = path.relative_to(SHIPPED / folder).as_posix()
-                if not name.startswith("_"):
+                if not name.startswith(("_", f"{Path(SWEEPS).name}/")):
                     print(name)
             parser.exit()
 
-    p.add_argument("--list", action=List, nargs=0, help="name the configs, and end")
+    p.add_argument("--list", action=List, nargs=0, help="print the configs' names")
 
 
 def read_config(path: str | Path) -> Config:
-    """The content of a config, see :func:`find_config`.
+    """Reads a config, see :func:`find_config`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -122,7 +121,7 @@ def read_config(path: str | Path) -> Config:
     path = find_config(path)
     try:
         return Config.fromfile(path)
-    except Exception as e:  # it runs: it can raise anything
+    except Exception as e:  # a config is a program, and can raise any error
         raise ValueError(f"config {path}: {type(e).__name__}: {e}") from e
 
 
@@ -130,8 +129,8 @@ def merge_options(cfg: Config, options: dict | None) -> None:
     """Merges ``--cfg-options`` into a config.
 
     Raises:
-        ValueError: If one's first word looks like a misspelt setting: MMEngine would
-            take it for a new one that nothing reads.
+        ValueError: If the first word of a key looks like a misspelt setting, which
+            MMEngine would add as a new one without effect.
     """
     known = {*cfg, *inspect.signature(Runner).parameters}
     for key in options or {}:
@@ -145,17 +144,16 @@ def merge_options(cfg: Config, options: dict | None) -> None:
 
 
 def load_config(args: argparse.Namespace, demo_if_absent: bool = False) -> Config:
-    """The config with the options merged in, its work folder set.
+    """Reads a config, merges the options, and sets its work folder.
 
     Args:
-        args: Of :func:`parser`.
-        demo_if_absent: Where the config's COCO is missing and it names a
-            ``demo_config``, whether that one is returned instead, after three lines
-            that say so. Defaults to False.
+        args: Options of :func:`parser`.
+        demo_if_absent: Whether to return the config's ``demo_config``, if it has one
+            and its COCO is missing, and to say so. Defaults to False.
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If the launcher's variables or GPUs are not there.
+        ValueError: If the launcher's variables or GPUs are missing.
     """
     path = find_config(args.config)
     _check_launcher(args.launcher)
@@ -164,11 +162,11 @@ def load_config(args: argparse.Namespace, demo_if_absent: bool = False) -> Confi
     demo = cfg.pop("demo_config", None)
     if demo and demo_if_absent:
         dataset = cfg.train_dataloader.dataset
-        wanted = Path(dataset.data_root, dataset.ann_file)
-        if not wanted.is_file():
+        annotations = Path(dataset.data_root, dataset.ann_file)
+        if not annotations.is_file():
             path = path.parent / demo
             print(
-                f"COCO 2017 was not found: there is no {wanted}.\n"
+                f"COCO 2017 was not found: there is no {annotations}.\n"
                 "To use it, unpack it there from https://cocodataset.org/#download, or "
                 "set MMDET_DATASETS to its folder.\n"
                 f"Instead, the demo runs on a drawn data set: {path}.",
@@ -182,7 +180,7 @@ def load_config(args: argparse.Namespace, demo_if_absent: bool = False) -> Confi
     if args.work_dir or not cfg.get("work_dir"):
         cfg.work_dir = args.work_dir or f"work_dirs/{path.stem}"
     if args.launcher == "pytorch" and not torch.cuda.is_available():
-        # MMEngine's launcher and its default wrapper want a GPU for each process.
+        # MMEngine's launcher and its default wrapper need a GPU for each process.
         torch.distributed.init_process_group("gloo")
         cfg.model_wrapper_cfg = dict(
             type="MMDistributedDataParallel",
@@ -218,9 +216,9 @@ def _check_launcher(launcher: str) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The config's runner, which lists environment, config and hooks in the file alone.
+    """Builds the config's runner, which lists environment and config in its file only.
 
-    On the screen their 500 lines would bury what is wrong.
+    On the screen their 500 lines would hide errors.
     """
     base = RUNNERS.get(cfg.get("runner_type", "Runner"))
 
@@ -233,7 +231,7 @@ def build_runner(cfg: Config) -> Runner:
 
         def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
             loop = super().build_train_loop(loop)
-            check_batches(loop.dataloader)  # before schedulers trip over it
+            check_batches(loop.dataloader)  # schedulers' errors are less clear
             if isinstance(loop, IterBasedTrainLoop) and any(
                 isinstance(h, CheckpointHook) and h.by_epoch for h in self.hooks
             ):
@@ -257,35 +255,35 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def _leave_process_group() -> None:
-    """Ends the threads of gloo, which can abort an interpreter that is going down."""
+    """Ends the threads of gloo, which can abort the interpreter when it exits."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def _is_for_users(record: logging.LogRecord) -> bool:
     listings = r"Config:|Hooks will be executed|\s*-+\s*System environment:"
-    # MMEngine tells of its own use of what it has deprecated.
+    # MMEngine itself uses functions that it has deprecated.
     return not re.match(rf"{listings}|.* will be deprecated", str(record.msg))
 
 
-def checkpoint_to_resume(cfg: Config, asked: str = "auto") -> str | None:
-    """The checkpoint that training goes on from.
+def checkpoint_to_resume(cfg: Config, checkpoint: str = "auto") -> str | None:
+    """Finds the checkpoint from which training continues.
 
     Args:
         cfg: The config.
-        asked: A checkpoint, or "auto": the :func:`latest_checkpoint` of where the
-            config's CheckpointHook writes.
+        checkpoint: A checkpoint. Defaults to "auto", the :func:`latest_checkpoint` of
+            the folder of the config's CheckpointHook.
 
     Raises:
-        ValueError: If it is not known what to go on from.
+        ValueError: If the checkpoint is not of a training, or none can be chosen.
     """
-    if asked != "auto":
-        if Path(asked).is_file() and not _progress(Path(asked)):
+    if checkpoint != "auto":
+        if Path(checkpoint).is_file() and not _read_progress(Path(checkpoint)):
             raise ValueError(
-                f"{asked} holds weights, and nothing to go on from; to start from them "
-                f"leave --resume out and give --cfg-options load_from={asked}"
+                f"{checkpoint} holds weights, and nothing to go on from; to start from "
+                f"them leave --resume out and give --cfg-options load_from={checkpoint}"
             )
-        return asked
+        return checkpoint
     folder, pattern = Path(cfg.work_dir).absolute(), "*.pth"
     hooks = [*cfg.get("default_hooks", {}).values(), *(cfg.get("custom_hooks") or ())]
     for hook in hooks:
@@ -293,8 +291,7 @@ def checkpoint_to_resume(cfg: Config, asked: str = "auto") -> str | None:
             out = hook.get("out_dir")
             if out and "://" in str(out):
                 raise ValueError(
-                    f"{out} cannot be searched: name the checkpoint to go on from, "
-                    "--resume CHECKPOINT"
+                    f"{out} cannot be searched: name one by --resume CHECKPOINT"
                 )
             folder = Path(out, folder.name) if out else folder
             pattern = (hook.get("filename_tmpl") or pattern).replace("{}", "*")
@@ -302,40 +299,41 @@ def checkpoint_to_resume(cfg: Config, asked: str = "auto") -> str | None:
 
 
 def latest_checkpoint(folder: str | Path, pattern: str = "*.pth") -> str | None:
-    """The checkpoint in a folder that has trained longest.
+    """Finds the checkpoint in a folder that has trained longest.
 
-    By what the files hold. MMEngine's ``last_checkpoint`` can be left empty by a kill,
-    and names are the config's.
+    The content of the files decides: a kill can leave MMEngine's ``last_checkpoint``
+    empty, and a config can choose any names.
 
     Args:
-        folder: Need not exist.
-        pattern: Of names that are looked at besides ``*.pth``.
+        folder: The folder; it need not exist.
+        pattern: Pattern of further names. Defaults to ``*.pth``, which always counts.
 
     Returns:
-        Its path; None where there is no checkpoint.
+        Its path; None if there is no checkpoint.
 
     Raises:
-        ValueError: If one cannot be read, or none is of a training, so that it is not
-            known what may be overwritten.
+        ValueError: If a checkpoint cannot be read, or files exist and none of them is a
+            checkpoint of a training: they could be overwritten.
     """
-    folder, found = Path(folder), {}
+    folder, progress = Path(folder), {}
     paths = {p for p in (*folder.glob("*.pth"), *folder.glob(pattern)) if p.is_file()}
     for path in sorted(p for p in paths if not p.name.startswith(".")):
         with contextlib.suppress(FileNotFoundError):  # a training has just removed it
-            found[path] = _progress(path)
-    resumable = {path: progress for path, progress in found.items() if progress}
-    if found and not resumable:
+            progress[path] = _read_progress(path)
+    resumable = {path: done for path, done in progress.items() if done}
+    if progress and not resumable:
         raise ValueError(
-            f"{folder} holds {', '.join(p.name for p in found)}, and no checkpoint of "
-            "a training; name one, --resume CHECKPOINT, or take another --work-dir"
+            f"{folder} holds {', '.join(p.name for p in progress)}, and no checkpoint "
+            "of a training; name one, --resume CHECKPOINT, or take another --work-dir"
         )
     return str(max(resumable, key=resumable.get)) if resumable else None
 
 
-def _progress(path: Path) -> tuple[bool, int] | None:
-    """Whether the optimizer's state is there, and the iterations done.
+def _read_progress(path: Path) -> tuple[bool, int] | None:
+    """Returns whether a checkpoint has the optimizer's state, and its iterations.
 
-    The best checkpoint of CheckpointHook's ``save_best`` lacks that state.
+    The best checkpoint of CheckpointHook's ``save_best`` lacks that state. Files that
+    are not of a training return None.
     """
     try:
         saved = torch.load(
@@ -343,9 +341,9 @@ def _progress(path: Path) -> tuple[bool, int] | None:
         )
     except FileNotFoundError:
         raise
-    except Exception as e:  # unpickling rubbish raises almost anything
+    except Exception as e:  # unpickling a damaged file can raise any error
         raise ValueError(
-            f"{path} is broken. Remove it, if a training was killed while writing it, "
+            f"{path} is broken. Remove it if a training was killed while writing it, "
             "or name the checkpoint to go on from: --resume CHECKPOINT"
         ) from e
     meta = saved.get("meta") if isinstance(saved, dict) else None

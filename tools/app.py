@@ -3,7 +3,7 @@
 python tools/app.py
 
 prints an address for the browser of this computer. Drop a picture there, or an .hmc
-file. Nothing leaves this computer, and no file stays on it but what you download.
+file. Nothing leaves this computer, and only downloads are stored on it.
 """
 
 import contextlib
@@ -28,42 +28,44 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import _command
-import codec
 import numpy as np
 import torch
-from _codec_options import PEOPLE
+from _codec_options import ROI_DETECTOR_GAIN
+from _shared import PEOPLE, load_detector_regions, load_weights
 from PIL import Image
 from torch import Tensor, nn
 
-from compressai_hm.codecs import (
+from compressai_hm import (
     DEFAULT_MODEL,
     DEFAULT_QUALITY,
     ENTRIES,
     Bitstream,
     BitstreamError,
-    Steps,
-    container,
     decode,
 )
-from compressai_hm.codecs.colours import heard
-from compressai_hm.codecs.distortion import psnr
-from compressai_hm.codecs.entropy.fixed_point import FRACTION
-from compressai_hm.codecs.human_machine import Y_STRIDE, Z_STRIDE
-from compressai_hm.codecs.pictures import pixels_of, read_picture
-from compressai_hm.codecs.rate import encode_to_size
+from compressai_hm.bitstream.file_names import SUFFIX
+from compressai_hm.bitstream.format import MAGIC
+from compressai_hm.distortion import psnr
+from compressai_hm.encoder.rate_control import encode_to_size
+from compressai_hm.encoder.regions import base_step, choose_steps
+from compressai_hm.entropy.fixed_point import FRACTION
+from compressai_hm.entropy.steps import z_class
+from compressai_hm.geometry import Y_STRIDE, Z_STRIDE, blocks, latent_size, padded_size
+from compressai_hm.io.colors import heard
+from compressai_hm.io.pictures import count_pixels, read_picture
 from compressai_hm.zoo.released import RELEASED
 
 if TYPE_CHECKING:
-    from compressai_hm.detection import Attention
+    from compressai_hm.detection import DetectorRegions
 
 DETECTOR = tuple(PEOPLE.split(","))
-"""What looks at the pictures: a config that ships, and weights."""
+"""Config and weights of the detector; both are in the package."""
 
 MAX_PIXELS = 2**24
-"""Of a picture on the page: it is held in memory several times."""
+"""Limit of a picture's pixels: memory holds it several times."""
 
 MAX_BYTES = 2**27
-"""Of a file that the page sends."""
+"""Limit of the size of a file that the page sends."""
 
 PORT = 8765
 VIEWS = {
@@ -72,7 +74,7 @@ VIEWS = {
     "x_bar": "For machines, x\u0304",
     "bits": "Where the bits went",
 }
-"""The pictures that the page compares, by name."""
+"""The pictures that the page compares, and their titles."""
 
 HERE = Path(__file__).resolve().parent
 PICTURES = ("kodim14.png", "kodim12.png")
@@ -82,38 +84,38 @@ FILES = {
     "/script.js": ("page/script.js", "text/javascript"),
     **{f"/pictures/{name}": (f"pictures/{name}", "image/png") for name in PICTURES},
 }
-"""All that can be fetched: by path, a file beside this one and its type."""
+"""By path of a request, a file beside this one, and its type."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' blob: data:; form-action 'none'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
-"""Has the browser refuse whatever would leave this computer."""
+"""Content-Security-Policy: the browser refuses all requests to other computers."""
 
 
 def main() -> None:
+    """Serves the page."""
     parser = _command.parser(__doc__)
-    parser.add_argument(
-        "--port", type=int, default=PORT, help="of the address; default: %(default)s"
-    )
+    text = "port of the address; default: %(default)s"
+    parser.add_argument("--port", type=int, default=PORT, help=text)
     args = parser.parse_args()
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # of packages; the page tells those of pictures
+        warnings.simplefilter("ignore")  # the page shows the warnings about pictures
     with bound(args.port) as server:
         print("loading", flush=True)
         server.studio = Studio()
         if server.studio.missing:
             print(server.studio.missing)
         port = server.server_address[1]
-        # Python would wait for what it computes. There is nothing to be lost.
+        # Python would wait for its computations, and nothing can be lost.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         print(f"open http://127.0.0.1:{port} in a browser; Ctrl-C ends", flush=True)
         server.serve_forever()
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Not http.server's: that one asks the network for a name."""
+    """A server that, unlike http.server's, does not look up the computer's name."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -126,34 +128,34 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 def bound(port: int) -> Server:
-    """A server on this computer's own address.
+    """Returns a server on the loopback address.
 
     Raises:
-        ValueError: If the port cannot be had; says which might.
+        ValueError: If the port cannot be used; the message suggests another.
     """
     if not 0 <= port < 2**16:
         raise ValueError(f"--port {port}: give 1024 to 65535, or 0 for any free one")
     try:
         return Server(("127.0.0.1", port), Handler)
     except OSError as e:
-        known = {
+        reasons = {
             errno.EADDRINUSE: "is in use",
-            errno.EACCES: "is not for users",
+            errno.EACCES: "is reserved for the system",
         }
-        if e.errno not in known:
+        if e.errno not in reasons:
             raise
         other = port + 1 if 1024 <= port < 65535 else PORT
         raise ValueError(
-            f"port {port} {known[e.errno]}; take another, such as --port {other}"
+            f"port {port} {reasons[e.errno]}; take another, such as --port {other}"
         ) from None
 
 
 class Picture:
-    """A picture, and what need be found out only once.
+    """A picture with its latent, which is computed once.
 
     Args:
         data: Its file.
-        name: Of the file; tells what it is where the content does not.
+        name: Name of the file, which tells its type if the content does not.
 
     Raises:
         ValueError: If it cannot be read, or is too large.
@@ -168,18 +170,18 @@ class Picture:
         """Returns y, ``(1, M, h, w)``."""
         if self._latent is None:
             net = weights()
-            self._latent = net.analyse(self.x.to(next(net.parameters()).device))
+            self._latent = net.analyze(self.x.to(next(net.parameters()).device))
         return self._latent
 
 
 def _read(data: bytes, name: str) -> tuple[Tensor, list[str]]:
-    """RGB in [0, 1], ``(1, 3, H, W)``, and what was not read of the file."""
+    """Returns RGB in [0, 1], ``(1, 3, H, W)``, and warnings about the file."""
     path = Path(f"picture{Path(name).suffix}")
-    _check_count(pixels_of(data, path))
+    _check_count(count_pixels(data, path))
     before = heard.set([])
     try:
         x = read_picture(data, MAX_PIXELS, path)
-        _check_count(_coded_pixels(x.shape[-2:]))
+        _check_count(_count_coded_pixels(x.shape[-2:]))
         return x, [text.removeprefix(f"{path}: ") for text in heard.get()]
     except ValueError as e:
         raise ValueError(str(e).removeprefix(f"{path}: ")) from e
@@ -187,9 +189,9 @@ def _read(data: bytes, name: str) -> tuple[Tensor, list[str]]:
         heard.reset(before)
 
 
-def _coded_pixels(size: tuple[int, int]) -> int:
-    """Sides are padded to 64: a long thin picture costs many times its pixels."""
-    return math.prod(-(-side // Z_STRIDE) * Z_STRIDE for side in size)
+def _count_coded_pixels(size: tuple[int, int]) -> int:
+    """Counts padding too: sides are padded to 64, which multiplies a thin picture."""
+    return math.prod(padded_size(size))
 
 
 def _check_count(pixels: int) -> None:
@@ -203,24 +205,24 @@ def _check_count(pixels: int) -> None:
 
 def weights(model: str = DEFAULT_MODEL, metric: str = "mse") -> nn.Module:
     """Loads a released codec once."""
-    return codec.weights(None, model, DEFAULT_QUALITY, metric)
+    return load_weights(None, model, DEFAULT_QUALITY, metric)
 
 
 class Studio:
-    """Codes, decodes and looks at pictures, one request at a time.
+    """Codes, decodes and analyzes pictures, one request at a time.
 
     Attributes:
-        missing: Why there is no detector, in a sentence; empty if there is one.
+        missing: Reason why there is no detector; empty if there is one.
     """
 
     def __init__(self):
-        self._lock = threading.Lock()  # neither models nor OpenMMLab are for two
+        self._lock = threading.Lock()  # OpenMMLab and the models are not thread-safe
         self._last: Picture | None = None
-        self.attention, self.missing = load_detector()
+        self.regions, self.missing = load_detector()
         weights()
 
     def about(self) -> dict[str, Any]:
-        """What the page needs to know at the start."""
+        """Returns the settings that the page needs at the start."""
         return {
             "model": DEFAULT_MODEL,
             "pictures": PICTURES,
@@ -231,75 +233,77 @@ class Studio:
     def show(
         self, data: bytes, name: str, wish: Mapping[str, str]
     ) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """What the page shows of a file.
+        """Codes a picture, or decodes a file, for the page.
 
         Args:
-            data: A picture's, or an .hmc file.
-            name: Of the file.
-            wish: For a picture ``bpp`` or ``bytes``, the most that its file may have;
-                ``attend``: "none", "box" or "detector"; ``box``: left, top, right and
-                bottom in pixels, with commas.
+            data: Content of a picture or an .hmc file.
+            name: Name of the file.
+            wish: Options for a picture. ``bpp`` or ``bytes`` is the largest size of its
+                file; ``roi`` is "none", "box" or "detector"; ``box`` is left, top,
+                right and bottom in pixels, separated by commas.
 
         Returns:
-            Facts, and files by name: ``hmc`` and a PNG for each of ``VIEWS`` that
-            there is.
+            Facts, and files by name: ``hmc``, and a PNG for each existing one of
+            ``VIEWS``.
 
         Raises:
-            ValueError: If something is wrong with the file or a wish.
+            ValueError: If the file or an option is wrong.
         """
         if not data:
             raise ValueError("the file is empty")
         with self._lock, torch.no_grad():
-            is_stream = name.lower().endswith(codec.SUFFIX)
-            if is_stream or data.startswith(container.MAGIC):
-                return self._shown(data, name, {}, None)
+            is_stream = name.lower().endswith(SUFFIX)
+            if is_stream or data.startswith(MAGIC):
+                return self._decode(data, name, {}, None)
             if self._last is None or self._last.digest != hashlib.sha256(data).digest():
-                self._last = None  # its memory may be needed
+                self._last = None  # frees its memory
                 self._last = Picture(data, name)
-            facts, stream = self._coded(self._last, name, wish)
-            return self._shown(stream, name, facts, self._last)
+            facts, stream = self._encode(self._last, name, wish)
+            return self._decode(stream, name, facts, self._last)
 
-    def _coded(
+    def _encode(
         self, picture: Picture, name: str, wish: Mapping[str, str]
     ) -> tuple[dict[str, Any], bytes]:
-        """As ``hm-codec encode`` does; facts, and the file."""
+        """Codes like ``hm-codec encode``; returns facts, and the file."""
         height, width = picture.x.shape[-2:]
-        most = _most(wish, height * width)
-        given = f"./{name}" if name.startswith("-") else name
-        command = ["encode", given, f"--bytes={most}"]
-        attend = wish.get("attend", "none")
-        if attend == "box":
-            command.append(f"--roi={_box(wish.get('box', ''), (height, width))}")
-        elif attend == "detector":
-            if self.attention is None:
+        most = _parse_size(wish, height * width)
+        path = f"./{name}" if name.startswith("-") else name
+        command = ["encode", path, f"--bytes={most}"]
+        roi, boxes, maps = wish.get("roi", "none"), [], []
+        if roi == "box":
+            boxes = [_check_box(wish.get("box", ""), (height, width))]
+            command.append(f"--roi={boxes[0]}")
+        elif roi == "detector":
+            if self.regions is None:
                 raise ValueError(self.missing)
-            command.append(f"--attend={_detector()}")
-        elif attend != "none":
-            raise ValueError(f"attend={attend}: there are none, box and detector")
-        args = codec.parse(command)
-        step = codec.wanted_steps(args, picture.x)
+            maps = [self.regions.step_map(picture.x, base_step(None))]
+            command.append(f"--roi-detector={_name_detector()}")
+        elif roi != "none":
+            raise ValueError(f"roi={roi}: there are none, box and detector")
+        steps = choose_steps((height, width), None, boxes, maps=maps)
         started = time.perf_counter()
         net, y = weights(), picture.latent()
-        stream = encode_to_size(net, picture.x, most, step, args.quality, y=y)
+        stream = encode_to_size(net, picture.x, most, steps, DEFAULT_QUALITY, y=y)
+        finer = None if steps.offsets is None else float((steps.offsets < 0).mean())
         facts = {
             "most": most,
-            "finer": None if step.offsets is None else _share(step),
+            "finer": finer,
             "command": f"hm-codec {shlex.join(command)}",
             "encode": time.perf_counter() - started,
             "remarks": picture.remarks,
         }
         return facts, stream
 
-    def _shown(
+    def _decode(
         self, data: bytes, name: str, facts: dict[str, Any], picture: Picture | None
     ) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Decodes and analyzes a file; returns all facts, and files by name."""
         stream = Bitstream.read(data)
-        net = _net_of(stream)
+        net = _load_net(stream)
         height, width = stream.size
-        _check_count(_coded_pixels(stream.size))
-        names = ("human", "machine")
-        if isinstance(net.g_t, nn.Identity):
-            names = ("human",)
+        _check_count(_count_coded_pixels(stream.size))
+        single = isinstance(net.g_t, nn.Identity)
+        names = ("human",) if single else ("human", "machine")
         started = time.perf_counter()
         views = decode(net, data, names, MAX_PIXELS)
         seconds = time.perf_counter() - started
@@ -307,44 +311,48 @@ class Studio:
             views = {"original": picture.x, **views}
         views = {key: view.cpu() for key, view in views.items()}
         pixels = {key: (view * 255).round().byte() for key, view in views.items()}
-        found = {}
-        if self.attention is not None:
-            found = {key: self.detect(view) for key, view in views.items()}
+        detections = {}
+        if self.regions is not None:
+            detections = {key: self.detect(view) for key, view in views.items()}
         places = bits_by_place(net, stream)
         pixels["bits"] = over_picture(places, pixels.get("original", pixels["x_hat"]))
         compared = [key for key in views if key != "original" and picture is not None]
         facts = {
             **facts,
-            "name": f"{Path(name).stem}{codec.SUFFIX}",
+            "name": f"{Path(name).stem}{SUFFIX}",
             "size": (width, height),
             "bytes": len(data),
             "bpp": 8 * len(data) / (height * width),
             "weights": stream.weights(),
             "decode": seconds,
-            "psnr": {key: _psnr(pixels[key], pixels["original"]) for key in compared},
+            "psnr": {
+                key: _measure_psnr(pixels[key], pixels["original"]) for key in compared
+            },
             "views": {key: VIEWS[key] for key in VIEWS if key in pixels},
-            "found": found,
+            "found": detections,
             "brightest": float(places.max()),
         }
-        return facts, {"hmc": data, **{key: _png(x) for key, x in pixels.items()}}
+        return facts, {
+            "hmc": data,
+            **{key: _encode_png(x) for key, x in pixels.items()},
+        }
 
     def detect(self, x: Tensor) -> list[dict]:
-        """The objects in a picture ``(1, 3, H, W)``: ``box``, ``name``, ``score``."""
-        (names,), (found,) = self.attention.classes(), self.attention.found(x)
-        rows = found.bboxes.tolist(), found.labels.tolist(), found.scores.tolist()
+        """Detects ``box``, ``name`` and ``score`` of objects in ``(1, 3, H, W)``."""
+        (names,), (objects,) = self.regions.classes(), self.regions.detect(x)
+        columns = (objects.bboxes, objects.labels, objects.scores)
         return [
             {"box": box, "name": names[label], "score": score}
-            for box, label, score in zip(*rows, strict=True)
+            for box, label, score in zip(*(c.tolist() for c in columns), strict=True)
         ]
 
 
-def load_detector() -> tuple["Attention | None", str]:
-    """The detector, or why there is none."""
+def load_detector() -> tuple["DetectorRegions | None", str]:
+    """Loads the detector; returns the reason if there is none."""
     try:
-        args = codec.parse(["encode", "", "--bytes=1", f"--attend={_detector()}"])
-        found = codec.attention(*codec.attended(args))
-        found.classes()  # or it says that it does not know them
-        return found, ""
+        regions = load_detector_regions((_name_detector(),), ROI_DETECTOR_GAIN, ())
+        regions.classes()  # raises if the weights do not name them
+        return regions, ""
     except ImportError as e:
         return None, (
             f"no detector: OpenMMLab is not installed ({_command.sentence(e)}); pip "
@@ -354,16 +362,16 @@ def load_detector() -> tuple["Attention | None", str]:
         return None, f"no detector: {_command.sentence(e)}"
 
 
-def _detector() -> str:
-    """As ``hm-codec encode --attend`` takes it."""
-    import _launch  # which needs OpenMMLab
+def _name_detector() -> str:
+    """Returns the detector in the form of ``hm-codec encode --roi-detector``."""
+    import _launch  # needs OpenMMLab
 
     config, checkpoint = DETECTOR
     return f"{_launch.find_config(config)},{checkpoint}"
 
 
-def _most(wish: Mapping[str, str], pixels: int) -> int:
-    """Bytes that a file may have."""
+def _parse_size(wish: Mapping[str, str], pixels: int) -> int:
+    """Returns the largest number of bytes that a file may have."""
     unit, most = ("bytes", 2**31) if "bytes" in wish else ("bpp", 100)
     text = wish.get(unit, "")
     if not re.fullmatch(r"[0-9]{1,12}([.][0-9]{0,12})?", text) or float(text) > most:
@@ -372,8 +380,8 @@ def _most(wish: Mapping[str, str], pixels: int) -> int:
     return max(1, int(bits / 8))
 
 
-def _box(text: str, size: tuple[int, int]) -> str:
-    """As ``hm-codec encode --roi`` takes it."""
+def _check_box(text: str, size: tuple[int, int]) -> str:
+    """Returns a box in the form of ``hm-codec encode --roi``."""
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != 4 or not all(re.fullmatch("[0-9]{1,6}", part) for part in parts):
         raise ValueError("draw a box on the picture, or give its four sides in pixels")
@@ -386,84 +394,82 @@ def _box(text: str, size: tuple[int, int]) -> str:
     return ",".join(parts)
 
 
-def _share(step: Steps) -> float:
-    """Of the places of a map, how many are finer than the rest."""
-    return float((step.offsets < 0).mean())
-
-
-def _net_of(stream: Bitstream) -> nn.Module:
-    """The codec that a file was coded with."""
+def _load_net(stream: Bitstream) -> nn.Module:
+    """Loads the codec that coded a file."""
     if (
         stream.model not in RELEASED
         or not stream.quality
         or stream.metric not in ENTRIES[stream.model].released
     ):
         raise BitstreamError(
-            f"the file needs {stream.weights()}; this page has the weights of "
-            f"{', '.join(RELEASED)} that ship: hm-codec decode takes others "
+            f"the file needs {stream.weights()}; this page has only the package's "
+            f"weights of {', '.join(RELEASED)}: hm-codec decode takes others "
             "(--checkpoint)"
         )
     return weights(stream.model, stream.metric)
 
 
 def bits_by_place(net: nn.Module, stream: Bitstream) -> np.ndarray:
-    """Bits per pixel in each block of 16x16 pixels, as the file spends them.
+    """Computes a file's bits per pixel in each block of 16x16 pixels.
 
     Args:
         net: The codec.
         stream: The file.
 
     Returns:
-        ``(ceil(H / 16), ceil(W / 16))``. What z costs in a block of 64x64 is spread
-        evenly.
+        ``(ceil(H / 16), ceil(W / 16))``. The bits of z are spread evenly over its
+        blocks of 64x64.
     """
     steps, coder = [stream.steps()], net.latent_coder()
-    y_hat, symbols = net.decode_latent([[stream.y], [stream.z]], stream.size, steps)
+    rows, cols = blocks(stream.size, Z_STRIDE)
+    y_hat, symbols = coder.decode([stream.y], [stream.z], (rows, cols), steps)
     ratio, channels = Z_STRIDE // Y_STRIDE, len(coder.medians)
-    rows, cols = (side // ratio for side in y_hat.shape[-2:])
     q = torch.from_numpy(symbols[0][: rows * cols * channels].astype(np.float64))
-    z = q.view(1, rows, cols, channels) + coder.medians.cpu() * 2.0**-FRACTION
+    q = q.view(1, rows, cols, channels)
+    if coder.z_widths is not None:
+        q = q * (coder.z_widths[z_class(steps[0])].cpu() * 2.0**-FRACTION)
+    z = q + coder.medians.cpu() * 2.0**-FRACTION
     p = coder.measure(y_hat, z.permute(0, 3, 1, 2), steps)["likelihoods"]
     y_bits, z_bits = (-p[key].double().log2().sum(1)[0].cpu() for key in ("y", "z"))
     z_bits = z_bits.repeat_interleave(ratio, 0).repeat_interleave(ratio, 1)
     bits = (y_bits + z_bits / ratio**2).numpy() / Y_STRIDE**2
-    height, width = (-(-side // Y_STRIDE) for side in stream.size)
+    height, width = latent_size(stream.size)
     return bits[:height, :width]
 
 
-_COLOURS = np.array(
+_COLORS = np.array(
     [(8, 6, 40), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)]
 )
 
 
 def over_picture(places: np.ndarray, picture: Tensor) -> Tensor:
-    """Colours for values by place, the largest yellow, over a picture in gray.
+    """Draws values as colors over a gray picture; the largest value is yellow.
 
     Args:
-        places: ``(ceil(H / 16), ceil(W / 16))``, 0 or more.
-        picture: ``(1, 3, H, W)`` uint8.
+        places: Values of blocks, ``(ceil(H / 16), ceil(W / 16))``, 0 or more.
+        picture: ``(1, 3, H, W)``, uint8.
 
     Returns:
-        Like the picture.
+        ``(1, 3, H, W)``, uint8.
     """
-    shade = places / max(places.max(), 1e-9) * (len(_COLOURS) - 1)
-    at = np.arange(len(_COLOURS))
-    colour = np.stack([np.interp(shade, at, c) for c in _COLOURS.T])
+    shade = places / max(places.max(), 1e-9) * (len(_COLORS) - 1)
+    positions = np.arange(len(_COLORS))
+    color = np.stack([np.interp(shade, positions, c) for c in _COLORS.T])
     height, width = picture.shape[-2:]
-    colour = torch.from_numpy(colour).float()
-    colour = colour.repeat_interleave(Y_STRIDE, 1).repeat_interleave(Y_STRIDE, 2)
+    color = torch.from_numpy(color).float()
+    color = color.repeat_interleave(Y_STRIDE, 1).repeat_interleave(Y_STRIDE, 2)
     gray = picture.float().mean(1, keepdim=True)
-    return (0.3 * gray + 0.7 * colour[None, :, :height, :width]).byte()
+    return (0.3 * gray + 0.7 * color[None, :, :height, :width]).byte()
 
 
-def _psnr(a: Tensor, b: Tensor) -> float | None:
-    """None where they are equal."""
+def _measure_psnr(a: Tensor, b: Tensor) -> float | None:
+    """Returns PSNR in dB; None if the pictures are equal."""
     value = psnr(a, b, 255)
     return value if math.isfinite(value) else None
 
 
-def _png(pixels: Tensor) -> bytes:
-    """Of ``(1, 3, H, W)`` uint8: quickly, for it goes no farther than this computer."""
+def _encode_png(pixels: Tensor) -> bytes:
+    """Encodes ``(1, 3, H, W)``, uint8, quickly: size matters little here."""
     with io.BytesIO() as f:
         image = Image.fromarray(pixels[0].permute(1, 2, 0).numpy())
         image.save(f, "PNG", compress_level=1)
@@ -471,11 +477,12 @@ def _png(pixels: Tensor) -> bytes:
 
 
 def packed(facts: dict[str, Any], files: dict[str, bytes]) -> bytes:
-    """An answer: the length of the facts in 4 bytes, the facts, the files.
+    """Packs an answer: the length of the facts in 4 bytes, the facts, the files.
 
     Args:
-        facts: Becomes JSON, with the files' names and lengths as ``files``.
-        files: By name.
+        facts: Content of a JSON object, to which ``files`` is added, the files' names
+            and lengths.
+        files: Files by name.
     """
     lengths = [(name, len(data)) for name, data in files.items()]
     head = json.dumps({**facts, "files": lengths}).encode()
@@ -483,16 +490,17 @@ def packed(facts: dict[str, Any], files: dict[str, bytes]) -> bytes:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The page's requests; nobody else's."""
+    """Answers the requests of the page, and refuses all others."""
 
     protocol_version = "HTTP/1.1"
     timeout = 60
     server: Server
 
     def do_GET(self) -> None:
+        """Sends the page, its files, and ``/about``."""
         path = urlsplit(self.path).path
         if not self._is_from_page():
-            self._send(403, "text/plain", b"open the page by the address that was told")
+            self._send(403, "text/plain", b"open the address that the program printed")
         elif path == "/about":
             about = json.dumps(self.server.studio.about()).encode()
             self._send(200, "application/json", about)
@@ -503,11 +511,11 @@ class Handler(BaseHTTPRequestHandler):
             self._send(404, "text/plain", b"there is no such page")
 
     def do_POST(self) -> None:
-        """``/show?name=...``, with a file: see :meth:`Studio.show`."""
+        """Answers ``/show?name=...`` with a file by :meth:`Studio.show`."""
         parts, length = urlsplit(self.path), self.headers.get("Content-Length", "")
         if not self._is_from_page() or parts.path != "/show":
             self.close_connection = True
-            self._send(403, "text/plain", b"this is for the page alone")
+            self._send(403, "text/plain", b"only the page may send this request")
             return
         wish = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         try:
@@ -524,11 +532,11 @@ class Handler(BaseHTTPRequestHandler):
         except Exception:
             traceback.print_exc()
             answer = {"error": "this is a fault of the program: see its terminal"}, {}
-        # Always 200: a browser logs any other as an error of the page.
+        # The status is 200 even then: a browser logs any other as the page's error.
         self._send(200, "application/octet-stream", packed(*answer))
 
     def _is_from_page(self) -> bool:
-        """Neither another site's, nor through a name that was bent to this computer."""
+        """Refuses other sites, and other names that resolve to this computer."""
         host = self.headers.get("Host", "")
         origin = self.headers.get("Origin", f"http://{host}")
         near = re.fullmatch(r"(127\.0\.0\.1|localhost)(:\d+)?", host)
@@ -546,7 +554,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def log_message(self, *args: Any) -> None:
-        """Nothing: the terminal is for what is wrong."""
+        """Logs nothing, so that the terminal shows only errors."""
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""Builds the sets that the shipped weights are trained and measured on from COCO 2017.
+"""Builds from COCO 2017 the sets on which the package's weights were trained.
 
     python tools/coco_subsets.py data/coco data/coco_small
     export MMDET_DATASETS=data/coco_small COCO_PERSON=data/coco_small/person
 
-mmdet_configs/_base_/datasets/coco_subsets.json lists COCO ids and crops: 1000 crops
-with people for training (of val2017, none of them a validation picture), 136 whole
-pictures with people and 230 with all classes for validation, 220 for training codecs;
-for the person detector 1200 whole pictures, among them those of the crops, and 300 to
-validate it on; 500 others to test on, once.
+mmdet_configs/_base_/datasets/coco_subsets.json lists COCO ids and crops. For training
+codecs there are 1000 crops with people (of val2017, none of them a validation picture)
+and 220 pictures; for validation, 136 whole pictures with people and 230 with all
+classes. The person detector has 1200 whole pictures for training, among them those of
+the crops, and 300 for validation. 500 other pictures are for a single final test.
 
-Of these sets as they were first made all boxes count, also crowds, as one person (in
-the 220 of train2017 9 of 459 boxes). COCO's own files, which they are made of here,
-ignore crowds: what is trained and measured on them differs a little.
+The original sets counted every box, also a crowd's, as one person (9 of 459 boxes in
+the 220 of train2017). The sets that are built here ignore crowds, as COCO's files do,
+so results on them differ a little.
 """
 
 import io
@@ -23,7 +23,7 @@ import _command
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from compressai_hm.codecs.files import write_whole
+from compressai_hm.io.files import write_whole
 
 LISTS = Path(__file__).parents[1] / "mmdet_configs/_base_/datasets/coco_subsets.json"
 PERSON = {"id": 1, "name": "person", "supercategory": "person"}
@@ -32,9 +32,11 @@ VISIBLE = 0.25
 
 
 def main() -> None:
+    """Builds the sets."""
     parser = _command.parser(__doc__)
-    parser.add_argument("coco", type=Path, help="train2017, val2017, annotations")
-    parser.add_argument("out", type=Path, help="folder to make")
+    text = "folder with train2017, val2017 and annotations"
+    parser.add_argument("coco", type=Path, help=text)
+    parser.add_argument("out", type=Path, help="folder for the sets")
     args = parser.parse_args()
     try:
         build(args.coco, args.out)
@@ -47,9 +49,9 @@ def build(coco: Path, out: Path, lists: Path = LISTS) -> None:
     """Writes the sets in the layout of the data set configs.
 
     Args:
-        coco: COCO 2017 in MMDetection's layout.
-        out: The folder; files that are there are kept.
-        lists: Ids and crops.
+        coco: Folder of COCO 2017 in MMDetection's layout.
+        out: Folder for the sets; files that exist are kept.
+        lists: JSON file of ids and crops.
 
     Raises:
         FileNotFoundError: If a picture or annotation file is missing.
@@ -58,7 +60,7 @@ def build(coco: Path, out: Path, lists: Path = LISTS) -> None:
     for split in ("train", "val"):
         name = f"instances_{split}2017.json"
         truth = json.loads((coco / "annotations" / name).read_text(encoding="utf-8"))
-        chosen = _chosen(truth, subsets[split])
+        chosen = _select(truth, subsets[split])
         _write(chosen, out / "annotations" / name)
         folder = f"{split}2017"
         for image in tqdm(chosen["images"], desc=folder):
@@ -69,15 +71,16 @@ def build(coco: Path, out: Path, lists: Path = LISTS) -> None:
         "whole_test": subsets["person_test"],
     }
     people = {
-        **_chosen(truth, [*subsets["person_val"], *chain(*whole.values())]),
+        **_select(truth, [*subsets["person_val"], *chain(*whole.values())]),
         "categories": [PERSON],
     }
     people["annotations"] = [a for a in people["annotations"] if a["category_id"] == 1]
     annotations = out / "person/annotations"
-    _write(_chosen(people, subsets["person_val"]), annotations / "person_val.json")
-    _write(_crops(people, subsets["person_train"]), annotations / "person_train.json")
+    _write(_select(people, subsets["person_val"]), annotations / "person_val.json")
+    crops = _crop_annotations(people, subsets["person_train"])
+    _write(crops, annotations / "person_train.json")
     for name, numbers in whole.items():
-        _write(_chosen(people, numbers), annotations / f"{name}.json")
+        _write(_select(people, numbers), annotations / f"{name}.json")
         for number in tqdm(numbers, desc=f"person/{name}"):
             _copy(coco / "val2017", out / "person" / name, f"{number:012d}.jpg")
     for number, (left, top, width, height) in tqdm(
@@ -96,25 +99,26 @@ def _copy(source: Path, target: Path, name: str) -> None:
 
 
 def _crop(source: Path, box: tuple[int, int, int, int], target: Path) -> None:
-    """Writes pixels as MMDetection reads them: upright, no colour profile applied."""
+    """Writes the pixels that MMDetection reads: upright, without a color profile."""
     with Image.open(source) as image, io.BytesIO() as f:
         ImageOps.exif_transpose(image).convert("RGB").crop(box).save(f, "PNG")
         write_whole(f.getvalue(), target)
 
 
-def _chosen(truth: dict, ids: list[int]) -> dict:
-    wanted = set(ids)
-    images = [image for image in truth["images"] if image["id"] in wanted]
-    if len(images) != len(wanted):
-        raise ValueError(f"{len(wanted) - len(images)} pictures are not listed")
+def _select(truth: dict, ids: list[int]) -> dict:
+    """Returns the annotations of some pictures."""
+    ids = set(ids)
+    images = [image for image in truth["images"] if image["id"] in ids]
+    if len(images) != len(ids):
+        raise ValueError(f"{len(ids) - len(images)} pictures are not listed")
     return {
         "images": images,
-        "annotations": [a for a in truth["annotations"] if a["image_id"] in wanted],
+        "annotations": [a for a in truth["annotations"] if a["image_id"] in ids],
         "categories": truth["categories"],
     }
 
 
-def _crops(people: dict, crops: dict[str, list[int]]) -> dict:
+def _crop_annotations(people: dict, crops: dict[str, list[int]]) -> dict:
     images = [
         {
             "id": int(number),
@@ -128,7 +132,7 @@ def _crops(people: dict, crops: dict[str, list[int]]) -> dict:
     annotations = []
     for annotation in people["annotations"]:
         crop = crops.get(str(annotation["image_id"]))
-        box = _cut(annotation["bbox"], crop) if crop else None
+        box = _crop_box(annotation["bbox"], crop) if crop else None
         if box:
             area = annotation["bbox"][2] * annotation["bbox"][3]
             ignored = annotation["iscrowd"] or box[2] * box[3] < VISIBLE * area
@@ -145,8 +149,8 @@ def _crops(people: dict, crops: dict[str, list[int]]) -> dict:
     return {"images": images, "annotations": annotations, "categories": [PERSON]}
 
 
-def _cut(box: list[float], crop: list[int]) -> list[float] | None:
-    """A box in a crop's own coordinates; None if it is outside."""
+def _crop_box(box: list[float], crop: list[int]) -> list[float] | None:
+    """Returns a box in the coordinates of a crop; None if it is outside."""
     left, top = max(box[0], crop[0]), max(box[1], crop[1])
     right = min(box[0] + box[2], crop[0] + crop[2])
     bottom = min(box[1] + box[3], crop[1] + crop[3])
@@ -160,4 +164,4 @@ def _write(content: dict, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    _command.run(main, "stopped; the same command goes on")
+    _command.run(main, "stopped; the same command continues")

@@ -1,8 +1,7 @@
-"""Adapts a codec to a detector on a drawn data set, and shows what it gained.
+"""Adapts a codec to a detector on a drawn data set, and shows the gain.
 
-Three rows: the codec as it starts; after more steps for humans alone, as it was
-trained; after as many steps for humans and the detector. Unfinished training is
-resumed.
+The table has three rows: the codec at the start, after more training for humans only,
+and after as much training for humans and the detector. Unfinished training is resumed.
 """
 
 import contextlib
@@ -20,36 +19,30 @@ from mmengine.runner import Runner
 from tqdm import tqdm
 
 from compressai_hm.detection import DrawnCocoDataset
-from compressai_hm.detection.hooks.draw_views_hook import draw_boxes
+from compressai_hm.detection.engine.hooks.draw_views_hook import draw_boxes
 
 CONFIGS = _launch.SHIPPED / "mmdet_configs"
 
 
 class ProgressHook(Hook):
-    """A progress bar, and the first landscape pictures with their detections."""
+    """Shows a progress bar, and collects the first landscape pictures."""
 
-    def __init__(self, title: str, keep: int = 3):
-        self.title = title
-        self.keep = keep
-        self.kept = []
+    def __init__(self, title: str, count: int = 3):
+        self.title, self.count = title, count
+        self.examples = []
 
     def before_train(self, runner: Runner) -> None:
-        self.bar = tqdm(
-            total=runner.max_iters, initial=runner.iter, desc=self.title, unit="step"
-        )
+        """Starts the bar at the iterations that are done."""
+        total, done = runner.max_iters, runner.iter
+        self.bar = tqdm(total=total, initial=done, desc=self.title, unit="step")
 
     def before_test(self, runner: Runner) -> None:
-        self.bar = tqdm(
-            total=len(runner.test_dataloader), desc=self.title, unit="picture"
-        )
+        """Starts the bar."""
+        total = len(runner.test_dataloader)
+        self.bar = tqdm(total=total, desc=self.title, unit="picture")
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: Any = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Moves the bar."""
         self.bar.update()
 
     def after_test_iter(
@@ -59,19 +52,24 @@ class ProgressHook(Hook):
         data_batch: dict | None = None,
         outputs: Any = None,
     ) -> None:
+        """Moves the bar, and collects a picture."""
         self.bar.update()
         _, height, width = data_batch["inputs"][0].shape
-        if width > height and len(self.kept) < self.keep:
-            self.kept.append((data_batch["inputs"][0], outputs[0]))
+        if width > height and len(self.examples) < self.count:
+            self.examples.append((data_batch["inputs"][0], outputs[0]))
 
     def after_run(self, runner: Runner) -> None:
+        """Closes the bar."""
         self.bar.close()
 
     after_train = after_test = after_run
 
 
 def run(cfg: Config, title: str, train: bool) -> tuple[dict, list] | None:
-    """Trains or tests; the logs go to files in the work folder."""
+    """Trains or tests; returns metrics and examples of a test.
+
+    The logs go to files in the work folder.
+    """
     work_dir = Path(cfg.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     cfg.log_level = "WARNING"
@@ -89,11 +87,11 @@ def run(cfg: Config, title: str, train: bool) -> tuple[dict, list] | None:
             return None
         if not cfg.load_from:
             runner.model.init_weights()
-        return runner.test(), progress.kept
+        return runner.test(), progress.examples
 
 
 def evaluate(cfg: Config, title: str) -> tuple[dict, dict]:
-    """The row of a table, and the first pictures, by view."""
+    """Returns a row of the table, and the first pictures by view."""
     row, pictures = {}, {}
     for view in ("x_hat", "x_bar"):
         cfg.model.task_view = view
@@ -105,16 +103,16 @@ def evaluate(cfg: Config, title: str) -> tuple[dict, dict]:
 
 
 def adapt(name: str, title: str, root: Path, seed: int, **model) -> Config:
-    """The demo's config, trained; set up for testing."""
+    """Trains the demo's config, and returns it with the weights for testing."""
     cfg = Config.fromfile(CONFIGS / "hm_faster_rcnn_demo.py")
     cfg.merge_from_dict({f"model.{key}": value for key, value in model.items()})
     cfg.work_dir = str(root / name)
     cfg.randomness = dict(seed=seed)
-    cfg.train_cfg.val_interval = 10**6  # it is tested afterwards
+    cfg.train_cfg.val_interval = 10**6  # the demo tests after training
     cfg.custom_hooks = [h for h in cfg.custom_hooks if h["type"] != "DrawViewsHook"]
     last = _launch.latest_checkpoint(cfg.work_dir)
     if last and Path(last).stem == f"epoch_{cfg.train_cfg.max_epochs}":
-        print(f"{title}: already trained; remove {cfg.work_dir} to train it anew")
+        print(f"{title}: already trained; remove {cfg.work_dir} to train it again")
     else:
         training = cfg.copy()
         training.resume, training.load_from = bool(last), last
@@ -124,7 +122,8 @@ def adapt(name: str, title: str, root: Path, seed: int, **model) -> Config:
     return cfg
 
 
-def table(rows: dict[str, dict], ceiling: float) -> str:
+def format_table(rows: dict[str, dict], ceiling: float) -> str:
+    """Returns the table as text; ``ceiling`` is the mAP on uncompressed pictures."""
     columns = ("bpp", "PSNR x_hat", "mAP x_hat", "mAP x_bar")
     lines = [f"{'':26}" + "".join(f"{c:>12}" for c in columns)]
     for name, row in rows.items():
@@ -137,6 +136,7 @@ def table(rows: dict[str, dict], ceiling: float) -> str:
 
 
 def draw(path: Path, original: list, control: dict, adapted: dict) -> None:
+    """Draws the first pictures with their detections."""
     columns = {
         "x, uncompressed": (original, None),
         "x_hat, λ_m = 0": (control["x_hat"], "x_hat"),
@@ -146,8 +146,8 @@ def draw(path: Path, original: list, control: dict, adapted: dict) -> None:
     classes = DrawnCocoDataset.METAINFO["classes"]
     figure = matplotlib.figure.Figure(figsize=(16, 3 * len(original)))
     axes = figure.subplots(len(original), len(columns), squeeze=False)
-    for j, (title, (kept, view)) in enumerate(columns.items()):
-        for i, (picture, sample) in enumerate(kept):
+    for j, (title, (examples, view)) in enumerate(columns.items()):
+        for i, (picture, sample) in enumerate(examples):
             shown = sample.get(view) if view else picture.flip(0)
             ax = axes[i, j]
             ax.imshow(shown.permute(1, 2, 0).cpu().numpy())
@@ -160,6 +160,7 @@ def draw(path: Path, original: list, control: dict, adapted: dict) -> None:
 
 
 def main() -> None:
+    """Trains, tests, and prints the table."""
     parser = _command.parser(__doc__)
     parser.add_argument("--work-dir", default="work_dirs/demo")
     parser.add_argument("--seed", type=int, default=0)
@@ -167,16 +168,10 @@ def main() -> None:
     root = Path(args.work_dir) / f"seed_{args.seed}"
     started = time.monotonic()
 
-    own = Config.fromfile(CONFIGS / "demo/codec.py").model.lambda_human
-    both = Config.fromfile(CONFIGS / "hm_faster_rcnn_demo.py").model
-    control = adapt(
-        "control",
-        "λ_m = 0",
-        root,
-        args.seed,
-        lambda_machine=0.0,
-        lambda_human=own,
-    )
+    lambda_human = Config.fromfile(CONFIGS / "demo/codec.py").model.lambda_human
+    model = Config.fromfile(CONFIGS / "hm_faster_rcnn_demo.py").model
+    weights = dict(lambda_machine=0.0, lambda_human=lambda_human)
+    control = adapt("control", "λ_m = 0", root, args.seed, **weights)
     adapted = adapt("adapted", "adapted", root, args.seed)
     start = control.copy()
     start.load_from, start.work_dir = None, str(root / "start")
@@ -189,8 +184,8 @@ def main() -> None:
     rows, pictures = {}, {}
     for title, cfg in (
         ("start", start),
-        (f"λ_h = {own}, λ_m = 0", control),
-        (f"λ_h = {both.lambda_human}, λ_m = {both.lambda_machine}", adapted),
+        (f"λ_h = {lambda_human}, λ_m = 0", control),
+        (f"λ_h = {model.lambda_human}, λ_m = {model.lambda_machine}", adapted),
     ):
         rows[title], pictures[title] = evaluate(cfg, title)
     ceiling = metrics["coco/bbox_mAP"]
@@ -199,7 +194,7 @@ def main() -> None:
     text = json.dumps(result, indent=2)
     (root / "demo.json").write_text(text, encoding="utf-8")
     print(
-        f"\n{table(rows, ceiling)}\n\n"
+        f"\n{format_table(rows, ceiling)}\n\n"
         f"bpp of real bytes; PSNR in dB; 100 drawn pictures; seed {args.seed}; "
         f"{(time.monotonic() - started) / 60:.1f} minutes\n"
         f"pictures: {root / 'demo.png'}"
@@ -207,4 +202,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    _command.run(main, "stopped; the same command goes on")
+    _command.run(main, "stopped; the same command continues")

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
+"""Evaluates a checkpoint: python tools/test.py CONFIG CHECKPOINT."""
 
 import _command
 import _launch
@@ -6,26 +6,20 @@ from mmengine.model import is_model_wrapper
 
 
 def main() -> None:
+    """Evaluates a checkpoint, or the weights that a config starts from."""
     parser = _launch.parser(__doc__)
-    _command.add_debug(parser)
-    parser.add_argument(
-        "checkpoint",
-        nargs="?",
-        help="left out, the weights that the config starts from are evaluated",
-    )
+    text = "default: the weights that the config starts from"
+    parser.add_argument("checkpoint", nargs="?", help=text)
     parser.add_argument("--out", help="pickle file for the predictions")
-    parser.add_argument(
-        "--show-dir",
-        help="folder for pictures of every x, x_hat and x_bar, the bits and the boxes",
-    )
+    text = "folder for pictures of every x, x_hat and x_bar, the bits and the boxes"
+    parser.add_argument("--show-dir", help=text)
     args = parser.parse_args()
     cfg = _launch.load_config(args)
     cfg.load_from = args.checkpoint
     hooks = [h for h in cfg.get("custom_hooks", ()) if h["type"] != "DrawViewsHook"]
     if args.show_dir:
-        hooks.append(
-            dict(type="DrawViewsHook", num_pictures=10**9, out_dir=args.show_dir)
-        )
+        draw = dict(type="DrawViewsHook", num_pictures=10**9, out_dir=args.show_dir)
+        hooks.append(draw)
     cfg.custom_hooks = hooks
     if args.out:
         dump = dict(type="DumpPredictions", out_file_path=args.out)

@@ -1,4 +1,4 @@
-"""Trains what a config says: python tools/train.py mmdet_configs/hm_faster_rcnn.py"""
+"""Trains a config's model: python tools/train.py mmdet_configs/hm_faster_rcnn.py."""
 
 import _command
 import _launch
@@ -8,27 +8,20 @@ from compressai_hm.compat import has_bfloat16
 
 
 def main() -> None:
+    """Trains the model of a config."""
     parser = _launch.parser(__doc__)
-    _command.add_debug(parser)
     parser.add_argument(
         "--resume",
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from the newest checkpoint of the work folder, or from the one "
-        "given",
+        help="continue from this checkpoint; default: the newest of the work folder",
     )
     parser.add_argument(
         "--amp",
         action="store_true",
         help="mixed precision: float16, or bfloat16 on Apple's MPS and on CPUs that "
         "have instructions for it",
-    )
-    parser.add_argument(
-        "--auto-scale-lr",
-        action="store_true",
-        help="scale the learning rate by the batch size (needs auto_scale_lr in the "
-        "config)",
     )
     args = parser.parse_args()
     cfg = _launch.load_config(args, demo_if_absent=True)
@@ -40,27 +33,21 @@ def main() -> None:
             cfg.optim_wrapper.type = "BFloat16OptimWrapper"
         else:
             print(
-                "--amp: this CPU has no instructions for bfloat16, with which training "
-                "would take many times as long; it goes on in float32",
+                "--amp: this CPU has no instructions for bfloat16, so that it would "
+                "be many times slower; training continues in float32",
                 flush=True,
             )
-    if args.auto_scale_lr:
-        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
-            raise ValueError(
-                "--auto-scale-lr needs auto_scale_lr.base_batch_size in the config"
-            )
-        cfg.auto_scale_lr.enable = True
     resume = args.resume
     if cfg.get("resume") and not cfg.get("load_from"):
-        resume = resume or "auto"  # else MMEngine looks, which a kill can mislead
+        # A kill can leave MMEngine's record of the last checkpoint empty.
+        resume = resume or "auto"
     if resume:
         checkpoint = _launch.checkpoint_to_resume(cfg, resume)
         print(f"resuming from {checkpoint or 'nothing: starting anew'}", flush=True)
         cfg.resume = bool(checkpoint)
         cfg.load_from = checkpoint or cfg.get("load_from")
-    runner = _launch.build_runner(cfg)
-    runner.train()
+    _launch.build_runner(cfg).train()
 
 
 if __name__ == "__main__":
-    _command.run(main, "stopped; with --resume it goes on")
+    _command.run(main, "stopped; --resume continues")

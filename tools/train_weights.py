@@ -1,14 +1,13 @@
-"""Makes weights of the package again: compressai_hm/zoo/weights.
+"""Trains weights of the package (compressai_hm/zoo/weights) again.
 
     python tools/train_weights.py demo      the demo's, on drawn pictures: 1 to 2 hours
     python tools/train_weights.py person    the person detector, on COCO: over an hour
     python tools/train_weights.py compact   hm-compact, from scratch: 17 hours of a core
-    python tools/train_weights.py compact_start   results/compact/undecayed.pth, of as
-                                            far as that has come
 
-on 2 cores. All but the demo's pictures: tools/coco_subsets.py; MOBILENETV2 names the
-file of the detector's backbone, RTMDET_NANO that of its teacher. The same command goes
-on where it was stopped. (hm-mbt2018-vbr-s-v2's training is no longer here.)
+The times are for 2 cores. tools/coco_subsets.py builds the sets of COCO. MOBILENETV2
+names the file of the detector's backbone, and RTMDET_NANO that of its teacher. The same
+command continues a training that was stopped. The training of hm-mbt2018-vbr-s-v2 is
+not included.
 """
 
 import os
@@ -24,7 +23,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from compressai_hm.codecs import HM_MODELS
+from compressai_hm import HM_MODELS
 from compressai_hm.zoo import load_checkpoint, released
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,17 +31,18 @@ WORK = Path("work_dirs")
 
 
 def main() -> None:
+    """Runs the recipe that the command line names."""
     parser = _command.parser(__doc__)
-    every = (demo, person, compact, compact_start)
-    recipes = {recipe.__name__: recipe for recipe in every}
-    parser.add_argument("which", choices=recipes)
-    recipes[parser.parse_args().which]()
+    recipes = {f.__name__: f for f in (demo, person, compact)}
+    parser.add_argument("weights", choices=recipes)
+    recipes[parser.parse_args().weights]()
 
 
 def demo() -> None:
+    """Trains the demo's detector and codec."""
     for part in ("detector", "codec"):
         config = f"mmdet_configs/demo/{part}.py"
-        weights = trained(config)
+        weights = load_trained(config)
         if part == "codec":
             weights = {k.removeprefix("codec."): v for k, v in weights.items()}
             net = HM_MODELS["hm-mbt2018-mean"].from_state_dict(weights)
@@ -52,56 +52,39 @@ def demo() -> None:
 
 
 def person() -> None:
-    env = {"OMP_NUM_THREADS": "1"}
-    own = dict(options=("--amp",), env=env)
-    trained("mmdet_configs/person/rtmdet_mobilenetv2_distilled.py", **own)
-    weights = trained("mmdet_configs/person/rtmdet_mobilenetv2_448.py", **own)
+    """Trains the person detector."""
+    settings = dict(options=("--amp",), env={"OMP_NUM_THREADS": "1"})
+    load_trained("mmdet_configs/person/rtmdet_mobilenetv2_distilled.py", **settings)
+    config = "mmdet_configs/person/rtmdet_mobilenetv2_448.py"
+    weights = load_trained(config, **settings)
     path = released.WEIGHTS / "person_detector.pth"
     released.save({"state_dict": released.rounded(weights)}, path)
     released.write_sums()
 
 
-def trained(config: str, **kwargs: Any) -> dict[str, Tensor]:
-    """The last weights of a config after :func:`train`; averaged by an EMAHook."""
+def load_trained(config: str, **kwargs: Any) -> dict[str, Tensor]:
+    """Trains by a config, and returns the last weights, averaged by an EMAHook."""
     train(config, **kwargs)
     checkpoint = _launch.latest_checkpoint(Config.fromfile(ROOT / config).work_dir)
     return torch.load(checkpoint, weights_only=True)["state_dict"]
 
 
 def compact() -> None:
+    """Trains hm-compact."""
     train("mmdet_configs/hm_compact.py", env={"OMP_NUM_THREADS": "1"})
     net = load_checkpoint(WORK / "hm_compact/codec.pth.tar")
     released.write_released("hm-compact", net)
 
 
-def compact_start() -> None:
-    """What another machine goes on from: --cfg-options load_from=..., EPOCHS the rest.
-
-    Its optimizer begins anew.
-    """
-    path = _launch.latest_checkpoint(WORK / "hm_compact")
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    done = {key: saved["meta"][key] for key in ("epoch", "iter")}
-    weights = released.rounded(saved["state_dict"])
-    target = ROOT / "results/compact/undecayed.pth"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    released.save({"state_dict": weights, "meta": done}, target)
-
-
 def train(
-    config: str,
-    python: Sequence[str] = (),
-    options: Sequence[str] = (),
-    env: dict[str, str] | None = None,
+    config: str, options: Sequence[str] = (), env: dict[str, str] | None = None
 ) -> None:
-    """Trains by a config, or goes on; nothing where it is finished."""
-    tool, config = ROOT / "tools/train.py", ROOT / config
-    command = [sys.executable, *python, tool, config, "--resume", *options]
-    print(*(f"{k}={v}" for k, v in (env or {}).items()), *command, flush=True)
-    subprocess.run(
-        list(map(str, command)), check=True, env={**os.environ, **(env or {})}
-    )
+    """Trains by a config, or continues; does nothing if the training is finished."""
+    command = [sys.executable, ROOT / "tools/train.py", ROOT / config, "--resume"]
+    command, env = [*map(str, command), *options], env or {}
+    print(*(f"{k}={v}" for k, v in env.items()), *command, flush=True)
+    subprocess.run(command, check=True, env={**os.environ, **env})
 
 
 if __name__ == "__main__":
-    _command.run(main, "stopped; the same command goes on")
+    _command.run(main, "stopped; the same command continues")

@@ -1,4 +1,4 @@
-"""MMEngine's InstanceData on devices that it does not know, such as Apple's MPS."""
+"""Indexing of MMEngine's InstanceData on devices that MMEngine does not know (MPS)."""
 
 import functools
 from typing import Any, get_args
@@ -9,8 +9,9 @@ from torch import Tensor
 def index_instances_anywhere() -> None:
     """Lets instances be indexed by tensors of any device. Can be called repeatedly.
 
-    InstanceData asserts that an index is of the CPU or of the one kind of GPU that it
-    found when it was imported; MPS is none. From the CPU an index fits every tensor.
+    InstanceData asserts that an index lies on the CPU or on the one kind of GPU that
+    was found when MMEngine was imported, and Apple's MPS is not among these kinds. An
+    index from another device is moved to the CPU, from where it fits every tensor.
     """
     from mmengine.structures import InstanceData
     from mmengine.structures.instance_data import IndexType
@@ -20,10 +21,10 @@ def index_instances_anywhere() -> None:
         return
 
     @functools.wraps(getitem)
-    def anywhere(self: InstanceData, item: Any) -> Any:
+    def index(self: InstanceData, item: Any) -> Any:
         if isinstance(item, Tensor) and not isinstance(item, get_args(IndexType)):
             item = item.cpu()
         return getitem(self, item)
 
-    anywhere.anywhere = True
-    InstanceData.__getitem__ = anywhere
+    index.anywhere = True
+    InstanceData.__getitem__ = index

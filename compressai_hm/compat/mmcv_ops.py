@@ -1,8 +1,10 @@
-"""A stand-in for mmcv's compiled ops, made of torchvision's.
+"""Torchvision's ops under the names and arguments of mmcv's compiled ops.
 
 ``import mmdet.models`` needs the module ``mmcv._ext``, which mmcv-lite and an mmcv
 built without torch do not have. The functions below have the names and arguments that
-mmcv's Python side uses; any other op raises NotImplementedError when it is called.
+mmcv's Python code uses; any other op raises NotImplementedError when it is called.
+Like mmcv's, most of them write their result into a tensor that they are given.
+In shapes, N counts pictures, K boxes, and C channels.
 """
 
 import importlib.abc
@@ -21,7 +23,7 @@ _NAME = "mmcv._ext"
 def install_mmcv_ops() -> None:
     """Offers ``mmcv._ext`` where no compiled one is found. Can be called repeatedly."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())  # last: a compiled mmcv wins
+        sys.meta_path.append(_Finder())  # last, so that a compiled mmcv wins
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -47,22 +49,30 @@ class _Ops(types.ModuleType):
         if op.startswith("__"):
             raise AttributeError(op)
 
-        def missing(*args, **kwargs):
+        def refuse(*args, **kwargs):
             raise NotImplementedError(
                 f"mmcv's op {op!r} has no torchvision counterpart here; install an "
                 "mmcv with compiled ops to use it"
             )
 
-        return missing
+        return refuse
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Returns the indices of the boxes that non-maximum suppression keeps, best first.
+
+    Args:
+        boxes: ``(K, 4)``, as x1, y1, x2, y2 in pixels.
+        scores: ``(K,)``.
+        iou_threshold: A box goes if its overlap with a better one is above this.
+        offset: 0, or 1 where x2 and y2 are the last pixels inside a box.
+    """
     boxes = boxes.clone()
     boxes[:, 2:] += offset
     return torchvision.ops.nms(boxes, scores, iou_threshold)
 
 
-def _iou(box: Tensor, boxes: Tensor, offset: int) -> Tensor:
+def _compute_iou(box: Tensor, boxes: Tensor, offset: int) -> Tensor:
     low = torch.maximum(box[:2], boxes[:, :2])
     high = torch.minimum(box[2:], boxes[:, 2:])
     inter = (high - low + offset).clamp(min=0).prod(1)
@@ -81,16 +91,28 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
+    """Returns the indices of the boxes that soft suppression keeps, best first.
+
+    Args:
+        boxes: ``(K, 4)``, as x1, y1, x2, y2 in pixels.
+        scores: ``(K,)``.
+        dets: Written: the boxes that are kept and their lowered scores, ``(K, 5)``.
+        iou_threshold: Overlap from which scores are lowered, unless ``method`` is 2.
+        sigma: Width of the Gaussian of ``method`` 2.
+        min_score: Boxes whose score falls below this are left out.
+        method: 0 is plain suppression, 1 linear, 2 Gaussian.
+        offset: See :func:`nms`.
+    """
     left = torch.arange(len(boxes))
     scores = scores.clone()
-    kept = []
+    indices = []
     while len(left):
         best = scores[left].argmax()
         i = left[best]
-        dets[len(kept)] = torch.cat([boxes[i], scores[i : i + 1]])
-        kept.append(i)
+        dets[len(indices)] = torch.cat([boxes[i], scores[i : i + 1]])
+        indices.append(i)
         left = torch.cat([left[:best], left[best + 1 :]])
-        iou = _iou(boxes[i], boxes[left], offset)
+        iou = _compute_iou(boxes[i], boxes[left], offset)
         if method == 0:  # plain
             weight = (iou < iou_threshold).to(scores)
         elif method == 1:  # linear
@@ -99,15 +121,21 @@ def softnms(
             weight = torch.exp(-iou * iou / sigma)
         scores[left] *= weight
         left = left[scores[left] >= min_score]
-    return torch.stack(kept) if kept else torch.zeros(0, dtype=torch.long)
+    return torch.stack(indices) if indices else torch.zeros(0, dtype=torch.long)
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
+    """Returns groups of indices: each box that is kept, then those it suppresses.
+
+    Args:
+        dets: Boxes and scores, ``(K, 5)``.
+        iou_threshold: Boxes that overlap by this or more belong to one group.
+    """
     left = dets[:, 4].argsort(descending=True)
     groups = []
     while len(left):
         i, left = left[0], left[1:]
-        same = _iou(dets[i, :4], dets[left, :4], 0) >= iou_threshold
+        same = _compute_iou(dets[i, :4], dets[left, :4], 0) >= iou_threshold
         groups.append([int(i), *left[same].tolist()])
         left = left[~same]
     return groups
@@ -126,9 +154,27 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
+    """Computes RoIAlign's averages over boxes.
+
+    Args:
+        input: Features, ``(N, C, H, W)``.
+        rois: ``(K, 5)``: the picture's index, then x1, y1, x2, y2.
+        output: Written: ``(K, C, aligned_height, aligned_width)``.
+        argmax_y: Not used; mmcv fills it for ``pool_mode`` 0.
+        argmax_x: Not used, as ``argmax_y``.
+        aligned_height: Rows of the output.
+        aligned_width: Columns of the output.
+        spatial_scale: Factor from the boxes' coordinates to those of ``input``.
+        sampling_ratio: Samples on each side of an output cell; 0 adapts to the box.
+        pool_mode: 1, the average.
+        aligned: Whether coordinates are shifted by half a pixel.
+
+    Raises:
+        NotImplementedError: If ``pool_mode`` is 0, the maximum.
+    """
     if pool_mode != 1:
         raise NotImplementedError("torchvision's roi_align has no pool_mode 'max'")
-    output.copy_(  # in float32: on the CPU there is no other
+    output.copy_(  # in float32, the only type that the CPU has
         torchvision.ops.roi_align(
             input.float(),
             rois.float(),
@@ -153,6 +199,16 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
+    """Computes the gradient of :func:`roi_align_forward`.
+
+    Args:
+        grad_output: Gradient of the output, ``(K, C, aligned_height, aligned_width)``.
+        grad_input: Written: the gradient of the features, ``(N, C, H, W)``.
+
+    The arguments rois, argmax_y, argmax_x, aligned_height, aligned_width,
+    spatial_scale, sampling_ratio, pool_mode and aligned are those of
+    :func:`roi_align_forward`.
+    """
     grad_input.copy_(
         torch.ops.torchvision._roi_align_backward(
             grad_output.float(),
@@ -176,6 +232,18 @@ def deform_conv_forward(
     ones: Tensor,
     **kw: int,
 ) -> None:
+    """Computes a deformable convolution.
+
+    Args:
+        input: ``(N, C, H, W)``.
+        weight: ``(C_out, C, kh, kw)``.
+        offset: Shifts of the samples in pixels, ``(N, 2 * kh * kw, h, w)``.
+        output: Written: ``(N, C_out, h, w)``.
+        columns: Not used; a buffer of mmcv's.
+        ones: Not used; a buffer of mmcv's.
+        **kw: Stride (dH, dW), padding (padH, padW), dilation (dilationH, dilationW),
+            and others that follow from the shapes.
+    """
     output.copy_(_deform_conv(input, offset, weight, kw))
 
 
@@ -189,7 +257,17 @@ def deform_conv_backward_input(
     columns: Tensor,
     **kw: int,
 ) -> None:
-    grads = _gradients(
+    """Computes the gradients of a deformable convolution's input and offsets.
+
+    Args:
+        grad_output: Gradient of the output, ``(N, C_out, h, w)``.
+        grad_input: Written: of the shape of ``input``.
+        grad_offset: Written: of the shape of ``offset``.
+
+    The arguments input, offset, weight, columns and kw are those of
+    :func:`deform_conv_forward`.
+    """
+    grads = _compute_gradients(
         lambda x, o: _deform_conv(x, o, weight, kw), grad_output, input, offset
     )
     for target, grad in zip((grad_input, grad_offset), grads, strict=True):
@@ -206,8 +284,18 @@ def deform_conv_backward_parameters(
     scale: float,
     **kw: int,
 ) -> None:
-    # The output is linear in the weight: any weight gives the same gradient.
-    (grad,) = _gradients(
+    """Computes the gradient of a deformable convolution's weight.
+
+    Args:
+        grad_output: Gradient of the output, ``(N, C_out, h, w)``.
+        grad_weight: The gradient is added to it, ``(C_out, C, kh, kw)``.
+        scale: Factor of the gradient.
+
+    The arguments input, offset, columns, ones and kw are those of
+    :func:`deform_conv_forward`.
+    """
+    # The output is linear in the weight, so any weight gives the same gradient.
+    (grad,) = _compute_gradients(
         lambda w: _deform_conv(input, offset, w, kw), grad_output, grad_weight
     )
     grad_weight.add_(grad, alpha=scale)
@@ -236,8 +324,23 @@ def modulated_deform_conv_forward(
     with_bias: bool,
     **kw: int,
 ) -> None:
+    """Computes a deformable convolution whose samples are weighted by a mask.
+
+    Args:
+        input: ``(N, C, H, W)``.
+        weight: ``(C_out, C, kh, kw)``.
+        bias: ``(C_out,)``; used if ``with_bias``.
+        ones: Not used; a buffer of mmcv's.
+        offset: Shifts of the samples in pixels, ``(N, 2 * kh * kw, h, w)``.
+        mask: Weights of the samples, ``(N, kh * kw, h, w)``.
+        output: Written: ``(N, C_out, h, w)``.
+        columns: Not used; a buffer of mmcv's.
+        with_bias: Whether the bias is added.
+        **kw: Stride (stride_h, stride_w), padding (pad_h, pad_w), dilation (dilation_h,
+            dilation_w), and others that follow from the shapes.
+    """
     bias = bias if with_bias else None
-    output.copy_(_modulated(input, offset, mask, weight, bias, kw))
+    output.copy_(_masked_conv(input, offset, mask, weight, bias, kw))
 
 
 def modulated_deform_conv_backward(
@@ -257,19 +360,32 @@ def modulated_deform_conv_backward(
     with_bias: bool,
     **kw: int,
 ) -> None:
+    """Computes all gradients of :func:`modulated_deform_conv_forward`.
+
+    Args:
+        grad_input: Written: of the shape of ``input``.
+        grad_weight: Written: of the shape of ``weight``.
+        grad_bias: Written if ``with_bias``: of the shape of ``bias``.
+        grad_offset: Written: of the shape of ``offset``.
+        grad_mask: Written: of the shape of ``mask``.
+        grad_output: Gradient of the output, ``(N, C_out, h, w)``.
+
+    The arguments input, weight, bias, ones, offset, mask, columns, with_bias and kw are
+    those of :func:`modulated_deform_conv_forward`.
+    """
     inputs = [input, offset, mask, weight]
     targets = [grad_input, grad_offset, grad_mask, grad_weight]
     if with_bias:
         inputs.append(bias)
         targets.append(grad_bias)
-    grads = _gradients(
-        lambda x, o, m, w, b=None: _modulated(x, o, m, w, b, kw), grad_output, *inputs
+    grads = _compute_gradients(
+        lambda x, o, m, w, b=None: _masked_conv(x, o, m, w, b, kw), grad_output, *inputs
     )
     for target, grad in zip(targets, grads, strict=True):
         target.copy_(grad)
 
 
-def _modulated(input, offset, mask, weight, bias, kw) -> Tensor:
+def _masked_conv(input, offset, mask, weight, bias, kw) -> Tensor:
     return torchvision.ops.deform_conv2d(
         input,
         offset,
@@ -290,6 +406,16 @@ def sigmoid_focal_loss_forward(
     gamma: float,
     alpha: float,
 ) -> None:
+    """Computes the focal loss of each logit.
+
+    Args:
+        input: Logits, ``(K, classes)``.
+        target: Labels, ``(K,)``; the number of classes means background.
+        weight: Weights of the labels, ``(classes + 1,)``, or empty.
+        output: Written: of the shape of ``input``.
+        gamma: Exponent that lowers the loss of easy examples.
+        alpha: Weight of positive examples, in [0, 1].
+    """
     output.copy_(_focal_loss(input, target, weight, gamma, alpha))
 
 
@@ -301,7 +427,15 @@ def sigmoid_focal_loss_backward(
     gamma: float,
     alpha: float,
 ) -> None:
-    (grad,) = _gradients(
+    """Computes the gradient of the sum of :func:`sigmoid_focal_loss_forward`.
+
+    Args:
+        grad_input: Written: of the shape of ``input``.
+
+    The arguments input, target, weight, gamma and alpha are those of
+    :func:`sigmoid_focal_loss_forward`.
+    """
+    (grad,) = _compute_gradients(
         lambda x: _focal_loss(x, target, weight, gamma, alpha),
         torch.ones_like(input),
         input,
@@ -310,7 +444,7 @@ def sigmoid_focal_loss_backward(
 
 
 def _focal_loss(input, target, weight, gamma, alpha) -> Tensor:
-    # A target of the number of classes is the background.
+    # A target equal to the number of classes means background.
     one_hot = nn.functional.one_hot(target, input.size(1) + 1)[:, :-1].to(input)
     loss = torchvision.ops.sigmoid_focal_loss(input, one_hot, alpha, gamma)
     return loss * weight[target][:, None] if weight.numel() else loss
@@ -324,6 +458,16 @@ def ms_deform_attn_forward(
     weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
+    """Returns multi-scale deformable attention, ``(N, queries, heads * channels)``.
+
+    Args:
+        value: ``(N, places of all levels, heads, channels)``.
+        shapes: Height and width of each level, ``(levels, 2)``.
+        level_start_index: Not used; it follows from ``shapes``.
+        locations: Of the samples in [0, 1], ``(N, queries, heads, levels, points, 2)``.
+        weights: Of the samples, ``(N, queries, heads, levels, points)``.
+        im2col_step: Not used; the size of mmcv's batches.
+    """
     return _ms_deform_attn(value, shapes, locations, weights)
 
 
@@ -339,7 +483,18 @@ def ms_deform_attn_backward(
     grad_weights: Tensor,
     im2col_step: int,
 ) -> None:
-    grads = _gradients(
+    """Computes the gradients of :func:`ms_deform_attn_forward`.
+
+    Args:
+        grad_output: Gradient of the output.
+        grad_value: Written: of the shape of ``value``.
+        grad_locations: Written: of the shape of ``locations``.
+        grad_weights: Written: of the shape of ``weights``.
+
+    The arguments value, shapes, level_start_index, locations, weights and im2col_step
+    are those of :func:`ms_deform_attn_forward`.
+    """
+    grads = _compute_gradients(
         lambda v, at, w: _ms_deform_attn(v, shapes, at, w),
         grad_output,
         value,
@@ -352,13 +507,13 @@ def ms_deform_attn_backward(
 
 
 def _ms_deform_attn(value, shapes, locations, weights) -> Tensor:
-    # mmcv's own, which it uses on the CPU.
+    # mmcv itself uses this function on the CPU.
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 
     return multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
 
 
-def _gradients(op, grad_output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+def _compute_gradients(op, grad_output: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in inputs]
         return torch.autograd.grad(op(*leaves), leaves, grad_output)

@@ -1,4 +1,7 @@
-"""OpenMMLab side: ``custom_imports = dict(imports=['compressai_hm.detection'])``."""
+"""The OpenMMLab part: datasets, models, losses, hooks and metrics for MMDetection.
+
+Configs load it with ``custom_imports = dict(imports=['compressai_hm.detection'])``.
+"""
 
 from ..compat import (
     index_instances_anywhere,
@@ -17,18 +20,18 @@ with quiet_imports():
 
 from mmdet.registry import MODELS  # noqa: E402
 
-from ..codecs import LatentBackbone  # noqa: E402
-from . import hooks  # noqa: E402
-from .attention import Attention  # noqa: E402
-from .checkpoint import AtomicLocalBackend, load_codec_weights  # noqa: E402
-from .datasets import (  # noqa: E402
+from ..models.latent_backbone import LatentBackbone  # noqa: E402
+from .datasets.coco import (  # noqa: E402
     CheckedCocoDataset,
     DrawnCocoDataset,
     PictureFolder,
 )
-from .detector import HumanMachineDetector  # noqa: E402
-from .distilled_detector import DistilledRTMDet  # noqa: E402
-from .latent_detector import LatentHumanMachineDetector  # noqa: E402
+from .datasets.transforms import LoadCachedImage, RandomDownscale  # noqa: E402
+from .engine import hooks  # noqa: E402
+from .engine.atomic_backend import AtomicLocalBackend  # noqa: E402
+from .engine.optim import HumanMachineOptimWrapperConstructor  # noqa: E402
+from .engine.soap import SOAP  # noqa: E402
+from .load import load_codec_weights  # noqa: E402
 from .losses import (  # noqa: E402
     DetectorLoss,
     FeatureLoss,
@@ -36,11 +39,12 @@ from .losses import (  # noqa: E402
     ObjectFeatureLoss,
     PseudoLabelLoss,
 )
-from .metrics import RateDistortionMetric  # noqa: E402
-from .optim import HumanMachineOptimWrapperConstructor  # noqa: E402
-from .preprocessor import HumanMachineDataPreprocessor  # noqa: E402
-from .soap import SOAP  # noqa: E402
-from .transforms import LoadCachedImage, RandomDownscale  # noqa: E402
+from .models.detector import HumanMachineDetector  # noqa: E402
+from .models.distilled_detector import DistilledRTMDet  # noqa: E402
+from .models.latent_detector import LatentHumanMachineDetector  # noqa: E402
+from .models.preprocessor import HumanMachineDataPreprocessor  # noqa: E402
+from .rate_distortion_metric import RateDistortionMetric  # noqa: E402
+from .regions import DetectorRegions  # noqa: E402
 from .view import DetectorView  # noqa: E402
 
 MODELS.register_module(module=LatentBackbone)
@@ -48,9 +52,9 @@ MODELS.register_module(module=LatentBackbone)
 __all__ = [
     "SOAP",
     "AtomicLocalBackend",
-    "Attention",
     "CheckedCocoDataset",
     "DetectorLoss",
+    "DetectorRegions",
     "DetectorView",
     "DistilledRTMDet",
     "DrawnCocoDataset",

@@ -1,8 +1,8 @@
-"""From decoded pictures to what the wrapped detector reads.
+"""Turning decoded pictures into a detector's input.
 
-decode -> resize -> letterbox -> the detector's own normalisation and batch padding.
-Training does the first two in torch, so that gradients reach the codec; evaluation runs
-MMDetection's own transforms on the picture rounded to 8 bits.
+The order is: decode, resize, letterbox, then the detector's own normalization and batch
+padding. In training, torch computes resize and letterbox, so that gradients reach the
+codec. At evaluation, MMDetection's own transforms run on the picture rounded to 8 bits.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from mmengine.dataset import Compose
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
-from ..codecs.human_machine import Y_STRIDE, Z_STRIDE
+from ..geometry import Y_STRIDE, padded_size
 
 _KEYS = {"scale", "keep_ratio", "pad_to_square", "pad_val", "size_divisor"}
 
 
-def resize_of(pipeline: list[dict]) -> dict:
-    """The ``resize`` that a detector's own test pipeline does.
+def find_resize(pipeline: list[dict]) -> dict:
+    """Returns the ``resize`` that a detector's own test pipeline does.
 
     Args:
         pipeline: MMDetection's ``test_pipeline``.
@@ -34,7 +34,8 @@ def resize_of(pipeline: list[dict]) -> dict:
         Arguments for :class:`DetectorView`.
 
     Raises:
-        ValueError: If it holds a transform that is neither Resize nor Pad.
+        ValueError: If the pipeline holds another transform than Resize and Pad, or one
+            of these with options that DetectorView does not have.
     """
     resize: dict = {}
     for step in pipeline:
@@ -71,7 +72,7 @@ def resize_of(pipeline: list[dict]) -> dict:
 
 
 class DetectorView:
-    """Resize and letterbox of decoded pictures, with their annotations.
+    """Resizes and letterboxes decoded pictures together with their annotations.
 
     Args:
         scale: (width, height) as in MMDetection's ``Resize``; None keeps the size.
@@ -121,7 +122,15 @@ class DetectorView:
         self.pipeline = Compose([TRANSFORMS.build(step) for step in steps])
 
     def sizes(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """(H, W) after the resize and after the letterbox."""
+        """Computes the sizes of a picture after the resize and after the letterbox.
+
+        Args:
+            height: Of the decoded picture, in pixels.
+            width: Of the decoded picture, in pixels.
+
+        Returns:
+            (H, W) after the resize, and (H, W) after the letterbox.
+        """
         if not self.scale:
             new_h, new_w = height, width
         elif self.keep_ratio:
@@ -132,21 +141,22 @@ class DetectorView:
         if self.pad_to_square:
             pad_h = pad_w = max(new_h, new_w)
         if self.size_divisor:
-            pad_h = -(-pad_h // self.size_divisor) * self.size_divisor
-            pad_w = -(-pad_w // self.size_divisor) * self.size_divisor
+            pad_h, pad_w = padded_size((pad_h, pad_w), self.size_divisor)
         return (new_h, new_w), (pad_h, pad_w)
 
-    def for_training(
+    def prepare_training(
         self, picture: Tensor, sample: DetDataSample
     ) -> tuple[Tensor, DetDataSample]:
-        """Differentiable: bilinear, align_corners=False, no antialias.
+        """Resizes and letterboxes a picture differentiably.
+
+        The resize is bilinear, with align_corners=False and without antialiasing.
 
         Args:
             picture: Decoded RGB, ``(3, H, W)``, about [0, 1].
-            sample: Its annotations, at (H, W). Not changed.
+            sample: The picture's annotations, at (H, W). It is not changed.
 
         Returns:
-            BGR, 0 to 255, ``(3, H', W')``, and annotations for it.
+            The picture, BGR, 0 to 255, ``(3, H', W')``, and annotations for it.
         """
         height, width = picture.shape[-2:]
         (new_h, new_w), (pad_h, pad_w) = self.sizes(height, width)
@@ -157,21 +167,21 @@ class DetectorView:
         if (pad_h, pad_w) != (new_h, new_w):
             pad = (0, pad_w - new_w, 0, pad_h - new_h)
             values = np.broadcast_to(self.pad_val, 3).tolist()
-            both = zip(view, values, strict=True)
-            view = torch.stack([F.pad(own, pad, value=value) for own, value in both])
+            pairs = zip(view, values, strict=True)
+            view = torch.stack([F.pad(plane, pad, value=v) for plane, v in pairs])
 
         sample = sample.new()
         scale = (new_w / width, new_h / height)
         for field in ("gt_instances", "ignored_instances", "proposals"):
             if field in sample:
-                instances = _scaled(
+                instances = _scale_instances(
                     sample.get(field), scale, (new_h, new_w), (pad_h, pad_w)
                 )
                 setattr(sample, field, instances)
         if "gt_sem_seg" in sample:
             labels = sample.gt_sem_seg.sem_seg
             resized = F.interpolate(labels[None].float(), (new_h, new_w))[0]
-            sample.gt_sem_seg = _padded(resized.to(labels), (pad_h, pad_w))
+            sample.gt_sem_seg = _pad_labels(resized.to(labels), (pad_h, pad_w))
         sample.set_metainfo(
             {
                 "img_shape": (pad_h, pad_w),
@@ -181,8 +191,8 @@ class DetectorView:
         )
         return view, sample
 
-    def for_testing(self, picture: Tensor, sample: DetDataSample) -> dict:
-        """MMDetection's own transforms on the picture rounded to 8 bits.
+    def prepare_testing(self, picture: Tensor, sample: DetDataSample) -> dict:
+        """Runs MMDetection's own transforms on a picture rounded to 8 bits.
 
         Args:
             picture: Decoded RGB, ``(3, H, W)``, in [0, 1].
@@ -207,30 +217,30 @@ class DetectorView:
     def detect(
         self, detector: BaseDetector, picture: Tensor, number: int = 0
     ) -> InstanceData:
-        """What a detector finds in a picture, by its own test pipeline.
+        """Detects the objects in a picture, through the test transforms.
 
         Args:
-            detector: In eval mode.
+            detector: A detector in eval mode.
             picture: RGB, ``(3, H, W)``, in [0, 1].
-            number: The picture's id.
+            number: The picture's id. Defaults to 0.
 
         Returns:
             ``pred_instances``, at the picture's size, on the CPU.
 
         Raises:
-            ValueError: If it gives no boxes.
+            ValueError: If the detector gives no boxes.
         """
         (height, width), _ = self.sizes(*picture.shape[-2:])
         if not (height and width):  # too thin to be resized
-            none = torch.zeros(0)
-            return InstanceData(bboxes=none.view(0, 4), scores=none, labels=none.long())
+            boxes, scores = torch.zeros(0, 4), torch.zeros(0)
+            return InstanceData(bboxes=boxes, scores=scores, labels=scores.long())
         sample = DetDataSample(metainfo={"img_id": number})
-        data = self.for_testing(picture, sample)
+        data = self.prepare_testing(picture, sample)
         data = detector.data_preprocessor({k: [v] for k, v in data.items()}, False)
-        (found,) = detector.predict(data["inputs"], data["data_samples"])
-        if "pred_instances" not in found:
+        (result,) = detector.predict(data["inputs"], data["data_samples"])
+        if "pred_instances" not in result:
             raise ValueError(f"a {type(detector).__name__} finds no boxes")
-        return found.pred_instances.cpu()
+        return result.pred_instances.cpu()
 
     def batch(
         self,
@@ -239,19 +249,20 @@ class DetectorView:
         samples: SampleList,
         training: bool,
     ) -> tuple[Tensor, SampleList]:
-        """A batch as the detector's ``loss`` and ``extract_feat`` take it.
+        """Prepares a batch for the detector's ``loss`` and ``extract_feat``.
 
         Args:
-            detector: What will read it.
-            pictures: Decoded RGB, ``(N, 3, H, W)``, each valid in its ``img_shape``.
-            samples: Their annotations. Not changed.
-            training: Whether its random augmentations act.
+            detector: The detector that will read the batch.
+            pictures: Decoded RGB, ``(N, 3, H, W)``, each valid within its
+                ``img_shape``.
+            samples: The pictures' annotations. They are not changed.
+            training: Whether the detector's random augmentations act.
 
         Returns:
             Inputs, with gradients, and annotations for them.
         """
         pairs = [
-            self.for_training(
+            self.prepare_training(
                 picture[:, : sample.img_shape[0], : sample.img_shape[1]], sample
             )
             for picture, sample in zip(pictures, samples, strict=True)
@@ -263,14 +274,17 @@ class DetectorView:
         return data["inputs"], data["data_samples"]
 
 
-def for_latent(samples: SampleList, y_hat: Tensor, training: bool = True) -> SampleList:
-    """Samples that know which pixels a latent stands for.
+def prepare_latent_samples(
+    samples: SampleList, y_hat: Tensor, training: bool = True
+) -> SampleList:
+    """Returns samples with the sizes in pixels that a batch of latents stands for.
 
     Args:
-        samples: With ``img_shape`` and, in training, annotations, at original size. Not
-            changed.
-        y_hat: ``(N, M, h, w)``, of the whole batch.
-        training: Whether masks and semantic maps are padded to the batch.
+        samples: Samples with ``img_shape`` and, in training, annotations, at original
+            size. They are not changed.
+        y_hat: The latents of the whole batch, ``(N, M, h, w)``.
+        training: Whether masks and semantic maps are padded to the batch. Defaults to
+            True.
 
     Returns:
         Copies with ``pad_shape`` (each picture's own) and ``batch_input_shape``.
@@ -278,31 +292,32 @@ def for_latent(samples: SampleList, y_hat: Tensor, training: bool = True) -> Sam
     batch = (Y_STRIDE * y_hat.shape[-2], Y_STRIDE * y_hat.shape[-1])
     samples = [sample.clone() for sample in samples]
     for sample in samples:
-        own = tuple(-(-side // Z_STRIDE) * Z_STRIDE for side in sample.img_shape[:2])
+        size = padded_size(sample.img_shape[:2])
         sample.set_metainfo(
-            {"scale_factor": (1.0, 1.0), "pad_shape": own, "batch_input_shape": batch}
+            {"scale_factor": (1.0, 1.0), "pad_shape": size, "batch_input_shape": batch}
         )
         if training and "masks" in sample.get("gt_instances", {}):
             instances = sample.gt_instances.new()
             instances.masks = instances.masks.pad(batch)
             sample.gt_instances = instances
         if training and "gt_sem_seg" in sample:
-            sample.gt_sem_seg = _padded(sample.gt_sem_seg.sem_seg, batch)
+            sample.gt_sem_seg = _pad_labels(sample.gt_sem_seg.sem_seg, batch)
     return samples
 
 
-def _padded(labels: Tensor, size: tuple[int, int]) -> PixelData:
-    """A semantic map, ``(1, H, W)``, with 255 (ignored) to the right and below."""
+def _pad_labels(labels: Tensor, size: tuple[int, int]) -> PixelData:
+    """Pads a semantic map, ``(1, H, W)``, with 255 (ignored) to the right and below."""
     pad = (0, size[1] - labels.shape[2], 0, size[0] - labels.shape[1])
     return PixelData(sem_seg=F.pad(labels, pad, value=255))
 
 
-def _scaled(
+def _scale_instances(
     instances: InstanceData,
     scale: tuple[float, float],
     size: tuple[int, int],
     padded: tuple[int, int],
 ) -> InstanceData:
+    """Scales boxes and masks to a resized picture, and pads the masks."""
     instances = instances.new()
     if "bboxes" in instances:
         x, y = (instances.bboxes[:, i::2] * scale[i] for i in range(2))

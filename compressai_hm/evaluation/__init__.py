@@ -1,10 +1,10 @@
-"""Codecs as bits against accuracy: from a sweep's config to curves, files and a page.
+"""Measures codecs as bits against accuracy: from a sweep's config to a page.
 
-What was measured flows from top to bottom:
+The data flow from top to bottom:
 
-- ``sweep``: codes, decodes, measures and detects; a file for each finished point.
-- ``statistics``: curves of the finished points, BD values and intervals.
-- ``export``: JSON in CompressAI's schema, CSV, and Markdown.
-- ``tables``: the same as text for people.
-- ``report``: plots, and an HTML page that needs nothing else.
+- ``sweep``: codes, decodes, measures and detects; writes a file for each point.
+- ``statistics``: makes curves of the finished points, BD values and intervals.
+- ``result_files``: writes JSON in CompressAI's schema, CSV, and Markdown.
+- ``text_tables``: formats the results as text.
+- ``report``: writes plots and a self-contained HTML page.
 """

@@ -1,6 +1,6 @@
-"""CompressAI model-zoo entries of the HM models.
+"""Entries of the HM models in CompressAI's model zoo.
 
-Importing this module puts each into ``compressai.zoo.image_models``,
+Importing this module adds each of them to ``compressai.zoo.image_models``,
 ``compressai.zoo.models`` and ``compressai.zoo.image.model_architectures``.
 """
 
@@ -15,15 +15,18 @@ from compressai.registry import MODELS
 from compressai.zoo.image import model_architectures, model_urls
 from torch import nn
 
-from ..codecs import ENTRIES, HM_MODELS, HumanMachineMixin, Steps, read_checkpoint
-from ..codecs.container import METRICS
-from ..codecs.tables import with_metadata
+from ..bitstream.format import METRICS
+from ..entropy import QuantSteps
+from ..entropy.mirrored_tables import with_metadata
+from ..models.checkpoint import read_checkpoint
+from ..models.entries import ENTRIES, HM_MODELS
+from ..models.human_machine import HumanMachineMixin
 from .released import SCHEME, load_released, local_path
 
 cfgs: dict[str, dict[int, tuple[int, ...]]] = {
     name: dict(entry.channels) for name, entry in ENTRIES.items()
 }
-"""Channels (N, M) or (N,) of every entry and quality: those of the base."""
+"""Channels of every entry and quality, (N, M) or (N,)."""
 
 
 def load_model(
@@ -35,21 +38,27 @@ def load_model(
     step: float | None = None,
     **kwargs,
 ) -> nn.Module:
-    """An HM model of the zoo; ``image_models[name]`` is this, with its name filled in.
+    """Makes an HM model of the zoo.
+
+    ``image_models[name]`` is this function for one name.
 
     Args:
         name: A zoo name such as "hm-cheng2020-anchor".
-        quality: Chooses the channels and, with weights, the λ_h they were trained
-            at: from 1 (lowest) to 4, 6 or 8. Of an entry with one set of weights for
-            every rate, the step of quantisation.
+        quality: Quality from 1 (lowest) to 4, 6 or 8. It chooses the channels and the
+            λ_h of the weights' training. For an entry with one set of weights for every
+            rate it chooses the quantization step.
         metric: What the weights were trained for: "mse"; "person", for people and for
-            detectors of persons, of hm-mbt2018-vbr-s-v2; or "ms-ssim", of CompressAI's.
-        pretrained: True loads released HM weights, from the package;
-            "base" loads CompressAI's, with g_t the identity.
-        progress: Whether a download shows a progress bar.
-        step: The model's step of quantisation, from 1/8 to 16; left out, that of the
-            quality.
-        **kwargs: For the model: ``g_t_width``, ``g_t_downscale``.
+            detectors of persons (hm-mbt2018-vbr-s-v2); or "ms-ssim" (CompressAI's
+            weights). Defaults to "mse".
+        pretrained: True loads released HM weights from the package; "base" loads
+            CompressAI's weights, with g_t the identity. Defaults to False.
+        progress: Whether a download shows a progress bar. Defaults to True.
+        step: The model's quantization step, from 1/8 to 16. Defaults to None, that of
+            the quality.
+        **kwargs: Further arguments of the model: ``g_t_width`` and ``g_t_downscale``.
+
+    Returns:
+        The model.
 
     Raises:
         ValueError: For a name, quality, metric, step or ``pretrained`` that does not
@@ -73,59 +82,62 @@ def load_model(
         )
     net = entry.model(*entry.channels[quality], **{**entry.g_t, **kwargs})
     net.step = entry.steps.get(quality, net.step) if step is None else float(step)
-    Steps.of(net.step, (1, 1))  # says what is wrong with it
+    QuantSteps.of(net.step, (1, 1))  # checks it
     if pretrained is True:
         masks = {k: v for k, v in net.state_dict().items() if k.endswith(".mask")}
         net.load_state_dict({**masks, **load_released(name, metric)})
     elif pretrained == "base":
-        net.load_state_dict(_base_weights(name, quality, metric, progress))
+        net.load_state_dict(_load_base_weights(name, quality, metric, progress))
     return net
 
 
 def load_checkpoint(path: str | Path, name: str | None = None) -> nn.Module:
-    """An HM model from a file.
+    """Loads an HM model from a file.
 
     Args:
-        path: What ``ExportCodecHook``, CompressAI's training or a training loop of
-            one's own wrote; or ``compressai_hm://NAME`` in the package.
-        name: Its registered name; left out, the file says it, or the weights tell
-            which of the zoo's it is.
+        path: A file of ``ExportCodecHook``, CompressAI's training or another training
+            loop, or ``compressai_hm://NAME`` for one in the package.
+        name: Registered name of the model. Defaults to None: the name in the file, or
+            the model of the zoo that the weights fit.
+
+    Returns:
+        The model.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no HM model, or another than ``name``.
+        ValueError: If it holds no HM model, or another one than ``name``.
     """
     if name and not is_hm(name):
         raise ValueError(f"{name!r} is no HM model; there are {sorted(HM_MODELS)}")
     if str(path).startswith(f"{SCHEME}hm-"):
         raise ValueError(f"{path}: of a zoo entry; say its name, --model, instead")
-    found = read_checkpoint(local_path(path))
-    said = found.architecture
-    if said and not name and said not in MODELS:
+    checkpoint = read_checkpoint(local_path(path))
+    architecture = checkpoint.architecture
+    if architecture and not name and architecture not in MODELS:
         raise ValueError(
-            f"{path}: it is of {said!r}, which is not registered here; import the "
-            "module that registers it first (tools/codec.py: --import)"
+            f"{path}: it is of {architecture!r}, which is not registered here; import "
+            "the module that registers it first (tools/codec.py: --import)"
         )
-    weights = found.part("codec.")
+    weights = checkpoint.part("codec.")
     weights = with_metadata(compressai.zoo.load_state_dict(weights), weights)
     reasons = {}
-    own = said if said and is_hm(said) else None
-    for candidate in [name or own] if name or own else HM_MODELS:
-        options = found.options if candidate == said else {}
+    known = name or (architecture if architecture and is_hm(architecture) else None)
+    for candidate in [known] if known else HM_MODELS:
+        options = checkpoint.options if candidate == architecture else {}
         try:
-            return _built(candidate, weights, options)
+            return _build(candidate, weights, options)
         except _UNFIT as e:
             reasons[candidate] = e
-    nearest = min(reasons, key=lambda own: _complaints(reasons[own]))
+    nearest = min(reasons, key=lambda name: _count_complaints(reasons[name]))
     near = ""
-    if not (name or own):
+    if not known:
         near = (
-            "of a registered codec of your own say its name, tools/codec.py: --model; "
+            "name a registered codec of your own with tools/codec.py: --model; "
             f"nearest is {nearest}, "
         )
-    what = name or own or "any of the HM models"
+    what = known or "any of the HM models"
     raise ValueError(
-        f"{path}: not the weights of {what} ({near}{_sentence(reasons[nearest])})"
+        f"{path}: not the weights of {what} ({near}{_describe_error(reasons[nearest])})"
     ) from reasons[nearest]
 
 
@@ -135,14 +147,14 @@ _UNFIT = (
 )
 
 
-def _built(name: str, weights: dict, options: Mapping) -> nn.Module:
-    """A model of the weights, made with the options if there are any."""
+def _build(name: str, weights: dict, options: Mapping) -> nn.Module:
+    """Builds a model with the options, if there are any, and loads its weights."""
     if not options:
         return MODELS[name].from_state_dict(weights)
     args, kwargs = options.get("args", ()), options.get("kwargs", {})
     largest = max((max(v.shape, default=0) for v in weights.values()), default=0)
-    for number in _numbers([*args, *kwargs.values()]):
-        if number > max(largest, len(weights)):  # a forged one must not allocate
+    for number in _iterate_numbers([*args, *kwargs.values()]):
+        if number > max(largest, len(weights)):  # forged options must not allocate
             raise ValueError(
                 f"its options ask for {number}, more than its weights have anywhere"
             )
@@ -152,22 +164,22 @@ def _built(name: str, weights: dict, options: Mapping) -> nn.Module:
     return net
 
 
-def _numbers(values: Iterable) -> Iterator[float]:
+def _iterate_numbers(values: Iterable) -> Iterator[float]:
     for value in values:
         if isinstance(value, (list, tuple)):
-            yield from _numbers(value)
+            yield from _iterate_numbers(value)
         elif isinstance(value, (int, float)):
             yield value
 
 
-def _complaints(error: Exception) -> int:
-    """How much does not fit, from torch's list of keys."""
+def _count_complaints(error: Exception) -> int:
+    """Counts what does not fit in torch's error message."""
     if not isinstance(error, RuntimeError):
         return 10**6
     return str(error).count('"') + 2 * str(error).count("size mismatch")
 
 
-def _sentence(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     if isinstance(error, KeyError):
         return f"there is no {error}"
@@ -176,12 +188,16 @@ def _sentence(error: Exception) -> str:
 
 
 def is_hm(name: str) -> bool:
-    """Whether a name in CompressAI's registry is an HM model's."""
+    """Says whether a name in CompressAI's registry is that of an HM model.
+
+    Args:
+        name: The name.
+    """
     model = MODELS.get(name)
     return isinstance(model, type) and issubclass(model, HumanMachineMixin)
 
 
-def _base_weights(name: str, quality: int, metric: str, progress: bool) -> dict:
+def _load_base_weights(name: str, quality: int, metric: str, progress: bool) -> dict:
     base = name.removeprefix("hm-")
     url = model_urls.get(base, {}).get(metric, {}).get(quality)
     if url is None:

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..codecs.entropy.coding_tables import is_table
-from ..codecs.files import write_whole
-from ..codecs.models import ENTRIES
+from ..entropy.coding_tables import is_table
+from ..io.files import write_whole
+from ..models.entries import ENTRIES
 
 WEIGHTS = Path(__file__).parent / "weights"
 SUMS = "SHA256SUMS"
 RELEASED: tuple[str, ...] = tuple(n for n, entry in ENTRIES.items() if entry.released)
-"""Zoo names that ``pretrained=True`` knows."""
+"""Zoo names with released weights, for ``pretrained=True``."""
 
 SCHEME = "compressai_hm://"
 
@@ -36,13 +36,13 @@ def load_released(name: str, metric: str = "mse") -> dict[str, Tensor]:
 
     Args:
         name: A zoo name.
-        metric: What the weights were trained for.
+        metric: What the weights were trained for. Defaults to "mse".
 
     Returns:
         Weights in half precision, and tables.
 
     Raises:
-        RuntimeError: If there are no such weights, or a file is not the released one.
+        RuntimeError: If there are no such weights, or their file is damaged.
     """
     if name not in RELEASED:
         raise RuntimeError(
@@ -57,19 +57,28 @@ def load_released(name: str, metric: str = "mse") -> dict[str, Tensor]:
             f"{', '.join(ENTRIES[name].released)}"
             + (f", and for {metric!r} those of {', '.join(others)}" if others else "")
         )
-    arrays = np.load(_read(file_of(name, metric)))
+    arrays = np.load(_read(weights_file(name, metric)))
     return {key: torch.from_numpy(arrays[key]) for key in arrays}
 
 
 def local_path(path: str | Path) -> Path:
-    """Returns a file's path; ``compressai_hm://NAME`` is one in the package."""
+    """Returns the path of a file, which may be in the package.
+
+    Args:
+        path: A path, or ``compressai_hm://NAME`` for a file in the package.
+    """
     if isinstance(path, str) and path.startswith(SCHEME):
         return WEIGHTS / path.removeprefix(SCHEME)
     return Path(path)
 
 
-def file_of(name: str, metric: str = "mse") -> str:
-    """Returns the name of the file of an entry's weights."""
+def weights_file(name: str, metric: str = "mse") -> str:
+    """Returns the name of the file of an entry's weights.
+
+    Args:
+        name: A zoo name.
+        metric: What the weights were trained for. Defaults to "mse".
+    """
     return f"{name}.npz" if metric == "mse" else f"{name}-{metric}.npz"
 
 
@@ -92,7 +101,14 @@ def _sums() -> dict[str, str]:
 
 
 def rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rounds weights to half precision, but no bounds: 1e-9 would be 0."""
+    """Rounds weights to half precision, except tables and bounds: 1e-9 would be 0.
+
+    Args:
+        weights: A state dict.
+
+    Returns:
+        The rounded state dict.
+    """
     return {
         key: value.half()
         if value.is_floating_point() and "bound" not in key and not is_table(key)
@@ -102,7 +118,14 @@ def rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rounded_codec(net: nn.Module) -> dict[str, Tensor]:
-    """Rounds a codec's weights to half precision, and makes the tables they give."""
+    """Rounds a codec's weights to half precision, and makes their tables.
+
+    Args:
+        net: The codec; it is not changed.
+
+    Returns:
+        Rounded weights, and the tables of the rounded weights.
+    """
     weights = {k: v for k, v in net.state_dict().items() if not is_table(k)}
     weights = rounded(weights)
     net = type(net).from_state_dict({**net.state_dict(), **weights})
@@ -112,12 +135,12 @@ def rounded_codec(net: nn.Module) -> dict[str, Tensor]:
 
 
 def write_released(name: str, net: nn.Module, metric: str = "mse") -> None:
-    """Rounds a model and makes it the released one of an entry.
+    """Rounds a model and writes it as the released one of an entry.
 
     Args:
-        name: A zoo name of one set of weights for every quality.
+        name: Zoo name of an entry with one set of weights for every quality.
         net: The trained model.
-        metric: What it was trained for.
+        metric: What it was trained for. Defaults to "mse".
     """
     weights = rounded_codec(net)
     with io.BytesIO() as f:
@@ -129,12 +152,12 @@ def write_released(name: str, net: nn.Module, metric: str = "mse") -> None:
                 if not key.endswith(".mask")  # of masked convolutions
             },
         )
-        write_whole(f.getvalue(), WEIGHTS / file_of(name, metric))
+        write_whole(f.getvalue(), WEIGHTS / weights_file(name, metric))
     write_sums()
 
 
 def write_sums() -> None:
-    """Brings SHA256SUMS up to date."""
+    """Writes SHA256SUMS for the present files."""
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
         for path in sorted([*WEIGHTS.glob("*.pth"), *WEIGHTS.glob("*.npz")])
@@ -143,7 +166,12 @@ def write_sums() -> None:
 
 
 def save(weights: dict[str, Tensor], path: Path) -> None:
-    """Writes weights whole, and prints their size."""
+    """Writes weights to a file and prints its size.
+
+    Args:
+        weights: A state dict.
+        path: The file.
+    """
     with io.BytesIO() as f:
         torch.save(weights, f)
         write_whole(f.getvalue(), path)

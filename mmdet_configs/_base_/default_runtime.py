@@ -5,8 +5,8 @@ default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=20),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    # Written aside and renamed. At least 2 are kept: MMEngine removes the oldest
-    # before it writes the newest.
+    # Checkpoints are written aside and renamed. At least 2 are kept, because MMEngine
+    # removes the oldest before it writes the newest.
     checkpoint=dict(
         type="CheckpointHook",
         interval=1,

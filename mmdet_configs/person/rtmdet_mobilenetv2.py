@@ -1,8 +1,9 @@
-# A person detector on a MobileNetV2, at 448 pixels: that of
-# compressai_hm://person_detector.pth, which rtmdet_mobilenetv2_distilled.py and then
-# rtmdet_mobilenetv2_448.py train; this config reads them, and trains by labels alone.
-# MOBILENETV2 names the backbone's weights on ImageNet, COCO_PERSON and MMDET_DATASETS
-# what tools/coco_subsets.py makes. Faster with --amp.
+# A person detector on a MobileNetV2, at 448 pixels. It is the detector of
+# compressai_hm://person_detector.pth. Those weights were trained first by
+# rtmdet_mobilenetv2_distilled.py and then by rtmdet_mobilenetv2_448.py; this config
+# tests them, and trains the same detector without a teacher. MOBILENETV2 names the
+# backbone's weights from ImageNet, COCO_PERSON and MMDET_DATASETS name the folders that
+# tools/coco_subsets.py makes. --amp makes training faster.
 _base_ = ["../_base_/default_runtime.py", "../_base_/datasets/coco_person.py"]
 work_dir = "work_dirs/person_rtmdet"
 depthwise = dict(
@@ -66,7 +67,7 @@ model = dict(
     ),
 )
 gray = dict(img=(114, 114, 114))
-# Most pictures are wide.
+# Crops are wider than high, as most pictures are.
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),

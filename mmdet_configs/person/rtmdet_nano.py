@@ -1,4 +1,4 @@
-# RTMDet-nano on people, 320 pixels: a reader that no codec is trained for.
+# RTMDet-nano on people at 320 pixels. MMPose publishes its weights.
 _base_ = "mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py"
 depthwise = dict(use_depthwise=True, norm_cfg=dict(type="BN"))
 model = dict(

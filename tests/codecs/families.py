@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressai_hm.codecs import HM_MODELS
+from compressai_hm import HM_MODELS
 
 NAMES = tuple(HM_MODELS)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressai_hm.codecs import AttentionBlock, DynamicAdaptation, ResidualBlock
+from compressai_hm import AttentionBlock, DynamicAdaptation, ResidualBlock
 
 
 def kinds(module):

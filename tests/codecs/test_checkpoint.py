@@ -10,7 +10,7 @@ from compressai.registry import MODELS, register_model
 from PIL import Image
 from torch.optim.swa_utils import AveragedModel
 
-from compressai_hm.codecs import HumanMachineMixin, checkpoint_of, read_checkpoint
+from compressai_hm import HumanMachineMixin, make_checkpoint, read_checkpoint
 from compressai_hm.zoo import load_checkpoint
 
 from .families import busy, families, tiny
@@ -37,7 +37,7 @@ SAVED = {
         "meta": {},
         "state_dict": {**prefixed("codec.")(net), "detector.x": torch.zeros(1)},
     },
-    "ours": checkpoint_of,
+    "ours": make_checkpoint,
 }
 
 
@@ -54,7 +54,7 @@ def test_weights_are_found_however_they_were_saved(kind, tmp_path):
 @families
 def test_checkpoints_say_what_makes_their_model(name, tmp_path):
     net = tiny(name)
-    torch.save(checkpoint_of(net), tmp_path / "net.pth")
+    torch.save(make_checkpoint(net), tmp_path / "net.pth")
     found = read_checkpoint(tmp_path / "net.pth")
     assert found.architecture == name
     again = load_checkpoint(tmp_path / "net.pth")
@@ -71,7 +71,7 @@ def test_a_registered_codec_of_ones_own_is_made_of_its_file_alone(tmp_path):
             self.more = torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(depth))
 
     net = HMMine(depth=3, g_t_width=4)
-    torch.save(checkpoint_of(net), tmp_path / "net.pth")
+    torch.save(make_checkpoint(net), tmp_path / "net.pth")
     try:
         found = load_checkpoint(tmp_path / "net.pth")
         assert type(found) is HMMine and len(found.more) == 3 and found.g_t.width == 4
@@ -131,14 +131,14 @@ def test_files_of_codecs_of_ones_own_load_as_they_were_made(named, tmp_path):
         ("hm-named", Named(channels=[8, 12])),
         ("hm-own-g-t", OwnGT()),
     ):
-        torch.save(checkpoint_of(net), tmp_path / "net.pth")
+        torch.save(make_checkpoint(net), tmp_path / "net.pth")
         found = load_checkpoint(tmp_path / "net.pth", name if named else None)
         for key, value in net.state_dict().items():
             assert torch.equal(found.state_dict()[key], value)
 
 
 def test_forged_options_allocate_nothing(tmp_path):
-    content = checkpoint_of(tiny(MEAN))
+    content = make_checkpoint(tiny(MEAN))
     for args in ([20000, 24], [16, [10**9]], ["x", 3]):
         content["options"] = {"args": args, "kwargs": {}}
         torch.save(content, tmp_path / "net.pth")
@@ -160,8 +160,8 @@ def test_options_that_are_no_plain_values_are_left_out():
             super().__init__(8, 12, **kwargs)
 
     net = pickle.loads(pickle.dumps(tiny(MEAN)))
-    assert "options" in checkpoint_of(net)
-    assert "options" not in checkpoint_of(Mine(torch.nn.Linear(1, 1)))
+    assert "options" in make_checkpoint(net)
+    assert "options" not in make_checkpoint(Mine(torch.nn.Linear(1, 1)))
 
 
 class Harmful:

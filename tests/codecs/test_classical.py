@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from compressai.registry import MODELS
 from PIL import Image, features
 
-from compressai_hm.codecs import BitstreamError
-from compressai_hm.codecs.classical import CLASSICAL, find_classical
-from compressai_hm.codecs.classical.parameter_sets import size_of
+from compressai_hm import BitstreamError
+from compressai_hm.classical import CLASSICAL, find_classical
+from compressai_hm.classical.parameter_sets import size_of
 
 REFERENCE = ("hevc-hm", "vvc-vtm")
 INSTALLED = [name for name in CLASSICAL if name not in REFERENCE]
@@ -106,9 +106,9 @@ def test_any_size_comes_back(name, size):
 
 
 @pytest.mark.parametrize("name", INSTALLED)
-def test_saturated_colours_come_back(name):
-    colours = torch.tensor([[i & 1, i >> 1 & 1, i >> 2] for i in range(8)]).float()
-    x = colours.T[None, :, None].repeat_interleave(64, 2).repeat_interleave(16, 3)
+def test_saturated_colors_come_back(name):
+    colors = torch.tensor([[i & 1, i >> 1 & 1, i >> 2] for i in range(8)]).float()
+    x = colors.T[None, :, None].repeat_interleave(64, 2).repeat_interleave(16, 3)
     x_hat = best(name).decompress(**best(name).compress(x))["x_hat"]
     # Far from the edges, so that 4:2:0 makes no difference.
     error = (x_hat - x).abs().unflatten(3, (8, 16))[..., 6:10]

@@ -5,10 +5,10 @@ import pytest
 import torch
 from compressai.entropy_models import GaussianConditional
 
-from compressai_hm.codecs import HMCompact, Steps, encode
-from compressai_hm.codecs.compact import DepthwiseBlock
-from compressai_hm.codecs.entropy import parallel_family, step_values
-from compressai_hm.codecs.entropy.steps import z_class
+from compressai_hm import HMCompact, QuantSteps, encode
+from compressai_hm.entropy import parallel_family, step_values
+from compressai_hm.entropy.steps import z_class
+from compressai_hm.models.compact import DepthwiseBlock
 
 from .families import busy, portable
 
@@ -34,10 +34,10 @@ def net():
 @torch.no_grad()
 def test_it_starts_as_a_cosine_transform(net):
     x = photograph(128, 192)
-    y = net.analyse(x)
+    y = net.analyze(x)
     squares = y.square().mean((0, 2, 3))
     assert squares[:16].mean() > 20 * squares[128:].mean()
-    x_hat = net.synthesise(y, x.shape[-2:])["x_hat"]
+    x_hat = net.synthesize(y, x.shape[-2:])["x_hat"]
     # The transform is orthonormal: what is lost is what is not kept.
     lost = x.square().sum() - y.square().sum() / (255 / 86) ** 2
     assert (x - x_hat).square().sum() == pytest.approx(float(lost), rel=0.01)
@@ -78,12 +78,19 @@ def test_what_is_far_from_a_picture_does_not_grow_without_bound():
 
 
 @pytest.mark.parametrize(
-    "steps", [Steps(-90), Steps(0), Steps(130), Steps(239), Steps(239, HALVES)]
+    "steps",
+    [
+        QuantSteps(-90),
+        QuantSteps(0),
+        QuantSteps(130),
+        QuantSteps(239),
+        QuantSteps(239, HALVES),
+    ],
 )
 @torch.no_grad()
 def test_a_training_pass_sees_the_symbols_of_the_file(net, steps):
     """All but 1 of 5000; the eval forward sees all of them."""
-    y = net.analyse(photograph(128, 192))
+    y = net.analyze(photograph(128, 192))
     coded = net.code_latent(y, [steps])
     strings = net.encode_latent(y, [steps]).strings
     y_hat, (symbols,) = net.decode_latent(strings, (128, 192), [steps])
@@ -117,12 +124,12 @@ def test_what_is_decoded_follows_y_and_not_the_mean():
 @torch.no_grad()
 def test_networks_are_told_the_step():
     net = busy("hm-compact", g_t_width=0)
-    y = net.gain(net.analyse(photograph(64, 64)), torch.zeros(1, 1, 1, 1))
-    z = [net._hyper_analysis(y, [Steps(k)]) for k in (0, 100)]
+    y = net.gain(net.analyze(photograph(64, 64)), torch.zeros(1, 1, 1, 1))
+    z = [net._hyper_analysis(y, [QuantSteps(k)]) for k in (0, 100)]
     assert not torch.allclose(*z)
     offsets = np.zeros((4, 4), np.int8)
     offsets[0, 0] = -4
-    assert not torch.allclose(z[1], net._hyper_analysis(y, [Steps(100, offsets)]))
+    assert not torch.allclose(z[1], net._hyper_analysis(y, [QuantSteps(100, offsets)]))
     # And each group's network, of the step at each place.
     symbols = torch.zeros(1, 1, 1, 6)
     exchange = {}
@@ -136,8 +143,8 @@ def test_networks_are_told_the_step():
 
     coder = portable("hm-compact").latent_coder()
     for k in (0, 48):
-        classes = torch.tensor([z_class(Steps(0))])
-        coder._walk(symbols, (4, 4), keep(k), [Steps(k)], classes)
+        classes = torch.tensor([z_class(QuantSteps(0))])
+        coder._walk(symbols, (4, 4), keep(k), [QuantSteps(k)], classes)
     for first, second in zip(*exchange.values(), strict=True):
         assert not torch.equal(first, second)
 

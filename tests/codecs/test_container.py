@@ -5,14 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from compressai_hm.codecs import (
+from compressai_hm import (
     Bitstream,
     BitstreamError,
+    FileCodec,
     HMMeanScaleHyperprior,
     decode,
     encode,
 )
-from compressai_hm.codecs.container import METRICS
+from compressai_hm.bitstream.format import METRICS
 
 from .families import busy, families
 
@@ -42,8 +43,10 @@ def with_numbers(data, height, width):
 def test_a_file_is_a_header_and_the_strings(name):
     net, x = busy(name), torch.rand(1, 3, 50, 33)
     data, coded = encode(net, x), net.compress(x)
-    header = net.overhead(data)
+    header = FileCodec(net).overhead(data)
     assert header == Bitstream.read(data).overhead <= 24
+    assert FileCodec(net).encode(x) == data
+    assert FileCodec(net).decode(data, views=("human",)).keys() == {"x_hat"}
     assert data[header:] == coded["strings"][1][0] + coded["strings"][0][0]
     for view, picture in decode(net, data).items():
         assert torch.equal(picture, net.decompress(**coded)[view])

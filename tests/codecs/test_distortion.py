@@ -4,7 +4,7 @@ import pytest
 import torch
 from pytorch_msssim import ms_ssim as reference
 
-from compressai_hm.codecs.distortion import ms_ssim, psnr, psnr_of
+from compressai_hm.distortion import ms_ssim, mse_to_psnr, psnr
 
 
 def test_psnr_of_a_known_error():
@@ -13,7 +13,7 @@ def test_psnr_of_a_known_error():
     assert psnr(a / 255, (a + 5) / 255, 1) == pytest.approx(psnr(a, a + 5, 255))
     assert psnr(a, a, 255) == math.inf
     mse = torch.tensor([0.01, 0.0001])
-    assert psnr_of(mse, 1).tolist() == pytest.approx([20, 40])
+    assert mse_to_psnr(mse, 1).tolist() == pytest.approx([20, 40])
 
 
 def test_ms_ssim_where_a_picture_is_large_enough():

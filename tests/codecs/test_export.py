@@ -8,11 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from compressai_hm.codecs import decode, encode
-from compressai_hm.codecs.export import RUNTIMES, export_transforms, use_runtime
+from compressai_hm import decode, encode
+from compressai_hm.models.export import RUNTIMES, export_transforms, use_runtime
 from compressai_hm.zoo import load_checkpoint, load_model
 
 from .families import busy
+
+pytestmark = pytest.mark.slow
 
 EXAMPLE = Path(__file__).parents[2] / "docs/decode_with_onnxruntime.py"
 
@@ -67,9 +69,9 @@ def test_a_runtime_decodes_to_the_same_symbols(runtime):
     net, other = (load_model("hm-compact", 2, pretrained=True).eval() for _ in range(2))
     x = torch.rand(1, 3, 12, 15)
     x = torch.nn.functional.interpolate(x, (150, 190), mode="bicubic").clamp(0, 1)
-    before = net.analyse(x)
+    before = net.analyze(x)
     use_runtime(other, runtime, "g_a")
-    y = other.analyse(x)
+    y = other.analyze(x)
     assert 0 < (y - before).abs().max() < 1e-4 * before.abs().max()  # it is another
     use_runtime(other, runtime, "g_s")
     for data in (encode(net, x, 2), encode(other, x, 2)):

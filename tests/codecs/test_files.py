@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from compressai_hm.codecs.files import write_png, write_whole
-from compressai_hm.codecs.pictures import read_picture
+from compressai_hm.io.files import write_png, write_whole
+from compressai_hm.io.pictures import read_picture
 
 RAMP = np.tile(np.arange(0, 240, 4, dtype=np.uint8), (20, 1))
-COLOURS = np.stack([RAMP, RAMP[:, ::-1], 255 - RAMP], -1)
+COLORS = np.stack([RAMP, RAMP[:, ::-1], 255 - RAMP], -1)
 
 
-def test_colours_come_back(tmp_path):
-    x = torch.from_numpy(COLOURS).permute(2, 0, 1)[None] / 255
+def test_colors_come_back(tmp_path):
+    x = torch.from_numpy(COLORS).permute(2, 0, 1)[None] / 255
     write_png(x, tmp_path / "new" / "x.png")
     assert torch.equal(read_picture(tmp_path / "new" / "x.png"), x)
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["x.png"]

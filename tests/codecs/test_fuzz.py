@@ -17,18 +17,17 @@ import time
 import zlib
 
 import numpy as np
+import pytest
 import torch
 from tqdm import tqdm
 
-from compressai_hm.codecs import (
-    Bitstream,
-    BitstreamError,
-    container,
-    decode,
-)
-from compressai_hm.codecs.entropy.steps import FIRST, Steps
+from compressai_hm import Bitstream, BitstreamError, decode
+from compressai_hm.bitstream.coding import pack
+from compressai_hm.entropy.steps import FIRST, QuantSteps
 
 from .families import NAMES, drawn_latents, portable
+
+pytestmark = pytest.mark.slow
 
 LONGEST_S = 5
 MOST_MIB = 1024
@@ -50,10 +49,14 @@ class Codec:
             shape = 4 * height, 4 * width
             rng = np.random.default_rng(seed)
             offsets = rng.integers(-2, 3, shape) * (rng.random(shape) < 0.1)
-            for steps in (Steps(), Steps(150), Steps(150, offsets.astype(np.int8))):
+            for steps in (
+                QuantSteps(),
+                QuantSteps(150),
+                QuantSteps(150, offsets.astype(np.int8)),
+            ):
                 coded = net.latent_coder().encode(*latents, [steps])
                 size = 64 * height - 3, 64 * width
-                files.append(container.pack(net, coded, size))
+                files.append(pack(net, coded, size))
         return cls(net, files, [decode(net, f, ("human",))["x_hat"] for f in files])
 
 

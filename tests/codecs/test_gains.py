@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from compressai_hm.codecs import Steps
+from compressai_hm import QuantSteps
 
 from .families import busy
 
@@ -21,10 +21,12 @@ def net():
     return net
 
 
-@pytest.mark.parametrize("steps", [Steps(), Steps(150), Steps(96, OFFSETS)])
+@pytest.mark.parametrize(
+    "steps", [QuantSteps(), QuantSteps(150), QuantSteps(96, OFFSETS)]
+)
 def test_a_file_decodes_to_what_was_measured(net, steps):
     size = (64, 128)
-    y = net.analyse(torch.rand(1, 3, *size))
+    y = net.analyze(torch.rand(1, 3, *size))
     measured = net.code_latent(y, [steps])["y_hat"]
     strings = net.encode_latent(y, [steps]).strings
     decoded, _ = net.decode_latent(strings, size, [steps])
@@ -33,11 +35,15 @@ def test_a_file_decodes_to_what_was_measured(net, steps):
 
 def test_they_move_with_the_step_and_not_at_1(net):
     y = torch.randn(1, net.M, 4, 8)
-    for steps, same in ((None, True), ([Steps()], True), ([Steps(96)], False)):
+    for steps, same in (
+        (None, True),
+        ([QuantSteps()], True),
+        ([QuantSteps(96)], False),
+    ):
         for gain in (net.gain, net.inverse_gain):
             out = gain(y, gain.coarseness(y, steps))
             assert torch.equal(out, y) == same
-    steps = [Steps(96, OFFSETS)]
+    steps = [QuantSteps(96, OFFSETS)]
     out = net.gain(y, net.gain.coarseness(y, steps)) != y
     coarse = torch.from_numpy(OFFSETS == 0)
     assert out[..., coarse].all() and not out[..., ~coarse].any()
@@ -45,8 +51,8 @@ def test_they_move_with_the_step_and_not_at_1(net):
 
 def test_they_learn_and_no_gradient_is_missing(net):
     net.train()
-    y = net.analyse(torch.rand(1, 3, 64, 128))
-    for steps in ([Steps()], [Steps(96)]):
+    y = net.analyze(torch.rand(1, 3, 64, 128))
+    for steps in ([QuantSteps()], [QuantSteps(96)]):
         net.zero_grad()
         out = net.code_latent(y.detach(), steps)
         rate = sum(-p.log2().sum() for p in out["likelihoods"].values())

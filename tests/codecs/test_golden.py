@@ -13,9 +13,10 @@ import pytest
 import torch
 from compressai.entropy_models.entropy_models import EntropyModel
 
-from compressai_hm.codecs import Bitstream, container, decode
-from compressai_hm.codecs.entropy import Steps
-from compressai_hm.codecs.entropy.coding_tables import entropy_models, table_buffers
+from compressai_hm import Bitstream, decode
+from compressai_hm.bitstream.coding import pack
+from compressai_hm.entropy import QuantSteps
+from compressai_hm.entropy.coding_tables import entropy_models, table_buffers
 
 from .families import NAMES, drawn_latents, families, portable
 
@@ -43,7 +44,11 @@ def golden_steps():
     """A step of 1, one step everywhere, and a map; by what ends the file's name."""
     offsets = np.zeros((8, 12), dtype=np.int8)
     offsets[2:5, 3:8], offsets[6:, 10:] = -4, 3
-    return {"": Steps(), ".step": Steps(150), ".map": Steps(170, offsets)}
+    return {
+        "": QuantSteps(),
+        ".step": QuantSteps(150),
+        ".map": QuantSteps(170, offsets),
+    }
 
 
 kinds = pytest.mark.parametrize("kind", golden_steps())
@@ -62,7 +67,7 @@ def test_golden_streams_decode_and_are_written_again(name, kind):
     digests = json.loads((GOLDEN / "y_hat.json").read_text())
     assert digest(y_hat) == digests[name + kind]
     coded = net.latent_coder().encode(*drawn_latents(net, 2, 3), [steps])
-    assert container.pack(net, coded, SIZE) == data
+    assert pack(net, coded, SIZE) == data
 
 
 FINGERPRINTS = {
@@ -106,7 +111,7 @@ def write():
                 continue
             net = golden_codec(name)
             coded = net.latent_coder().encode(*drawn_latents(net, 2, 3), [steps])
-            data = container.pack(net, coded, SIZE)
+            data = pack(net, coded, SIZE)
             (GOLDEN / f"{name}{kind}.hmc").write_bytes(data)
             y_hat, _ = net.latent_coder().decode(*coded.strings, (2, 3), [steps])
             digests[name + kind] = digest(y_hat)

@@ -7,13 +7,7 @@ from compressai.models import MeanScaleHyperprior
 from torch import nn
 
 import compressai_hm
-from compressai_hm.codecs import (
-    HM_MODELS,
-    HumanMachineMixin,
-    decode,
-    encode,
-    picture_bits,
-)
+from compressai_hm import HM_MODELS, HumanMachineMixin, decode, encode, picture_bits
 
 from .families import busy, families, tiny
 
@@ -170,7 +164,7 @@ def test_the_rate_leaves_the_quantiles_alone(name, train):
 )
 def test_ste_rounds_y(name):
     net = busy(name).train()
-    y = net.analyse(torch.rand(1, 3, 64, 64)).detach().requires_grad_()
+    y = net.analyze(torch.rand(1, 3, 64, 64)).detach().requires_grad_()
     means = []
     net.gaussian_conditional.register_forward_pre_hook(
         lambda module, args, kwargs: means.append(kwargs.get("means", torch.zeros(1))),
@@ -221,8 +215,8 @@ def test_double_precision_throughout():
 @families
 def test_autocast_leaves_the_stream_alone(name):
     net = busy(name)
-    y = net.analyse(torch.rand(1, 3, 64, 64)).detach()
-    net.analyse = lambda x: y  # g_a may differ
+    y = net.analyze(torch.rand(1, 3, 64, 64)).detach()
+    net.analyze = lambda x: y  # g_a may differ
     plain = net.compress(torch.rand(1, 3, 64, 64))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert net.compress(torch.rand(1, 3, 64, 64)) == plain
@@ -232,7 +226,7 @@ def test_entropy_arithmetic_is_float32_under_autocast():
     net = tiny("hm-mbt2018-mean")
     x = torch.rand(1, 3, 64, 64)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = net.code_latent(net.analyse(x).bfloat16())
+        out = net.code_latent(net.analyze(x).bfloat16())
     assert all(p.dtype == torch.float32 for p in out["likelihoods"].values())
     assert out["y_hat"].dtype == torch.float32
 

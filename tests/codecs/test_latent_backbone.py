@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from compressai_hm.codecs import LatentBackbone
+from compressai_hm import LatentBackbone
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageOps
 
-from compressai_hm.codecs.pictures import (
+from compressai_hm.io.pictures import (
     OPENCV,
     PictureWarning,
     find_pictures,
@@ -22,7 +22,7 @@ from compressai_hm.codecs.pictures import (
 )
 
 RAMP = np.tile(np.arange(0, 240, 4, dtype=np.uint8), (20, 1))
-COLOURS = np.stack([RAMP, RAMP[:, ::-1], 255 - RAMP], -1)
+COLORS = np.stack([RAMP, RAMP[:, ::-1], 255 - RAMP], -1)
 D50 = (0.9642, 1.0, 0.8249)
 PRIMARIES = {  # of sRGB, adapted to D50
     "r": (0.4361, 0.2225, 0.0139),
@@ -92,13 +92,13 @@ def tiff(path, samples, tags=None, order="<", planar=False, deflate=False):
     return path
 
 
-def png(path, samples, colour, bits, chunks=()):
+def png(path, samples, color, bits, chunks=()):
     """A PNG of big-endian rows of bytes, or of 16-bit samples."""
     values = np.asarray(samples)
     height, width = values.shape[0], values.shape[1] * (8 // bits if bits < 8 else 1)
     rows = values.astype(">u2" if bits == 16 else np.uint8).reshape(height, -1)
     data = b"".join(b"\0" + row.tobytes() for row in rows)
-    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     out = b"\x89PNG\r\n\x1a\n"
     for name, content in (
         (b"IHDR", head), *chunks, (b"IDAT", zlib.compress(data)), (b"IEND", b""),
@@ -177,19 +177,19 @@ def test_16_bits_are_kept(tmp_path):
 
 
 def test_transparency_lies_over_white(tmp_path):
-    rgba = np.dstack([COLOURS, np.zeros_like(RAMP)])
+    rgba = np.dstack([COLORS, np.zeros_like(RAMP)])
     rgba[0, 0, 3] = 255
     Image.fromarray(rgba).save(tmp_path / "x.png")
     x = read_picture(tmp_path / "x.png")
-    assert (x[..., 1:, 1:] == 1).all() and x[0, 1, 0, 0] == COLOURS[0, 0, 1] / 255
+    assert (x[..., 1:, 1:] == 1).all() and x[0, 1, 0, 0] == COLORS[0, 0, 1] / 255
 
 
 def test_exif_rotation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn clockwise
-    Image.fromarray(COLOURS).save(tmp_path / "x.png", exif=exif)
+    Image.fromarray(COLORS).save(tmp_path / "x.png", exif=exif)
     x = read_picture(tmp_path / "x.png")
-    expected = np.rot90(COLOURS, -1).transpose(2, 0, 1) / 255
+    expected = np.rot90(COLORS, -1).transpose(2, 0, 1) / 255
     assert np.allclose(x[0].numpy(), expected, atol=1e-6)
 
 
@@ -219,13 +219,13 @@ def test_srgb_stays_as_it_is(tmp_path, profile, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "tif", "jpg"])
-def test_colours_become_srgb(tmp_path, suffix):
+def test_colors_become_srgb(tmp_path, suffix):
     options = {"icc_profile": SWAPPED, "lossless": True, "quality": 100}
     Image.new("RGB", (8, 8), "red").save(tmp_path / f"x.{suffix}", **options)
     assert np.abs(pixels(tmp_path / f"x.{suffix}") - (0, 255, 0)).max() < 5
 
 
-def test_colours_with_transparency_become_srgb(tmp_path):
+def test_colors_with_transparency_become_srgb(tmp_path):
     rgba = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
     rgba.putpixel((1, 0), (255, 0, 0, 0))
     rgba.save(tmp_path / "a.png", icc_profile=SWAPPED)
@@ -309,18 +309,18 @@ def test_colors_by_number(tmp_path, primaries, transfer, shown):
     nclx(tmp_path / "a.avif", primaries, transfer)
     assert abs(pixels(tmp_path / "a.avif") - shown).max() < 3
     deep = np.full((4, 4, 3), ORANGE, ">u2") * 257
-    png(tmp_path / "deep.png", deep, colour=2, bits=16)
+    png(tmp_path / "deep.png", deep, color=2, bits=16)
     cicp(tmp_path / "deep.png", primaries, transfer, 0, 1)
     assert abs(pixels(tmp_path / "deep.png") - shown).max() < 0.1
 
 
 def test_what_comes_first_of_numbers_and_profile(tmp_path):
-    picture = Image.fromarray(COLOURS)
+    picture = Image.fromarray(COLORS)
     picture.save(tmp_path / "a.png", icc_profile=SWAPPED)
     swapped = pixels(tmp_path / "a.png")
-    assert not (swapped == COLOURS).all()
+    assert not (swapped == COLORS).all()
     cicp(tmp_path / "a.png", 1, 13, 0, 1)
-    assert (pixels(tmp_path / "a.png") == COLOURS).all()
+    assert (pixels(tmp_path / "a.png") == COLORS).all()
     picture.save(tmp_path / "b.png", icc_profile=SWAPPED)
     cicp(tmp_path / "b.png", 2, 2, 0, 1)  # unspecified
     assert (pixels(tmp_path / "b.png") == swapped).all()
@@ -333,9 +333,9 @@ def test_what_comes_first_of_numbers_and_profile(tmp_path):
 
 @pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
 def test_high_dynamic_range_is_refused(tmp_path, transfer, name):
-    Image.fromarray(COLOURS).save(tmp_path / "a.png")
+    Image.fromarray(COLORS).save(tmp_path / "a.png")
     cicp(tmp_path / "a.png", 9, transfer, 0, 1)
-    Image.fromarray(COLOURS).save(tmp_path / "a.avif")
+    Image.fromarray(COLORS).save(tmp_path / "a.avif")
     nclx(tmp_path / "a.avif", 9, transfer)
     for suffix in ("png", "avif"):
         with pytest.raises(ValueError, match=rf"a\.{suffix}: .*dynamic range \({name}"):
@@ -344,7 +344,7 @@ def test_high_dynamic_range_is_refused(tmp_path, transfer, name):
 
 def test_unknown_numbers_and_narrow_ranges_are_said(tmp_path):
     for name, numbers in {"a": (10, 13, 0, 1), "b": (1, 13, 0, 0)}.items():
-        Image.fromarray(COLOURS).save(tmp_path / f"{name}.png")
+        Image.fromarray(COLORS).save(tmp_path / f"{name}.png")
         cicp(tmp_path / f"{name}.png", *numbers)
     with pytest.warns(PictureWarning, match=r"a\.png: .*10 and 13 are not used"):
         read_picture(tmp_path / "a.png")
@@ -365,7 +365,7 @@ def test_unknown_numbers_and_narrow_ranges_are_said(tmp_path):
 def test_a_profile_that_does_not_fit_is_said(tmp_path, profile, mode, named):
     picture = Image.new("RGB", (8, 8), (70, 70, 70)).convert(mode)
     picture.save(tmp_path / "x.tif", icc_profile=profile)
-    with pytest.warns(PictureWarning, match=rf"x\.tif: its colour profile .*{named}"):
+    with pytest.warns(PictureWarning, match=rf"x\.tif: its color profile .*{named}"):
         found = pixels(tmp_path / "x.tif")
     assert np.abs(found - 70).max() < 1e-4
 
@@ -428,18 +428,18 @@ DEEP = np.random.default_rng(1).integers(0, 65536, (5, 7, 4), dtype=np.uint16)
 OPACITY = DEEP[..., 3:] / 65535
 
 
-def on_white(colour: np.ndarray, opacity=1.0) -> np.ndarray:
-    return 255 * (colour / 65535 * opacity + 1 - opacity)
+def on_white(color: np.ndarray, opacity=1.0) -> np.ndarray:
+    return 255 * (color / 65535 * opacity + 1 - opacity)
 
 
 def test_deep_png_keeps_its_bits_and_transparency(tmp_path):
     rgb, gray = DEEP[..., :3], DEEP[..., :1]
-    for name, samples, colour, expected in (
+    for name, samples, color, expected in (
         ("rgb", rgb, 2, on_white(rgb)),
         ("rgba", DEEP, 6, on_white(rgb, OPACITY)),
         ("la", DEEP[..., [0, 3]], 4, on_white(gray, OPACITY)),
     ):
-        found = pixels(png(tmp_path / f"{name}.png", samples, colour, 16))
+        found = pixels(png(tmp_path / f"{name}.png", samples, color, 16))
         assert np.allclose(found, expected, atol=1e-4), name
     clear = struct.pack(">H", DEEP[2, 3, 0])
     path = png(tmp_path / "l.png", gray, 0, 16, [(b"tRNS", clear)])
@@ -487,7 +487,7 @@ def test_planes_that_pillow_mixes_up_are_refused(tmp_path, deflate):
     assert np.allclose(pixels(path), eight[..., :3], atol=1e-4)
 
 
-def test_subsampled_colours_that_are_not_packed_are_refused(tmp_path):
+def test_subsampled_colors_that_are_not_packed_are_refused(tmp_path):
     samples = np.full((4, 4, 3), 128, np.uint8)
     # Or, by an older Pillow, found too short.
     with pytest.raises(ValueError, match=r"x\.tif: (subsampled|.*truncated)"):
@@ -509,7 +509,7 @@ def test_every_turn_is_undone(tmp_path):
         exif = Image.Exif()
         exif[0x0112] = turn
         path = tmp_path / f"{turn}.png"
-        Image.fromarray(COLOURS).save(path, exif=exif)
+        Image.fromarray(COLORS).save(path, exif=exif)
         with Image.open(path) as image:
             expected = np.asarray(ImageOps.exif_transpose(image))
         assert (pixels(path).round() == expected).all()
@@ -665,7 +665,7 @@ def test_a_folder_holds_what_is_a_picture_by_content(tmp_path):
     (folder / "page.eps").write_bytes(eps())
     (folder / "page.pdf").write_bytes(b"%PDF-1.4")
     (folder / "broken.png").write_bytes(b"")  # promises one
-    tiff(folder / "raw.nef", COLOURS, {254: [1]})
+    tiff(folder / "raw.nef", COLORS, {254: [1]})
     found = [str(p.relative_to(folder)) for p in find_pictures(folder)]
     assert found == ["a.JPG", "b.dat", "broken.png", "deep/c", "e.tga", "f.gif"]
     found = [p.name for p in find_pictures(folder, OPENCV, deep=False)]
@@ -676,8 +676,8 @@ def test_links_in_folders(tmp_path):
     folder, elsewhere = tmp_path / "set", tmp_path / "elsewhere"
     (elsewhere / "deep").mkdir(parents=True)
     (folder / "own").mkdir(parents=True)
-    Image.fromarray(COLOURS).save(elsewhere / "deep/a.png")
-    Image.fromarray(COLOURS).save(folder / "own/b.png")
+    Image.fromarray(COLORS).save(elsewhere / "deep/a.png")
+    Image.fromarray(COLORS).save(folder / "own/b.png")
     (folder / "first").symlink_to(folder / "own")  # twice in the folder
     (folder / "linked").symlink_to(elsewhere)
     (elsewhere / "loop").symlink_to(folder)
@@ -698,7 +698,7 @@ def test_links_in_folders(tmp_path):
 
 
 def test_thumbnails_are_not_taken_for_the_picture(tmp_path):
-    path = tiff(tmp_path / "x.dng", COLOURS, {254: [1]})
+    path = tiff(tmp_path / "x.dng", COLORS, {254: [1]})
     with pytest.raises(ValueError, match=r"x\.dng: it begins with a thumbnail"):
         read_picture(path)
 
@@ -713,7 +713,7 @@ def test_thumbnails_are_not_taken_for_the_picture(tmp_path):
     ],
 )
 def test_wrong_exif_does_not_hide_the_picture(tmp_path, exif):
-    Image.fromarray(COLOURS).save(tmp_path / "x.jpg", exif=b"Exif\0\0" + exif)
+    Image.fromarray(COLORS).save(tmp_path / "x.jpg", exif=b"Exif\0\0" + exif)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of the EXIF
         assert read_picture(tmp_path / "x.jpg").shape == (1, 3, 20, 60)

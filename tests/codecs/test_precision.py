@@ -8,8 +8,9 @@ import torch
 from compressai.layers import GDN, GDN1
 from torch import nn
 
-from compressai_hm.codecs import tiles
-from compressai_hm.codecs.precision import keep_precise, without_tf32
+from compressai_hm import decode, encode
+from compressai_hm.runtime import tiles
+from compressai_hm.runtime.precision import keep_precise, without_tf32
 
 from .families import busy, families, tiny
 
@@ -22,7 +23,7 @@ def loud(name):
     with torch.no_grad():
         convs = [m for m in net.g_a.modules() if isinstance(m, nn.Conv2d)]
         first = max(i for i, m in enumerate(convs) if max(m.stride) > 1)
-        convs[first].weight *= 400 / net.analyse(x).abs().max()
+        convs[first].weight *= 400 / net.analyze(x).abs().max()
         convs[first].bias.zero_()
     return net, x
 
@@ -35,9 +36,9 @@ def test_autocast_does_not_round_y(name, half, training):
     net.train(training)
     keys = list(net.state_dict())
     with torch.no_grad():
-        exact = net.analyse(x)
+        exact = net.analyze(x)
         with torch.autocast("cpu", half):
-            y = net.analyse(x)
+            y = net.analyze(x)
     assert exact.abs().max() > 100 and y.dtype == torch.float32
     large = y[y.abs() > 64]
     assert len(large) > 20
@@ -50,16 +51,16 @@ def test_autocast_does_not_round_y(name, half, training):
 def test_without_autocast_nothing_changes(name):
     net, x = loud(name)
     with torch.no_grad():
-        assert torch.equal(net.analyse(x), net.g_a(x))
+        assert torch.equal(net.analyze(x), net.g_a(x))
 
 
 def test_tiles_are_as_precise(monkeypatch):
     net, x = loud("hm-mbt2018-mean")
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        whole = net.analyse(x)
+        whole = net.analyze(x)
         monkeypatch.setattr(tiles, "WHOLE", 2**12)
         monkeypatch.setattr(tiles, "TILE", 64)
-        y = net.analyse(x)
+        y = net.analyze(x)
     assert y.dtype == torch.float32
     assert torch.allclose(y, whole, rtol=1e-3, atol=1e-3)
 
@@ -76,9 +77,9 @@ def test_a_transform_of_another_kind_is_computed_in_full():
     net, x = loud("hm-mbt2018-mean")
     net.g_a = Own(net.g_a)
     with torch.no_grad():
-        exact = net.analyse(x)
+        exact = net.analyze(x)
         with torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(net.analyse(x), exact)
+            assert torch.equal(net.analyze(x), exact)
 
 
 @pytest.mark.parametrize("kind", [GDN, GDN1])
@@ -113,7 +114,7 @@ def test_gdn_is_precise_in_hm_models_alone():
         seen = []
         hook = own.register_forward_hook(lambda *args: seen.append(args[-1]))
         with torch.autocast("cpu", torch.float16):
-            net.synthesise(y, (64, 64), ("human",))
+            net.synthesize(y, (64, 64), ("human",))
         hook.remove()
     assert torch.allclose(seen[0].float(), exact, atol=0.01)
     assert isinstance(net.g_s[1], GDN) and list(net.state_dict()) == keys
@@ -144,7 +145,7 @@ def test_coding_takes_no_tf32(default):
     runs = (
         lambda: net(x),
         lambda: net.decompress(**net.compress(x)),
-        lambda: net.decode(net.encode(x)),
+        lambda: decode(net, encode(net, x)),
     )
     for run in runs:
         seen = seen_by(net, run)
@@ -190,7 +191,7 @@ def test_the_newer_switch_of_torch(default):
 def test_a_gpus_symbols_are_nearly_a_cpus(name):
     net, x = busy(name), torch.rand(1, 3, 256, 256)
     with torch.no_grad():
-        own = net.encode_latent(net.analyse(x)).symbols[0]
+        own = net.encode_latent(net.analyze(x)).symbols[0]
         gpu = copy.deepcopy(net).cuda()
-        found = gpu.encode_latent(gpu.analyse(x.cuda())).symbols[0]
+        found = gpu.encode_latent(gpu.analyze(x.cuda())).symbols[0]
     assert (found != own).mean() < 0.01

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressai_hm.codecs import Bitstream, decode, encode
-from compressai_hm.codecs.entropy import Steps
-from compressai_hm.codecs.pictures import read_picture
-from compressai_hm.codecs.rate import TOLERANCE, encode_to_size
+from compressai_hm import Bitstream, decode, encode
+from compressai_hm.encoder.rate_control import TOLERANCE, encode_to_size
+from compressai_hm.entropy import QuantSteps
+from compressai_hm.io.pictures import read_picture
 from compressai_hm.zoo import image_models
 
 
@@ -48,7 +48,7 @@ def test_a_map_keeps_its_offsets(net, x):
     offsets = np.zeros((height, width), dtype=np.int8)
     offsets[:4, :4] = -4
     most = len(encode(net, x)) // 2
-    data = encode_to_size(net, x, most, step=Steps(0, offsets))
+    data = encode_to_size(net, x, most, step=QuantSteps(0, offsets))
     assert most * (1 - TOLERANCE) <= len(data) <= most
     assert (Bitstream.read(data).steps().offsets == offsets).all()
 
@@ -58,3 +58,13 @@ def test_a_size_out_of_reach_says_what_is(net, x):
         encode_to_size(net, x, 60)
     data = encode_to_size(net, x, 10**7)  # the finest step there is
     assert Bitstream.read(data).steps().values((1, 1)) == 1 / 8
+
+
+def test_no_step_is_tried_beyond_those_of_training(net, x):
+    """There hm-compact's files grow again, and a search would not find the smallest."""
+    sizes = [len(encode(net, x, step=step)) for step in (1.9, 4.0, net.coarsest_step)]
+    assert sizes == sorted(sizes, reverse=True)
+    data = encode_to_size(net, x, sizes[-1] + 4)
+    assert Bitstream.read(data).steps().values((1, 1)) <= net.coarsest_step + 1e-9
+    with pytest.raises(ValueError, match=f"step, 6, it has {sizes[-1]};"):
+        encode_to_size(net, x, sizes[-1] - 8)

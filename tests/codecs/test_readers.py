@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from compressai_hm.codecs import (
+from compressai_hm import (
     DynamicAdaptation,
     HMMeanScaleHyperprior,
     LatentBackbone,
@@ -13,8 +13,8 @@ from compressai_hm.codecs import (
     find_reader,
     load_reader,
 )
-from compressai_hm.codecs import readers as module
-from compressai_hm.codecs.readers import _digest_of_file, stream_of
+from compressai_hm.bitstream import reader as module
+from compressai_hm.bitstream.reader import _digest_content, identify_stream
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,10 @@ def readers(codec):
     torch.nn.init.normal_(g_t.layers[-1].weight, std=0.1)
     backbone = LatentBackbone(12, [8, 16], [8, 16], width=16, depth=1)
     return {
-        "boxes": StreamReader("boxes", "x_hat", stream_of(codec, "x_hat"), g_t),
-        "latent": StreamReader("latent", "y_hat", stream_of(codec, "y_hat"), backbone),
+        "boxes": StreamReader("boxes", "x_hat", identify_stream(codec, "x_hat"), g_t),
+        "latent": StreamReader(
+            "latent", "y_hat", identify_stream(codec, "y_hat"), backbone
+        ),
     }
 
 
@@ -126,7 +128,7 @@ def test_forged_options_allocate_nothing(readers, tmp_path, options):
     readers["boxes"].save(path)
     content = torch.load(path)
     content["options"] = options
-    content["sha256"] = _digest_of_file(content)
+    content["sha256"] = _digest_content(content)
     torch.save(content, path)
     with pytest.raises(ValueError, match="a.reader is no reader"):
         load_reader(path)
@@ -148,6 +150,6 @@ def test_weights_are_hashed_once_while_they_stay(codec, readers, monkeypatch):
     net.g_s[0].weight.data[0, 0, 0, 0] -= 1
     for i in range(40):
         net.g_s[0].bias.data[0] = i
-        stream_of(net, "x_hat")
+        identify_stream(net, "x_hat")
     assert len(module._KNOWN) <= 16
-    assert stream_of(net, "x_hat").endswith(real(net.g_s.state_dict())[:8])
+    assert identify_stream(net, "x_hat").endswith(real(net.g_s.state_dict())[:8])

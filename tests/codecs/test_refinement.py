@@ -4,13 +4,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from compressai_hm.codecs import Steps, decode, encode, refine, refinement, tables
-from compressai_hm.codecs.entropy.steps import OCTAVE
-from compressai_hm.codecs.pictures import read_picture
-from compressai_hm.codecs.refinement import for_people
+from compressai_hm import QuantSteps, decode, encode, refine
+from compressai_hm.encoder import refinement
+from compressai_hm.encoder.refinement import human_loss
+from compressai_hm.entropy import mirrored_tables as tables
+from compressai_hm.entropy.steps import OCTAVE
+from compressai_hm.io.pictures import read_picture
 from compressai_hm.zoo import load_model
 
 from .families import busy, families
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -110,13 +114,13 @@ def test_a_photograph_costs_less(photograph, step):
     if step == "map":
         step = torch.full((12, 16), 2.0)
         step[4:9, 3:12] = 1.0
-    steps = Steps.of(step, size)
+    steps = QuantSteps.of(step, size)
     y = refine(net, photograph, None, 20, step)
     assert torch.equal(y, refine(net, photograph, None, 20, step))  # a file comes again
-    loss = for_people(net, photograph, net.analyse(photograph), steps)
+    loss = human_loss(net, photograph, net.analyze(photograph), steps)
     before, after = (
         float(loss(net.code_latent(latent, [steps])).detach())
-        for latent in (net.analyse(photograph), y)
+        for latent in (net.analyze(photograph), y)
     )
     assert after < 0.97 * before
     files = [encode(net, photograph, y=latent, step=step) for latent in (None, y)]
@@ -133,13 +137,13 @@ def test_a_loss_may_be_in_any_unit(photograph, unit):
     x = photograph[..., :100, :120]  # and where there is padding
 
     def loss(latent):
-        x_hat = net.synthesise(latent["y_hat"], x.shape[-2:], ("human",))["x_hat"]
+        x_hat = net.synthesize(latent["y_hat"], x.shape[-2:], ("human",))["x_hat"]
         bits = sum(-p.log2().sum() for p in latent["likelihoods"].values())
         return unit * (bits / 12000 + 117 * (x_hat - x).square().mean())
 
     y = refine(net, x, loss, 10)
     before, after = (
-        float(loss(net.code_latent(latent)).detach()) for latent in (net.analyse(x), y)
+        float(loss(net.code_latent(latent)).detach()) for latent in (net.analyze(x), y)
     )
     assert after < 0.98 * before
 
@@ -148,8 +152,8 @@ def test_where_there_is_nothing_to_see_nothing_moves():
     net = load_model("hm-compact", 4, pretrained=True).eval()
     x = torch.full((1, 3, 64, 64), 0.5)
     with torch.no_grad():
-        y = net.analyse(x)
-        assert for_people(net, x, y, Steps.of(16, (64, 64))) is None
+        y = net.analyze(x)
+        assert human_loss(net, x, y, QuantSteps.of(16, (64, 64))) is None
     assert torch.equal(refine(net, x, None, 5, 16), y)
 
 
@@ -157,17 +161,17 @@ def test_where_there_is_nothing_to_see_nothing_moves():
 def test_errors_are_as_dear_as_the_step_makes_them(photograph):
     """A codec's own training had an exchange of bits and errors for a step of 1."""
     net = load_model("hm-compact", 4, pretrained=True).eval()
-    size, y = tuple(photograph.shape[-2:]), net.analyse(photograph)
+    size, y = tuple(photograph.shape[-2:]), net.analyze(photograph)
     prices = []
-    for step in (Steps(), Steps(OCTAVE)):
-        loss = for_people(net, photograph, y, step)
+    for step in (QuantSteps(), QuantSteps(OCTAVE)):
+        loss = human_loss(net, photograph, y, step)
         latent = net.code_latent(y, [step])
         darker = {
             **latent,
             "likelihoods": {k: p / p for k, p in latent["likelihoods"].items()},
         }
         error = float(
-            (net.synthesise(latent["y_hat"], size)["x_hat"] - photograph)
+            (net.synthesize(latent["y_hat"], size)["x_hat"] - photograph)
             .square()
             .mean()
         )

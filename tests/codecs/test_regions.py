@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from compressai_hm.codecs import Steps
-from compressai_hm.codecs.regions import (
-    importance_of_mask,
-    map_of_importance,
-    mask_of_boxes,
+from compressai_hm import QuantSteps
+from compressai_hm.encoder.regions import (
+    boxes_to_mask,
+    importance_to_steps,
+    mask_to_importance,
 )
 
 
 def map_of_mask(mask, gain, step=1.0):
-    return map_of_importance(importance_of_mask(mask), gain, step)
+    return importance_to_steps(mask_to_importance(mask), gain, step)
 
 
 def test_a_block_is_inside_if_any_of_its_pixels_is():
@@ -41,9 +41,9 @@ def test_nothing_and_everything_are_uniform(size, fill, step):
 def test_the_step_elsewhere_is_the_one_asked_for(share, gain):
     mask = torch.zeros(160, 160)
     mask[: int(160 * share)] = 1
-    steps = Steps.of(map_of_mask(mask, gain, 1.5), (160, 160))
+    steps = QuantSteps.of(map_of_mask(mask, gain, 1.5), (160, 160))
     values = np.unique(steps.values((12, 12))[:10, :10])
-    assert values[1] == Steps.of(1.5, (16, 16)).values((1, 1))
+    assert values[1] == QuantSteps.of(1.5, (16, 16)).values((1, 1))
     octaves = np.log2(values[1] / values[0])
     assert octaves == pytest.approx(round(4 * np.log2(gain)) / 4, abs=0.01)
 
@@ -53,11 +53,11 @@ def test_the_step_stays_above_an_eighth():
 
 
 def test_boxes_are_cut_at_the_border():
-    mask = mask_of_boxes(torch.tensor([[2.5, 3.0, 5.2, 4.0]]), (10, 20))
+    mask = boxes_to_mask(torch.tensor([[2.5, 3.0, 5.2, 4.0]]), (10, 20))
     assert mask.sum() == 4 * 1 and mask[3, 2:6].all()
-    beyond = mask_of_boxes(torch.tensor([[-9.0, -9, 2, 2], [30, 0, 40, 9]]), (10, 20))
+    beyond = boxes_to_mask(torch.tensor([[-9.0, -9, 2, 2], [30, 0, 40, 9]]), (10, 20))
     assert beyond.sum() == 4
-    assert not mask_of_boxes(torch.zeros(0, 4), (10, 20)).any()
+    assert not boxes_to_mask(torch.zeros(0, 4), (10, 20)).any()
 
 
 def test_what_is_no_region_is_told():
@@ -70,4 +70,4 @@ def test_what_is_no_region_is_told():
     with pytest.raises(ValueError, match=r"\(H, W\), got \(1, 9, 9\)"):
         map_of_mask(torch.ones(1, 9, 9), 2)
     with pytest.raises(ValueError, match="left, top, right, bottom.*5.0, 1.0, 2.0"):
-        mask_of_boxes(torch.tensor([[5.0, 1, 2, 9]]), (10, 10))
+        boxes_to_mask(torch.tensor([[5.0, 1, 2, 9]]), (10, 10))

@@ -21,12 +21,12 @@ from torch.nn.utils import (
 )
 from torch.optim.swa_utils import AveragedModel
 
-from compressai_hm.codecs import checkpoint_of, decode, encode
-from compressai_hm.codecs.entropy import family_of
-from compressai_hm.codecs.entropy.coding_tables import (
-    _sum_of_bits,
+from compressai_hm import decode, encode, make_checkpoint
+from compressai_hm.entropy import find_family
+from compressai_hm.entropy.coding_tables import (
+    _sum_bits,
     default_scale_table,
-    digest_of_family,
+    digest_family,
     entropy_models,
     is_table,
 )
@@ -101,15 +101,15 @@ def test_a_change_of_any_entropy_weight_is_seen():
     net = portable("hm-mbt2018")
 
     def digest():
-        return digest_of_family(family_of(net), net._scale_tables())
+        return digest_family(find_family(net), net._scale_tables())
 
     for p in (net.h_s[2].weight, net.entropy_bottleneck.biases[1]):
-        own, on_device = digest(), _sum_of_bits(p.detach())
+        own, on_device = digest(), _sum_bits(p.detach())
         flat = p.data.view(-1)
         i = int((flat != flat[0]).nonzero()[0])
         flat[0], flat[i] = flat[i].clone(), flat[0].clone()
         assert digest() != own
-        assert _sum_of_bits(p.detach()) != on_device
+        assert _sum_bits(p.detach()) != on_device
     for change in (
         lambda: net.context_prediction.mask[0, 0].zero_(),
         lambda: setattr(net.h_s[1], "negative_slope", 0.5),
@@ -124,7 +124,7 @@ def test_a_change_of_any_entropy_weight_is_seen():
 def test_the_sum_on_other_devices_tells_scaled_weights_apart(dtype):
     x = torch.randn(4096, dtype=torch.float64).to(dtype)
     changed = (x, -x, 2 * x, 4 * x, x / 2, x.flip(0), x.roll(1), x.abs())
-    assert len({int(_sum_of_bits(other)) for other in changed}) == len(changed)
+    assert len({int(_sum_bits(other)) for other in changed}) == len(changed)
 
 
 @families
@@ -174,7 +174,7 @@ def test_threads_share_a_model(name):
 
 
 def test_threads_that_meet_at_the_first_use_build_once(monkeypatch):
-    from compressai_hm.codecs import tables
+    from compressai_hm.entropy import mirrored_tables as tables
 
     built = []
     real = tables.LatentCoder
@@ -233,7 +233,7 @@ def test_replicas_of_data_parallel(name, train):
 def test_replicas_in_mixed_precision(name):
     net, x = busy(name).train(), torch.rand(1, 3, 64, 64)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(replica(net).analyse(x), net.analyse(x))
+        assert torch.equal(replica(net).analyze(x), net.analyze(x))
 
 
 @pytest.mark.parametrize("buffers", [False, True])
@@ -400,7 +400,7 @@ def test_loads_that_do_not_concern_them_leave_given_tables(foreign):
 def test_released_weights_in_half_precision_read_the_files_of_the_others(tmp_path):
     net = image_models["hm-compact"](quality=2, pretrained=True).eval()
     own = fingerprint(net)
-    torch.save(checkpoint_of(net.half()), tmp_path / "half.pth")
+    torch.save(make_checkpoint(net.half()), tmp_path / "half.pth")
     assert fingerprint(net) == own
     assert fingerprint(load_checkpoint(tmp_path / "half.pth")) == own
     assert fingerprint(net.float()) == own

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressai_hm.codecs import tiles
+from compressai_hm.runtime import tiles
 
 from .families import busy, families
 
@@ -22,11 +22,11 @@ def test_there_is_no_seam(name, small_tiles):
     net, x = busy(name, g_t_downscale=4), torch.rand(1, 3, 500, 600)
     nn.init.normal_(net.g_t.layers[-1].weight, std=0.1)
     with torch.no_grad():
-        y = net.analyse(x)
-        whole = net.synthesise(y, (500, 600))
+        y = net.analyze(x)
+        whole = net.synthesize(y, (500, 600))
         small_tiles()
-        assert (net.analyse(x) - y).abs().max() < 1e-5 * y.abs().max()
-        for view, picture in net.synthesise(y, (500, 600)).items():
+        assert (net.analyze(x) - y).abs().max() < 1e-5 * y.abs().max()
+        for view, picture in net.synthesize(y, (500, 600)).items():
             difference = (picture - whole[view]).abs().max()
             assert difference < 1e-5 * whole[view].abs().max()
 

@@ -7,7 +7,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from compressai_hm.detection.checkpoint import fetch_checkpoint
+from compressai_hm.detection.load import fetch_checkpoint
 
 
 class Evil:

@@ -42,7 +42,7 @@ def test_nms_offset_counts_the_last_pixel():
 
 
 @pytest.mark.parametrize("method", ["naive", "linear", "gaussian"])
-def test_soft_nms_lowers_the_scores_of_neighbours(method):
+def test_soft_nms_lowers_the_scores_of_neighbors(method):
     dets, kept = soft_nms(BOXES, SCORES, 0.5, min_score=1e-3, method=method)
     iou = 81 / 119  # of the first two
     weight = {

@@ -1,6 +1,6 @@
 import pytest
 
-from compressai_hm.detection import drawn
+from compressai_hm.detection.datasets import drawn
 
 
 @pytest.fixture(scope="session")

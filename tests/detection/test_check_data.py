@@ -10,7 +10,7 @@ import torch
 from mmengine.hooks import Hook
 from PIL import Image
 
-from compressai_hm.detection import drawn
+from compressai_hm.detection.datasets import drawn
 
 from . import tiny
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from compressai_hm.detection.hooks import CheckLossHook
+from compressai_hm.detection.engine.hooks import CheckLossHook
 
 from . import (
     poison,  # noqa: F401

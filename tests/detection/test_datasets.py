@@ -11,7 +11,9 @@ from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 from PIL import ExifTags, Image
 
-from compressai_hm.detection import LoadCachedImage, RandomDownscale, datasets, drawn
+from compressai_hm.detection import LoadCachedImage, RandomDownscale
+from compressai_hm.detection.datasets import coco as datasets
+from compressai_hm.detection.datasets import drawn
 
 
 def build(root, split="train", **kwargs):

@@ -12,9 +12,10 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from compressai_hm.codecs import Steps, picture_bits
-from compressai_hm.detection import DetectorView, detector
-from compressai_hm.detection.hooks import HoldRateHook
+from compressai_hm import QuantSteps, picture_bits
+from compressai_hm.detection import DetectorView
+from compressai_hm.detection.engine.hooks import HoldRateHook
+from compressai_hm.detection.models import detector
 
 from . import tiny
 
@@ -180,9 +181,9 @@ def test_errors_are_weighed_against_bits_by_place():
     model = tiny.model(lambda_human=0.01, steps=dict(low=1, high=1))
     offsets = np.zeros((4, 8), np.int8)
     offsets[:, 2:] = -4  # half the step
-    drawn = [Steps(96, offsets), Steps(-96)]
+    drawn = [QuantSteps(96, offsets), QuantSteps(-96)]
     model.steps.draw = lambda count, size: drawn
-    model.codec.synthesise = lambda y_hat, size, views: {"x_hat": x + error}
+    model.codec.synthesize = lambda y_hat, size, views: {"x_hat": x + error}
     data = tiny.batch((50, 100), (64, 128))
     x = model.data_preprocessor(copy.deepcopy(data), True)["inputs"]
     error = 0.1 * torch.rand_like(x)
@@ -207,7 +208,9 @@ def test_what_machines_read_is_weighed_for_the_codec_alone(view, monkeypatch):
     data, gradients = tiny.batch(), []
     for weighed in (True, False):
         if not weighed:
-            monkeypatch.setattr(detector, "_weighed", lambda view, weight: view)
+            monkeypatch.setattr(
+                detector, "_weight_gradients", lambda view, weight: view
+            )
         torch.manual_seed(0)
         model.zero_grad()
         found = losses(opened(model), copy.deepcopy(data))
@@ -279,7 +282,7 @@ def test_a_lossless_codec_changes_nothing(detector, resize):
     view = DetectorView(**resize)
     for picture, sample, ours in zip(*data.values(), found, strict=True):
         rgb = picture.flip(0).float() / 255
-        packed = view.for_testing(rgb, sample)
+        packed = view.prepare_testing(rgb, sample)
         (theirs,) = plain.test_step({k: [v] for k, v in packed.items()})
         assert len(theirs.pred_instances.bboxes)
         for key, value in theirs.pred_instances.items():

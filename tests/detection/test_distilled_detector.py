@@ -126,7 +126,7 @@ def test_the_teacher_sees_pictures_as_it_was_trained(weights):
     data = batch()
     own = model.data_preprocessor(copy.deepcopy(data), True)["inputs"]
     theirs = model.teacher.module.data_preprocessor(data, True)["inputs"]
-    assert torch.allclose(model._for_teacher(own), theirs, atol=1e-4)
+    assert torch.allclose(model._normalize_for_teacher(own), theirs, atol=1e-4)
 
 
 def test_it_resumes(weights, tmp_path, drawn_set):

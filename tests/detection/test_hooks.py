@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from compressai_hm.codecs import tables
-from compressai_hm.detection.hooks import DecayHook, HoldRateHook, ReseedHook
+from compressai_hm.detection.engine.hooks import DecayHook, HoldRateHook, ReseedHook
+from compressai_hm.entropy import mirrored_tables as tables
 
 from . import tiny
 
@@ -88,7 +88,7 @@ def test_the_rate_is_held_by_both_lambdas(monkeypatch):
     )
     # A codec whose files have 0.8 of the estimate, which follows λ.
     rate = torch.tensor(0.4)
-    monkeypatch.setattr(hook, "_coded", lambda batch: 0.8 * rate)
+    monkeypatch.setattr(hook, "_code_batch", lambda batch: 0.8 * rate)
     hook.before_train(run)
     for run.iter in range(400):
         hook.before_train_iter(run, 0)
@@ -113,7 +113,7 @@ def test_the_held_rate_is_that_of_files():
     model.train()
     hook, data = HoldRateHook(bpp=0.2), tiny.batch((64, 96), (60, 70))
     hook.model = model
-    coded = float(hook._coded(data))
+    coded = float(hook._code_batch(data))
     assert model.codec.training and not model.detector.backbone.bn1.training
     model.eval()
     inputs = model.data_preprocessor(data)["inputs"]
@@ -136,7 +136,7 @@ def test_the_coder_is_made_once_where_the_entropy_part_stays(monkeypatch):
     hook, data = HoldRateHook(bpp=0.2), tiny.batch((64, 64))
     hook.model = model.train()
     for _ in range(3):
-        hook._coded(copy.deepcopy(data))
+        hook._code_batch(copy.deepcopy(data))
         x = model.data_preprocessor(copy.deepcopy(data), True)
         losses = model.loss(x["inputs"], x["data_samples"])
         sum(v for k, v in losses.items() if "loss" in k).backward()

@@ -14,7 +14,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from compressai_hm.detection import MachineLoss, drawn
+from compressai_hm.detection import MachineLoss
+from compressai_hm.detection.datasets import drawn
 from compressai_hm.detection.losses import Decoded, base
 
 from . import tiny
@@ -74,8 +75,8 @@ def test_a_loss_reads_at_the_size_of_its_resize(other):
     """Whatever sizes its detector was trained at."""
     other["detector"] = tiny.yolox(random_size_range=(96, 160), interval=1)
     model = tiny.model(machine_losses=[dict(type="FeatureLoss", **other)])
-    own, sizes = model.machine_losses.losses[0].own, set()
-    own.module.backbone.register_forward_pre_hook(
+    detector, sizes = model.machine_losses.losses[0].detector, set()
+    detector.module.backbone.register_forward_pre_hook(
         lambda m, args: sizes.add(tuple(args[0].shape[-2:]))
     )
     for i in range(8):
@@ -102,7 +103,7 @@ def seeded(model, data):
 def terms(model, view, x, samples):
     """D_m's, unweighted by λ_m, of any view."""
     decoded = Decoded(x, {}, view, samples, training=True)
-    return model.machine_losses.terms(decoded, model.read)
+    return model.machine_losses.terms(decoded, model)
 
 
 def test_feature_error_compares_with_the_uncompressed_picture():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from compressai_hm.codecs import Steps
-from compressai_hm.codecs.entropy.steps import FIRST, LAST, OCTAVE
-from compressai_hm.detection.random_steps import RandomSteps
+from compressai_hm import QuantSteps
+from compressai_hm.detection.models.random_steps import RandomSteps
+from compressai_hm.entropy.steps import FIRST, LAST, OCTAVE
 
 from . import tiny
 
@@ -61,7 +61,7 @@ def test_bad_steps_name_their_key(steps, named):
 
 
 def test_a_picture_counts_by_its_step():
-    steps = [Steps(), Steps(OCTAVE), Steps(-2 * OCTAVE)]
+    steps = [QuantSteps(), QuantSteps(OCTAVE), QuantSteps(-2 * OCTAVE)]
     assert RandomSteps(0.25, 2).weights(steps).tolist() == [1, 1, 1]
     expected = pytest.approx([1, 2**0.3, 2**-0.6])
     assert RandomSteps(0.25, 2, weight=0.3).weights(steps).tolist() == expected

@@ -5,12 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from mmdet.registry import MODELS
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from compressai_hm.codecs import decode, encode, load_reader
-from compressai_hm.codecs.entropy.coding_tables import is_table
-from compressai_hm.detection.view import for_latent
+from compressai_hm import decode, encode, load_reader
+from compressai_hm.detection.view import prepare_latent_samples
+from compressai_hm.entropy.coding_tables import is_table
 from compressai_hm.zoo import load_checkpoint
 
 from . import tiny
@@ -19,11 +20,11 @@ from .test_training import tool
 READERS = {
     "boxes": dict(trainable=("g_t",)),
     "latent": dict(
-        task_view="y_hat",
+        type="LatentHumanMachineDetector",
         trainable=("latent_backbone", "detector"),
         latent_backbone=dict(width=16, depth=1),
     ),
-    "unlabelled": dict(trainable=("g_t",), machine_losses=dict(labels=0, features=1)),
+    "unlabeled": dict(trainable=("g_t",), machine_losses=dict(labels=0, features=1)),
 }
 
 
@@ -93,7 +94,8 @@ def test_its_run_is_tested_on_the_same_streams(trained, checkpoint):
     name, work_dir = trained
     cfg = config(work_dir / "test", work_dir, checkpoint, name)
     del cfg.model.codec["checkpoint"]
-    model = tiny.model(**{k: v for k, v in cfg.model.items() if k != "type"})
+    cfg.model.setdefault("resize", dict(scale=(96, 96)))
+    model = MODELS.build(cfg.model)
     from mmengine.runner import load_checkpoint as load
 
     load(model, str(work_dir / "epoch_2.pth"))
@@ -131,7 +133,6 @@ def test_two_processes_train_a_reader(trained, tmp_path):
         ),
         (dict(trainable="g_t"), "must be a list, got 'g_t'"),
         (dict(codec=dict(type="jpeg", quality=9), task_view="y_hat"), "no latent"),
-        (dict(latent_backbone=dict(width=16)), 'needs model.task_view="y_hat"'),
         (
             dict(task_view="y_hat", latent_backbone=dict(dept=1)),
             r"takes width and depth, got \['dept'\]",
@@ -184,8 +185,8 @@ def test_a_folder_of_pictures_trains_without_labels(tmp_path, drawn_set):
 def test_pictures_of_a_batch_keep_their_own_size_in_the_latent():
     model = tiny.model(detector=tiny.mask_rcnn(), task_view="y_hat")
     data = model.data_preprocessor(tiny.batch((60, 64), (64, 250)), True)
-    y_hat = model.codec.analyse(data["inputs"])
-    samples = for_latent(data["data_samples"], y_hat)
+    y_hat = model.codec.analyze(data["inputs"])
+    samples = prepare_latent_samples(data["data_samples"], y_hat)
     assert [s.pad_shape for s in samples] == [(64, 64), (64, 256)]
     for s in samples:
         assert s.batch_input_shape == (64, 256)

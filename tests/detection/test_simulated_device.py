@@ -15,8 +15,9 @@ from mmengine.hooks import CheckpointHook, LoggerHook
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 
-from compressai_hm.detection import Attention, RateDistortionMetric, drawn
-from compressai_hm.detection.hooks import (
+from compressai_hm.detection import DetectorRegions, RateDistortionMetric
+from compressai_hm.detection.datasets import drawn
+from compressai_hm.detection.engine.hooks import (
     CheckLossHook,
     DrawViewsHook,
     ExportCodecHook,
@@ -201,7 +202,7 @@ def test_losses_are_recorded_without_waiting_in_every_step(runner):
 def test_attention(float64):
     pixels, *_ = drawn.draw(np.random.default_rng(0), ellipses=False)
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-    attention = Attention(
+    regions = DetectorRegions(
         [
             dict(
                 config=str(tiny.CONFIGS / "demo/detector.py"),
@@ -209,10 +210,10 @@ def test_attention(float64):
             )
         ]
     )
-    expected = attention.steps(x, 2.0)
+    expected = regions.step_map(x, 2.0)
     assert expected.min() < expected.max()
     with simulated_device(float64):
-        assert torch.equal(attention.steps(x.to(DEVICE), 2.0), expected)
+        assert torch.equal(regions.step_map(x.to(DEVICE), 2.0), expected)
 
 
 def test_boxes_are_found_where_they_are():

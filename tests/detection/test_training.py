@@ -15,7 +15,7 @@ from mmdet.apis import inference_detector, init_detector
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from compressai_hm.codecs import HMMeanScaleHyperprior
+from compressai_hm import HMMeanScaleHyperprior
 
 from . import tiny
 

@@ -4,7 +4,7 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 
 from compressai_hm.detection import DetectorView
-from compressai_hm.detection.view import resize_of
+from compressai_hm.detection.view import find_resize
 
 from . import tiny
 
@@ -26,8 +26,8 @@ def test_training_and_testing_agree(resize, size):
     yy, xx = np.mgrid[: size[0], : size[1]] / 20
     smooth = torch.tensor(np.stack([np.sin(yy), np.cos(xx), np.sin(xx + yy)]))
     picture = ((smooth.float() / 2 + 0.5) * 255).round() / 255
-    trained, trained_sample = view.for_training(picture, tiny.sample(*size))
-    tested = view.for_testing(picture, tiny.sample(*size))
+    trained, trained_sample = view.prepare_training(picture, tiny.sample(*size))
+    tested = view.prepare_testing(picture, tiny.sample(*size))
     assert trained.shape == tested["inputs"].shape
     assert (trained - tested["inputs"]).abs().mean() < 1
     for key in ("img_shape", "scale_factor"):
@@ -42,7 +42,7 @@ def test_boxes_and_masks_land_on_the_object(resize):
     picture = torch.zeros(3, 48, 80)
     picture[:, 12:36, 20:52] = 1
     sample = tiny.sample(48, 80, boxes=(box,), ignored=(ignored,))
-    view, moved = DetectorView(**resize).for_training(picture, sample)
+    view, moved = DetectorView(**resize).prepare_training(picture, sample)
     white = (view[0] > 200).float()
     x1, y1, x2, y2 = moved.gt_instances.bboxes[0].round().int().tolist()
     assert white[y1:y2, x1:x2].mean() > 0.9
@@ -66,7 +66,7 @@ def test_semantic_labels_and_proposals_follow(resize):
     box = torch.tensor([[20.0, 12, 52, 36]])
     sample.proposals = InstanceData(bboxes=box)
     picture = (labels == 7).float().expand(3, -1, -1)
-    view, moved = DetectorView(**resize).for_training(picture, sample)
+    view, moved = DetectorView(**resize).prepare_training(picture, sample)
     seg = moved.gt_sem_seg.sem_seg[0]
     assert seg.shape == view.shape[1:] and seg.dtype == torch.long
     assert ((seg == 7) == (view[0] > 127))[seg != 255].float().mean() > 0.97
@@ -81,7 +81,7 @@ def test_gradients_and_padding():
     picture = torch.rand(3, 20, 40, requires_grad=True)
     view, _ = DetectorView(
         scale=(64, 64), pad_to_square=True, pad_val=114
-    ).for_training(picture, tiny.sample(20, 40))
+    ).prepare_training(picture, tiny.sample(20, 40))
     assert (view[:, 32:] == 114).all()
     view[:, :32].sum().backward()
     assert picture.grad.min() > 0
@@ -90,9 +90,9 @@ def test_gradients_and_padding():
 def test_channels_are_bgr():
     picture = torch.zeros(3, 8, 8)
     picture[0] = 1  # red
-    view, _ = DetectorView().for_training(picture, tiny.sample(8, 8))
+    view, _ = DetectorView().prepare_training(picture, tiny.sample(8, 8))
     assert view[:, 0, 0].tolist() == [0, 0, 255]
-    tested = DetectorView().for_testing(picture, tiny.sample(8, 8))
+    tested = DetectorView().prepare_testing(picture, tiny.sample(8, 8))
     assert tested["inputs"][:, 0, 0].tolist() == [0, 0, 255]
 
 
@@ -114,7 +114,7 @@ def test_channels_are_bgr():
 def test_the_detectors_own_resize_is_found(config, expected):
     from mmengine.hub import get_config
 
-    resize = resize_of(get_config(f"mmdet::{config}").test_pipeline)
+    resize = find_resize(get_config(f"mmdet::{config}").test_pipeline)
     assert resize["keep_ratio"]
     for key, value in expected.items():
         assert resize[key] == value
@@ -127,8 +127,8 @@ def test_the_detectors_own_resize_is_found(config, expected):
 def test_what_cannot_be_done_is_said():
     for step in (dict(scale_factor=1.0), dict(scale=(8, 8), backend="pillow")):
         with pytest.raises(ValueError, match="model.resize"):
-            resize_of([dict(type="mmdet.Resize", **step)])
+            find_resize([dict(type="mmdet.Resize", **step)])
     with pytest.raises(ValueError, match="Mosaic"):
-        resize_of([dict(type="LoadImageFromFile"), dict(type="Mosaic")])
+        find_resize([dict(type="LoadImageFromFile"), dict(type="Mosaic")])
     with pytest.raises(ValueError, match="size_divisors"):
         DetectorView(size_divisors=32)

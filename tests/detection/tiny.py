@@ -16,8 +16,8 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 import compressai_hm.detection  # noqa: F401
-from compressai_hm.codecs import HumanMachineMixin
-from compressai_hm.codecs.entropy.families import MeanScaleFamily
+from compressai_hm import HumanMachineMixin
+from compressai_hm.entropy.families import MeanScaleFamily
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "mmdet_configs"
@@ -111,9 +111,10 @@ def yolox(**batch_augment) -> dict:
 def model(codec=None, detector=None, **kwargs):
     init_default_scope("mmdet")
     kwargs.setdefault("resize", dict(scale=(96, 96)))
+    latent = kwargs.get("task_view") == "y_hat"
     return MODELS.build(
         dict(
-            type="HumanMachineDetector",
+            type="LatentHumanMachineDetector" if latent else "HumanMachineDetector",
             codec=codec or CODEC,
             detector=detector,
             **kwargs,

@@ -25,7 +25,7 @@ COMMANDS = {
 
 @pytest.fixture
 def clone(tmp_path):
-    for name in ("mmdet_configs", "results", "tools"):
+    for name in ("mmdet_configs", "tools"):
         (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path
 

@@ -7,8 +7,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from compressai_hm.detection import drawn
-from compressai_hm.evaluation import export
+from compressai_hm.detection.datasets import drawn
+from compressai_hm.evaluation import result_files as export
 from compressai_hm.evaluation.statistics.comparisons import compare
 from compressai_hm.evaluation.statistics.curves import measure
 from compressai_hm.evaluation.sweep import Sweep, run
@@ -16,7 +16,7 @@ from compressai_hm.evaluation.sweep import Sweep, run
 from ..detection.conftest import drawn_set  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "results/sweeps/demo.py"
+DEMO = ROOT / "mmdet_configs/sweeps/demo.py"
 
 
 @pytest.fixture

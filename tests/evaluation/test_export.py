@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from compressai_hm.evaluation import export
+from compressai_hm.evaluation import result_files as export
 
 from .conftest import finish
 

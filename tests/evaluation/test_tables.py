@@ -1,4 +1,4 @@
-from compressai_hm.evaluation.tables import table1
+from compressai_hm.evaluation.text_tables import table1
 
 from .conftest import finish
 

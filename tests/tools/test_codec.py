@@ -22,19 +22,19 @@ from compressai.registry import MODELS
 from PIL import Image
 
 import compressai_hm.zoo
-from compressai_hm.codecs import (
+from compressai_hm import (
     HM_MODELS,
     Bitstream,
     DynamicAdaptation,
     LatentBackbone,
     StreamReader,
-    checkpoint_of,
     decode,
     encode,
+    make_checkpoint,
 )
-from compressai_hm.codecs.files import write_png
-from compressai_hm.codecs.pictures import read_picture
-from compressai_hm.codecs.readers import stream_of
+from compressai_hm.bitstream.reader import identify_stream
+from compressai_hm.io.files import write_png
+from compressai_hm.io.pictures import read_picture
 from compressai_hm.zoo import load_checkpoint, load_model
 
 from ..detection.conftest import drawn_set  # noqa: F401
@@ -48,6 +48,7 @@ DEMO = Path(compressai_hm.zoo.__file__).parent / "weights/demo_codec.pth"
 def tool(monkeypatch, capsys):
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["codec.py", *map(str, args)])
+        monkeypatch.delitem(sys.modules, "_shared", raising=False)  # it keeps weights
         # MMEngine's handlers keep the streams of the test before.
         monkeypatch.setattr(logging, "raiseExceptions", False)
         with pytest.raises(SystemExit) as stop:
@@ -293,8 +294,8 @@ def test_readers_are_listed_and_chosen(tool, pictures, tmp_path):
     torch.nn.init.normal_(g_t.layers[-1].weight, std=0.1)
     backbone = LatentBackbone(64, [8, 8], [8, 16], width=16, depth=1)
     for reader in (
-        StreamReader("boxes", "x_hat", stream_of(codec, "x_hat"), g_t),
-        StreamReader("latent", "y_hat", stream_of(codec, "y_hat"), backbone),
+        StreamReader("boxes", "x_hat", identify_stream(codec, "x_hat"), g_t),
+        StreamReader("latent", "y_hat", identify_stream(codec, "y_hat"), backbone),
     ):
         reader.save(tmp_path / f"{reader.name}.reader")
     code, out, _ = tool("readers", tmp_path)
@@ -331,16 +332,16 @@ def names(folder):
 def test_pictures_of_one_name_are_kept_apart(tool, tmp_path):
     folder, options = tmp_path / "in", ("--checkpoint", DEMO)
     (folder / "more").mkdir(parents=True)
-    colours = {"a.jpg": "red", "a.png": "blue", "a.png.gif": "lime", "b.png": "white"}
-    for name, colour in colours.items():
-        Image.new("RGB", (16, 16), colour).save(folder / name)
+    colors = {"a.jpg": "red", "a.png": "blue", "a.png.gif": "lime", "b.png": "white"}
+    for name, color in colors.items():
+        Image.new("RGB", (16, 16), color).save(folder / name)
     (folder / "b.txt").write_text("no picture")
     Image.new("RGB", (16, 16)).save(folder / "more/a.bmp")
     expected = ["a.jpg.hmc", "a.png.gif.hmc", "a.png.hmc", "b.hmc"]
 
     code, *_ = tool("encode", folder, *options, "--out", tmp_path / "s")
     assert code == 0 and names(tmp_path / "s") == [*expected, "more/a.hmc"]
-    for name in colours:  # the same names by one command each
+    for name in colors:  # the same names by one command each
         code, *_ = tool("encode", folder / name, *options, "--out", tmp_path / "t")
         assert code == 0
     assert names(tmp_path / "t") == expected
@@ -476,7 +477,7 @@ def test_the_trace_is_shown_when_asked_for(tool, tmp_path, monkeypatch, capsys):
 OWN_CODEC = """
 from compressai.models import MeanScaleHyperprior
 from compressai.registry import register_model
-from compressai_hm.codecs import HumanMachineMixin
+from compressai_hm import HumanMachineMixin
 
 @register_model("hm-own-codec")
 class HMOwnCodec(HumanMachineMixin, MeanScaleHyperprior):
@@ -489,7 +490,7 @@ def test_a_codec_of_ones_own_is_imported(tool, pictures, tmp_path, monkeypatch):
     module.write_text(OWN_CODEC)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     net = importlib.import_module("own_codec").HMOwnCodec(8, 12, g_t_width=4)
-    torch.save(checkpoint_of(net), tmp_path / "net.pth")
+    torch.save(make_checkpoint(net), tmp_path / "net.pth")
 
     def forget():
         MODELS.pop("hm-own-codec", None)
@@ -655,23 +656,24 @@ def drawn_picture(drawn_set, tmp_path):  # noqa: F811
     return picture
 
 
-def test_attention_sends_bits_to_what_is_found(tool, drawn_picture, tmp_path):
+def test_a_detector_sends_bits_to_what_is_found(tool, drawn_picture, tmp_path):
     detector = ROOT / "mmdet_configs/demo/detector.py"
-    attend = "--attend", f"{detector},compressai_hm://demo_detector.pth"
-    weights = "--step", 1
-    code, out, _ = tool("encode", drawn_picture, *weights, *attend, "--out", tmp_path)
+    attend = "--roi-detector", f"{detector},compressai_hm://demo_detector.pth"
+    out = "--step", 1, "--out", tmp_path
+    code, out, _ = tool("encode", drawn_picture, *attend, *out)
     assert code == 0
     assert out.count("\n") == 1  # a line of the file alone
     code, shown, _ = tool("info", tmp_path / "a.hmc")
     assert code == 0 and re.search(r"steps 0.707 to 1.000 by a map of \d+ bytes", shown)
-    code, _, _ = tool("encode", drawn_picture, *weights, *attend, "--attend-gain", 16,
-                      "--bytes", 600, "--out", tmp_path / "large")  # fmt: skip
+    code, _, _ = tool("encode", drawn_picture, *attend,
+                      "--roi-detector-gain", 16, "--bytes", 2000,
+                      "--out", tmp_path / "large")  # fmt: skip
     steps = Bitstream.read((tmp_path / "large/a.hmc").read_bytes()).steps()
     assert code == 0 and steps.offsets.min() == -16
-    code, _, _ = tool("encode", drawn_picture, *weights, *attend, "--attend-gain", 4,
-                      "--roi", "0,0,16,16", "--roi-gain", 8, "--bytes", 900,
-                      "--out", tmp_path / "both")  # fmt: skip
-    assert code == 0 and (tmp_path / "both/a.hmc").stat().st_size <= 900
+    code, _, _ = tool("encode", drawn_picture, *attend,
+                      "--roi-detector-gain", 4, "--roi", "0,0,16,16", "--roi-gain", 8,
+                      "--bytes", 2000, "--out", tmp_path / "both")  # fmt: skip
+    assert code == 0 and (tmp_path / "both/a.hmc").stat().st_size <= 2000
     steps = Bitstream.read((tmp_path / "both/a.hmc").read_bytes()).steps()
     assert steps.offsets[0, 0] == steps.offsets.min() == steps.offsets.max() - 12
     assert steps.offsets.max() - 8 in steps.offsets
@@ -685,20 +687,26 @@ def test_attention_sends_bits_to_what_is_found(tool, drawn_picture, tmp_path):
         (("none.py",), "none.py"),
         (("DEMO,compressai_hm://demo_codec.pth",), "is of another model"),
         (
-            ("DEMO,compressai_hm://demo_detector.pth", "--attend-gain", 0),
+            ("DEMO,compressai_hm://demo_detector.pth", "--roi-detector-gain", 0),
             "gain must be",
         ),
         (
-            ("DEMO,compressai_hm://demo_detector.pth", "--attend-only", "person"),
+            ("DEMO,compressai_hm://demo_detector.pth", "--roi-class", "person"),
             "no detector knows ['person'], but",
         ),
     ],
 )
-def test_what_cannot_attend_is_told(tool, pictures, options, named):
+def test_what_is_no_detector_is_told(tool, pictures, options, named):
     first, *rest = options
     attend = first.replace("DEMO", str(ROOT / "mmdet_configs/demo/detector.py"))
     code, _, err = tool(
-        "encode", pictures / "a.png", "--checkpoint", DEMO, "--attend", attend, *rest
+        "encode",
+        pictures / "a.png",
+        "--checkpoint",
+        DEMO,
+        "--roi-detector",
+        attend,
+        *rest,
     )
     assert code == 2 and named in err and not (pictures / "a.hmc").exists()
 

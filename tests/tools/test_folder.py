@@ -14,10 +14,10 @@ import torch
 from _folder import InOrder
 from PIL import Image
 
-from compressai_hm.codecs import HM_MODELS, checkpoint_of, decode, encode
-from compressai_hm.codecs.entropy import threads as threads_of
-from compressai_hm.codecs.files import write_png
-from compressai_hm.codecs.pictures import PictureWarning, pixels_of, read_picture
+from compressai_hm import HM_MODELS, decode, encode, make_checkpoint
+from compressai_hm.entropy import threads as threads_of
+from compressai_hm.io.files import write_png
+from compressai_hm.io.pictures import PictureWarning, count_pixels, read_picture
 from tests.codecs.families import portable
 
 from .test_codec import DEMO, ROOT, TOOL, tool  # noqa: F401
@@ -35,7 +35,7 @@ def alone(monkeypatch):
     """Makes the tool work on one file after the other."""
 
     def set_(one: bool):
-        monkeypatch.setattr("_folder._MOST", 1 if one else 4)
+        monkeypatch.setattr("_folder._MAX_WORKERS", 1 if one else 4)
 
     return set_
 
@@ -186,8 +186,8 @@ def test_a_fault_ends_all(four):
 def test_size_in_a_header(tmp_path):
     write_png(torch.zeros(1, 3, 5, 7), tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n rubbish")
-    assert pixels_of(tmp_path / "a.png") == 35
-    assert pixels_of(tmp_path / "b.png") == pixels_of(tmp_path / "none.png") == 0
+    assert count_pixels(tmp_path / "a.png") == 35
+    assert count_pixels(tmp_path / "b.png") == count_pixels(tmp_path / "none.png") == 0
 
 
 def test_scripts_hear_warnings_as_before(mixed):
@@ -211,7 +211,7 @@ def test_ctrl_c_waits_for_nobody(tmp_path):
     """A small picture, and then some whose coding takes many seconds each."""
     folder, out = tmp_path / "in", tmp_path / "out"
     net = HM_MODELS["hm-mbt2018-mean"](96, 128)
-    torch.save(checkpoint_of(net), tmp_path / "net.pth")
+    torch.save(make_checkpoint(net), tmp_path / "net.pth")
     write_png(torch.zeros(1, 3, 64, 64), folder / "0.png")
     for i in range(1, 5):
         write_png(torch.zeros(1, 3, 2500, 2500), folder / f"{i}.png")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from compressai.zoo import image_models
 
-from compressai_hm.codecs import ENTRIES, Bitstream, decode, encode
-from compressai_hm.detection.build import build_codec
-from compressai_hm.detection.drawn import draw
+from compressai_hm import ENTRIES, Bitstream, decode, encode
+from compressai_hm.detection.configs import build_codec
+from compressai_hm.detection.datasets.drawn import draw
 from compressai_hm.zoo import cfgs, load_checkpoint, released
 
 from ..codecs.families import busy

@@ -6,8 +6,7 @@ from compressai.zoo.image import model_architectures, model_urls
 from PIL import Image
 
 import compressai_hm
-from compressai_hm import eval_model
-from compressai_hm.codecs import HM_MODELS
+from compressai_hm import HM_MODELS, eval_model
 
 image_models = compressai.zoo.image_models
 

@@ -6,7 +6,7 @@ const state = { file: null, size: null, views: {}, found: {}, urls: [], box: nul
 let about, unit = "bpp", running = false, again = false;
 
 const sides = [...document.querySelectorAll("#box input")];
-const attend = () => document.querySelector("[name=attend]:checked").value;
+const roi = () => document.querySelector("[name=roi]:checked").value;
 
 // The slider's 0 to 100 are 0.05 to 2 bits per pixel, by equal factors.
 const bppOf = (value) => Number((0.05 * 40 ** (value / 100)).toPrecision(2));
@@ -18,7 +18,7 @@ function showRate(bpp) {
   by("bpp").setAttribute("aria-valuetext", `${text} bits per pixel`);
 }
 
-// One request at a time; of the wishes that come meanwhile the last counts.
+// Sends one request at a time. Of the changes made meanwhile, the last is sent next.
 async function update() {
   if (!state.file) return;
   if (running) {
@@ -49,9 +49,9 @@ async function ask(file) {
   if (file.size > about.max_bytes) {
     throw new Error(`${file.name} is larger than ${Math.round(about.max_bytes / 1e6)} MB`);
   }
-  const wish = new URLSearchParams({ name: file.name, attend: attend() });
+  const wish = new URLSearchParams({ name: file.name, roi: roi() });
   wish.set(unit, unit === "bpp" ? bppOf(by("bpp").value) : by("bytes").value);
-  if (attend() === "box") wish.set("box", sides.map((side) => side.value).join(","));
+  if (roi() === "box") wish.set("box", sides.map((side) => side.value).join(","));
   const request = fetch(`show?${wish}`, { method: "POST", body: file });
   const response = await request.catch(() => {
     throw new Error("The program behind this page does not answer: has it ended?");
@@ -101,7 +101,7 @@ async function show(facts, blobs) {
   choices("left", "original" in facts.views ? "original" : "x_hat");
   choices("right", "x_hat" in facts.views && "original" in facts.views ? "x_hat" : "bits");
   by("boxes-label").hidden = !Object.keys(state.found).length;
-  by("rate").disabled = by("attention").disabled = facts.most === undefined;
+  by("rate").disabled = by("regions").disabled = facts.most === undefined;
   if (facts.most !== undefined) {
     const most = (8 * facts.most) / (facts.size[0] * facts.size[1]);
     if (unit === "bpp") {
@@ -120,11 +120,11 @@ async function show(facts, blobs) {
 }
 
 function choices(id, usual) {
-  const select = by(id), wanted = select.value;
+  const select = by(id), before = select.value;
   select.replaceChildren(
     ...Object.entries(state.views).map(([key, view]) => new Option(view.title, key)),
   );
-  select.value = wanted in state.views ? wanted : usual;
+  select.value = before in state.views ? before : usual;
 }
 
 function figures(facts) {
@@ -150,11 +150,11 @@ function figures(facts) {
       return row;
     }),
   );
-  by("legend").textContent = `Where the bits went: yellow is up to ${facts.brightest.toFixed(2)} ` +
-    "bits per pixel, dark is 0, in blocks of 16 x 16 pixels.";
+  by("legend").textContent = `Bits of blocks of 16 x 16 pixels: dark is 0, and yellow is ` +
+    `${facts.brightest.toFixed(2)} bits per pixel.`;
   const remarks = [...(facts.remarks || [])];
-  if (!("x_bar" in facts.views)) remarks.push("this codec has no view of its own for machines: they read the one for people");
-  if (!facts.command) remarks.push(`decoded with ${facts.weights}; size and regions were chosen when it was coded`);
+  if (!("x_bar" in facts.views)) remarks.push("this codec has no separate view for machines: they read the view for people");
+  if (!facts.command) remarks.push(`decoded with ${facts.weights}; size and regions were chosen when the file was coded`);
   by("remarks").textContent = remarks.length ? `Note: ${remarks.join("; ")}.` : "";
   by("command").hidden = !facts.command;
   by("command").lastElementChild.textContent = facts.command || "";
@@ -173,21 +173,21 @@ function layers() {
   }
 }
 
-const nameOf = (own) => `${own.name} ${own.score.toFixed(2)}`;
+const describe = (object) => `${object.name} ${object.score.toFixed(2)}`;
 
 function boxes(found) {
   const svg = document.createElementNS(SVG, "svg");
   const [width, height] = state.size;
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", `Found: ${found.map(nameOf).join(", ") || "nothing"}`);
+  svg.setAttribute("aria-label", `Found: ${found.map(describe).join(", ") || "nothing"}`);
   const letter = (12 * width) / (by("stage").clientWidth || width);
-  const alike = new Set(found.map((own) => own.name)).size < 2;
-  for (const own of found) {
-    const box = own.box;
+  const alike = new Set(found.map((object) => object.name)).size < 2;
+  for (const object of found) {
+    const box = object.box;
     svg.append(rectangle(document.createElementNS(SVG, "rect"), box));
     const text = document.createElementNS(SVG, "text");
-    text.textContent = alike ? own.score.toFixed(2) : nameOf(own);
+    text.textContent = alike ? object.score.toFixed(2) : describe(object);
     text.setAttribute("font-size", letter);
     text.setAttribute("x", box[0] + letter / 3);
     text.setAttribute("y", box[1] + 1.2 * letter);
@@ -214,7 +214,7 @@ function arrange() {
   by("layer-left").style.clipPath = `inset(0 ${100 - at}% 0 0)`;
   by("layer-right").style.clipPath = `inset(0 0 0 ${at}%)`;
   by("line").style.left = `${at}%`;
-  const drawing = attend() === "box", box = sides.map((side) => Number(side.value));
+  const drawing = roi() === "box", box = sides.map((side) => Number(side.value));
   by("box").hidden = !drawing;
   stage.classList.toggle("drawing", drawing);
   by("drawn").toggleAttribute("hidden", !drawing || !box[2] || !box[3]);
@@ -225,7 +225,7 @@ function arrange() {
 function take(file) {
   state.file = file;
   sides.forEach((side) => (side.value = ""));
-  if (attend() === "box") document.querySelector("[value=none]").checked = true;
+  if (roi() === "box") document.querySelector("[value=none]").checked = true;
   by("chosen").textContent = file.name;
   arrange();
   update();
@@ -236,7 +236,7 @@ async function example(name) {
   take(new File([await response.blob()], name));
 }
 
-// Of a pointer, its place on the picture in pixels.
+// Returns a pointer's position on the picture in pixels.
 function place(event) {
   const area = by("stage").getBoundingClientRect();
   const near = (value, most) => Math.round(Math.min(Math.max(value, 0), 1) * most);
@@ -257,14 +257,14 @@ by("stage").addEventListener("pointermove", (event) => from && drag(event));
 by("stage").addEventListener("pointerup", (event) => {
   if (!from) return;
   const to = place(event);
-  if (attend() === "box" && to[0] !== from[0] && to[1] !== from[1]) update();
+  if (roi() === "box" && to[0] !== from[0] && to[1] !== from[1]) update();
   from = null;
 });
 by("stage").addEventListener("pointercancel", () => (from = null));
 
 function drag(event) {
   const to = place(event);
-  if (attend() === "box") {
+  if (roi() === "box") {
     const corners = [0, 1].map((axis) => [from[axis], to[axis]].sort((a, b) => a - b));
     [corners[0][0], corners[1][0], corners[0][1], corners[1][1]].forEach(
       (value, i) => (sides[i].value = value),
@@ -290,10 +290,10 @@ by("bytes").addEventListener("change", () => {
   unit = "bytes";
   update();
 });
-by("attention").addEventListener("change", (event) => {
+by("regions").addEventListener("change", (event) => {
   arrange();
   const whole = sides.every((side) => side.value !== "");
-  if (attend() === "box" ? whole : event.target.name === "attend") update();
+  if (roi() === "box" ? whole : event.target.name === "roi") update();
 });
 by("controls").addEventListener("submit", (event) => event.preventDefault());
 by("file").addEventListener("change", () => {

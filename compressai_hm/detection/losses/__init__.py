@@ -1,6 +1,7 @@
-"""D_m, the terms for machines: registered parts, see :mod:`.base`."""
+"""D_m, the loss terms for machines. Each is a registered class; see :mod:`.base`."""
 
-from .base import Decoded, LatentReading, MachineLoss, Reading
+from ..reading import Decoded, LatentReading, Reading
+from .base import MachineLoss
 from .detector_loss import DetectorLoss, PseudoLabelLoss
 from .feature_loss import FeatureLoss, ObjectFeatureLoss
 from .machine_losses import MachineLosses

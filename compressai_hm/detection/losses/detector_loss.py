@@ -1,4 +1,4 @@
-"""The detector's own losses, as in the paper."""
+"""The detector's own training losses, as in the paper."""
 
 import torch
 from mmdet.registry import MODELS
@@ -11,25 +11,29 @@ from .base import MachineLoss, Reading
 
 @MODELS.register_module()
 class DetectorLoss(MachineLoss):
-    """What the detector itself is trained with, on the decoded view; needs labels."""
+    """The detector's training losses on the decoded view; they need labels."""
 
     annotations = "labels"
     compares = False
 
     def forward(self, reading: Reading) -> dict[str, Tensor | list[Tensor]]:
-        """The detector's terms, by its names."""
+        """Returns the detector's terms under the detector's names.
+
+        Args:
+            reading: The batch, with annotations.
+        """
         inputs, samples = reading.inputs, reading.annotations
         return reading.detector.loss(inputs, samples)
 
 
 @MODELS.register_module()
 class PseudoLabelLoss(MachineLoss):
-    """The same, with what the detector finds in the uncompressed picture as labels.
+    """The detector's losses, with its detections in the uncompressed picture as labels.
 
-    Needs no annotations. Of detectors of boxes.
+    It needs no annotations, and a detector that predicts boxes.
 
     Args:
-        score_thr: Objects from this score up. Defaults to 0.3.
+        score_thr: The lowest score of detections that become labels. Defaults to 0.3.
         **kwargs: See :class:`MachineLoss`.
     """
 
@@ -38,10 +42,14 @@ class PseudoLabelLoss(MachineLoss):
         self.score_thr = score_thr
 
     def forward(self, reading: Reading) -> dict[str, Tensor | list[Tensor]]:
-        """The detector's terms, by its names."""
+        """Returns the detector's terms under the detector's names.
+
+        Args:
+            reading: The batch, with the uncompressed pictures.
+        """
         samples = [sample.new() for sample in reading.annotations]
         inputs = reading.inputs.float()
-        # YOLOX assigns labels in float32 only.
+        # YOLOX assigns labels only in float32.
         with torch.autocast(inputs.device.type, enabled=False):
             return self._loss(reading, inputs, samples)
 
@@ -50,10 +58,12 @@ class PseudoLabelLoss(MachineLoss):
     ) -> dict[str, Tensor | list[Tensor]]:
         with torch.no_grad():
             reference = reading.reference_inputs.float()
-            found = reading.detector.predict(reference, samples, rescale=False)
-        for sample, own in zip(samples, found, strict=True):
-            own = own.pred_instances
-            own = own[own.scores >= self.score_thr]
-            sample.gt_instances = InstanceData(bboxes=own.bboxes, labels=own.labels)
+            results = reading.detector.predict(reference, samples, rescale=False)
+        for sample, result in zip(samples, results, strict=True):
+            objects = result.pred_instances
+            objects = objects[objects.scores >= self.score_thr]
+            sample.gt_instances = InstanceData(
+                bboxes=objects.bboxes, labels=objects.labels
+            )
             sample.ignored_instances = sample.gt_instances[:0]
         return reading.detector.loss(inputs, samples)

@@ -1,4 +1,4 @@
-"""How far a detector's features are from those of the uncompressed picture."""
+"""Losses between a detector's features of decoded and of uncompressed pictures."""
 
 from collections.abc import Sequence
 
@@ -14,31 +14,46 @@ from .base import MachineLoss, Reading
 
 @MODELS.register_module()
 class FeatureLoss(MachineLoss):
-    """The error of the features after the neck, everywhere; needs no labels."""
+    """The error of the features after the neck, at all places; needs no labels."""
 
     def forward(self, reading: Reading) -> dict[str, Tensor]:
-        """``loss_features``."""
+        """Returns ``loss_features``, the relative error of the features.
+
+        Args:
+            reading: The batch, with the uncompressed pictures.
+        """
         return {"loss_features": relative_error(reading.features, reading.reference)}
 
 
 @MODELS.register_module()
 class ObjectFeatureLoss(MachineLoss):
-    """The same, inside the annotated boxes: bits go to what is to be found."""
+    """The error of the features after the neck, inside the annotated boxes only."""
 
     annotations = "boxes"
 
     def forward(self, reading: Reading) -> dict[str, Tensor]:
-        """``loss_objects``."""
-        own, reference = reading.features, reading.reference
+        """Returns ``loss_objects``, the relative error of the features inside boxes.
+
+        Args:
+            reading: The batch, with the uncompressed pictures and annotated boxes.
+        """
+        features, reference = reading.features, reading.reference
         inside = inside_boxes(reading.annotations, reading.inputs.shape[-2:])
-        return {"loss_objects": relative_error(own, reference, inside)}
+        return {"loss_objects": relative_error(features, reference, inside)}
 
 
 def inside_boxes(samples: SampleList, size: tuple[int, int]) -> Tensor:
-    """1 in the annotated boxes, 0 elsewhere: ``(N, 1, H, W)``, on their device.
+    """Returns masks that are 1 inside the annotated boxes and 0 elsewhere.
+
+    Args:
+        samples: Samples with ``gt_instances.bboxes``, which may be empty.
+        size: (H, W) of the masks, in the boxes' pixels.
+
+    Returns:
+        ``(N, 1, H, W)``, float32, on the boxes' device.
 
     Raises:
-        ValueError: If a picture has no annotations; an empty list is one.
+        ValueError: If a picture has no annotations. An empty list of boxes is allowed.
     """
     masks = []
     for sample in samples:
@@ -56,17 +71,22 @@ def inside_boxes(samples: SampleList, size: tuple[int, int]) -> Tensor:
 
 
 def relative_error(
-    own: Sequence[Tensor], targets: Sequence[Tensor], inside: Tensor | None = None
+    features: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    inside: Tensor | None = None,
 ) -> Tensor:
-    """Mean over the levels: the squared error over the reference's mean square.
+    """Computes the squared error of features, relative to the targets' mean square.
 
     Args:
-        own: Features, ``(N, C, h, w)`` for each level.
-        targets: Those of the uncompressed picture.
-        inside: ``(N, 1, H, W)`` weights at the detector's input. Defaults to 1.
+        features: Features, ``(N, C, h, w)`` for each level.
+        targets: The features of the uncompressed picture, of the same shapes.
+        inside: Weights at the detector's input, ``(N, 1, H, W)``. Defaults to 1.
+
+    Returns:
+        The mean over the levels, a scalar.
     """
     errors = []
-    for a, b in zip(own, targets, strict=True):
+    for a, b in zip(features, targets, strict=True):
         a, b = a.float(), b.float()
         error, power = (a - b).square(), b.square()
         if inside is not None:

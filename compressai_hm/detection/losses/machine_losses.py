@@ -1,41 +1,44 @@
-"""From ``model.machine_losses`` to the terms of D_m."""
+"""Building the losses of ``model.machine_losses`` and computing the terms of D_m."""
 
-from collections.abc import Callable
 from itertools import chain, count
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from mmdet.registry import MODELS
 from torch import nn
 
-from ..frozen_detector import FrozenDetector
-from ..trainable import rest
-from .base import Decoded, MachineLoss, Reading
+from ..frozen_detector import FrozenDetector, freeze_statistics
+from ..reading import Decoded, Reading
+from .base import MachineLoss
 from .detector_loss import DetectorLoss
 from .feature_loss import FeatureLoss, ObjectFeatureLoss
 
 SHORT = {"features": FeatureLoss, "objects": ObjectFeatureLoss, "labels": DetectorLoss}
-"""Of the short form, ``dict(labels=1.0, features=0.5)``; in the order of the terms."""
+"""Losses of the short form, ``dict(labels=1.0, features=0.5)``, in the terms' order."""
 
 Terms = dict[str, Any]
-"""A tensor, or a list of them, by name."""
+"""By name, a tensor or a list of tensors."""
 
-_TAKEN = {"loss_rate", "loss_human", "loss_aux", "psnr"}
+_MODEL_TERMS = {"loss_rate", "loss_human", "loss_aux", "psnr"}
+
+
+class _Model(Protocol):
+    def read(self, decoded: Decoded, compares: bool) -> Reading: ...
 
 
 class MachineLosses:
-    """The losses that a config names, and the detectors that they bring along.
+    """The losses that a config names, and the detectors that they use.
 
-    All of it measures and nothing of it trains: it is no module of the model.
+    It is not a module of the model, because nothing in it trains.
 
     Args:
         cfg: Configs of :class:`MachineLoss`; or weights by ``labels``, ``features`` and
-            ``objects``, which ask for nothing where there is no detector. A weight of 0
-            leaves a loss out. Defaults to ``dict(labels=1.0)``.
-        with_detector: Whether the model has one. Defaults to True.
+            ``objects``, which are ignored if the model has no detector. A loss of
+            weight 0 is left out. Defaults to ``dict(labels=1.0)``.
+        with_detector: Whether the model has a detector. Defaults to True.
 
     Raises:
-        TypeError: For a registered part that is no MachineLoss.
+        TypeError: For a registered class that is not a MachineLoss.
         ValueError: For an unknown name, or a negative weight.
     """
 
@@ -45,16 +48,16 @@ class MachineLosses:
         if cfg is None:
             cfg = dict(labels=1.0)
         if isinstance(cfg, dict) and "type" not in cfg:
-            losses = _from_weights(cfg) if with_detector else []
+            losses = _build_from_weights(cfg) if with_detector else []
         else:
             losses = [_build(c) for c in ([cfg] if isinstance(cfg, dict) else cfg)]
         self.losses = [loss for loss in losses if loss.weight]
         self.detectors: list[FrozenDetector] = []
-        """Of the losses, each once."""
+        """The different detectors of the losses."""
         for loss in self.losses:
             loss.requires_grad_(False)
-            if loss.own is not None:
-                loss.own = self._shared(loss.own)
+            if loss.detector is not None:
+                loss.detector = self._share(loss.detector)
         names: set[str] = set()
         for detector in self.detectors:
             name = type(detector.module).__name__
@@ -62,20 +65,25 @@ class MachineLosses:
             detector.name = next(n for n in numbered if n not in names)
             names.add(detector.name)
 
-    def _shared(self, own: FrozenDetector) -> FrozenDetector:
+    def _share(self, detector: FrozenDetector) -> FrozenDetector:
+        """Returns an equal detector if there is one, else builds this one."""
         for known in self.detectors:
-            if known.same_as(own):
+            if known.same_as(detector):
                 return known
-        own.build()
-        self.detectors.append(own)
-        return own
+        detector.build()
+        self.detectors.append(detector)
+        return detector
 
     def __bool__(self) -> bool:
         return bool(self.losses)
 
     def of(self, detector: FrozenDetector | None) -> list[MachineLoss]:
-        """The losses of one detector; of the model's, None."""
-        return [loss for loss in self.losses if loss.own is detector]
+        """Returns the losses that use one detector.
+
+        Args:
+            detector: The detector; None is the model's.
+        """
+        return [loss for loss in self.losses if loss.detector is detector]
 
     def load(self) -> None:
         """Reads the weights of the losses' own detectors."""
@@ -83,21 +91,26 @@ class MachineLosses:
             detector.load()
 
     def train(self, mode: bool = True) -> None:
-        """What follows the model's mode."""
+        """Sets the mode of losses and detectors, except for statistics and dropout.
+
+        Args:
+            mode: The model's mode. Defaults to True.
+        """
         for detector in self.detectors:
             detector.train(mode)
         for loss in self.losses:
             loss.train(mode)
-            rest(loss)
+            freeze_statistics(loss)
 
-    def terms(
-        self, decoded: Decoded, read: Callable[[Decoded, bool], Reading]
-    ) -> Terms:
-        """All terms of D_m, weighted, prefixed where a loss says so.
+    def terms(self, decoded: Decoded, model: _Model) -> Terms:
+        """Computes all terms of D_m, weighted, and prefixed where a loss has a prefix.
 
         Args:
             decoded: The batch.
-            read: How the model's detector reads it; the flag is ``compares``.
+            model: Reads the batch for losses that have no detector of their own.
+
+        Returns:
+            The terms by name.
 
         Raises:
             ValueError: If two losses give a term of the same name.
@@ -105,46 +118,49 @@ class MachineLosses:
         readings: dict[FrozenDetector | None, Reading] = {}
         terms: Terms = {}
         for loss in self.losses:
-            _follow(loss, decoded.x.device)
-            if loss.own not in readings:
-                compares = any(other.compares for other in self.of(loss.own))
-                readings[loss.own] = (
-                    read(decoded, compares)
-                    if loss.own is None
-                    else _read(loss.own, decoded, compares)
-                )
-            prefix = loss.prefix or (loss.own.name if loss.own else None)
-            for key, value in loss(readings[loss.own]).items():
+            _move_to(decoded.x.device, loss)
+            detector = loss.detector
+            if detector not in readings:
+                compares = any(other.compares for other in self.of(detector))
+                readings[detector] = (detector or model).read(decoded, compares)
+            prefix = loss.prefix or (detector.name if detector else None)
+            for key, value in loss(readings[detector]).items():
                 name = f"{prefix}.{key}" if prefix else key
-                if name in terms or name in _TAKEN:
+                if name in terms or name in _MODEL_TERMS:
                     raise ValueError(
                         f"model.machine_losses: {type(loss).__name__} gives {name!r}, "
                         "which another loss has given already: give it a prefix"
                     )
-                terms[name] = times(loss.weight, key, value)
+                terms[name] = scale_term(loss.weight, key, value)
         return terms
 
     def without_annotations(self) -> "MachineLosses":
-        """The same for pictures that have none: features in place of labels and boxes.
+        """Returns the losses for pictures without annotations.
 
-        Where a detector has no FeatureLoss, its weight is 1.
+        A FeatureLoss replaces the losses that need labels or boxes. Its weight is 1,
+        unless the detector has a FeatureLoss already, which then stays as it is.
         """
-        kept = [loss for loss in self.losses if loss.annotations is None]
-        for own in (None, *self.detectors):
-            instead = any(loss.annotations for loss in self.of(own))
-            if instead and not any(
-                isinstance(loss, FeatureLoss) and loss.own is own for loss in kept
-            ):
+        result = MachineLosses([])
+        result.detectors = self.detectors
+        result.losses = [loss for loss in self.losses if loss.annotations is None]
+        for detector in (None, *self.detectors):
+            replaces = any(loss.annotations for loss in self.of(detector))
+            present = any(isinstance(x, FeatureLoss) for x in result.of(detector))
+            if replaces and not present:
                 loss = FeatureLoss()
-                loss.own = own
-                kept.append(loss)
-        losses = MachineLosses([])
-        losses.losses, losses.detectors = kept, self.detectors
-        return losses
+                loss.detector = detector
+                result.losses.append(loss)
+        return result
 
 
-def times(factor: float, key: str, value: Any) -> Any:
-    """A term weighed; what is only logged stays as it is."""
+def scale_term(factor: float, key: str, value: Any) -> Any:
+    """Returns a term times a factor; a term that is only logged is returned unchanged.
+
+    Args:
+        factor: The factor.
+        key: The term's name. Names with "loss" are minimized.
+        value: A tensor, or a list of tensors.
+    """
     if "loss" not in key:
         return value
     if isinstance(value, (list, tuple)):
@@ -152,7 +168,7 @@ def times(factor: float, key: str, value: Any) -> Any:
     return factor * value
 
 
-def _from_weights(weights: dict[str, float]) -> list[MachineLoss]:
+def _build_from_weights(weights: dict[str, float]) -> list[MachineLoss]:
     unknown = sorted(set(weights) - set(SHORT))
     if unknown:
         raise ValueError(
@@ -176,16 +192,7 @@ def _build(cfg: dict) -> MachineLoss:
     return loss
 
 
-def _read(own: FrozenDetector, decoded: Decoded, compares: bool) -> Reading:
-    return Reading(
-        **vars(decoded),
-        detector=own.on(decoded.x.device),
-        resize=own.view,
-        compares=compares,
-    )
-
-
-def _follow(module: nn.Module, device: torch.device) -> None:
-    held = next(chain(module.parameters(), module.buffers()), None)
-    if held is not None and held.device != device:
+def _move_to(device: torch.device, module: nn.Module) -> None:
+    tensor = next(chain(module.parameters(), module.buffers()), None)
+    if tensor is not None and tensor.device != device:
         module.to(device)

@@ -1,9 +1,9 @@
-"""Plots as PNG and SVG, and one HTML page that needs nothing else.
+"""Plots as PNG and SVG, and a self-contained HTML page.
 
-- ``charts``: every curve and point, drawn by matplotlib.
-- ``pictures``: decoded pictures beside each other.
-- ``environment``: what ran, and how long.
-- ``page``: puts them together.
+- ``charts``: draws every curve and point by matplotlib.
+- ``picture_strips``: shows decoded pictures beside each other.
+- ``environment``: lists the versions, weights and seconds of a sweep.
+- ``page``: combines them.
 """
 
 from .charts import draw_charts

@@ -1,9 +1,8 @@
 """Rate-quality charts by matplotlib: files for papers, and SVG for the page.
 
-They can be read in black and white: codecs differ by marker and dash, x_hat and x_bar
-by filled and hollow markers and by the line's width. Colours differ in lightness, and
-for people who do not see red, green or blue. Text stays text: it can be searched and
-read aloud.
+The charts can be read in black and white: codecs differ by marker and dash, and the
+views by filled and hollow markers and by the line's width. Colors differ in lightness,
+also for color-blind people. Text remains text, which can be searched and read aloud.
 """
 
 import io
@@ -17,18 +16,18 @@ import matplotlib.figure
 import numpy as np
 from mmengine.config import Config
 
-from ...codecs.files import write_whole
+from ...io.files import write_whole
 from ..statistics.curves import MeasuredCurve
-from ..statistics.metrics import in_units, is_accuracy, is_detail, title
+from ..statistics.metric_names import in_units, is_accuracy, is_detail, title
 from ..sweep import UNCOMPRESSED
 
-# No two of these numbers share a factor: 10 colours, 13 markers, 7 dashes.
-_COLOURS = (
+# No two of these numbers share a factor: 10 colors, 13 markers, 7 dashes.
+_COLORS = (
     "#3016d5", "#c67807", "#57151c", "#a4ab68", "#086d5b",
     "#bf84b0", "#99250d", "#0275fe", "#51265d", "#bf22b0",
 )  # fmt: skip
 _MARKERS = "os^DvPX<>*dhp"
-_LARGER = {"P": 8, "X": 8, "*": 10, "d": 8}  # thin ones, in points
+_LARGER = {"P": 8, "X": 8, "*": 10, "d": 8}  # sizes of thin markers, in points
 _DASHES = (
     "-", (0, (5, 2)), (0, (2, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (9, 2)),
     (0, (4, 1.2, 1, 1.2, 1, 1.2)), (0, (4, 1.2, 4, 1.2, 1, 1.2)),
@@ -44,12 +43,12 @@ class _Line:
     """Points of one legend entry.
 
     Args:
-        label: The entry.
-        x: Of the points.
-        y: Of the points.
-        tips: What each point says when it is pointed at.
-        style: Of matplotlib's ``plot``.
-        notes: Written beside each point.
+        label: Text of the entry.
+        x: Coordinates of the points.
+        y: Coordinates of the points.
+        tips: Tooltip of each point.
+        style: Arguments of matplotlib's ``plot``.
+        notes: Text beside each point.
     """
 
     label: str
@@ -69,50 +68,42 @@ def draw_charts(
     """Writes every chart as PNG and SVG.
 
     Args:
-        cfg: The sweep's.
-        folder: For the files.
-        curves: Of ``statistics.measure``; repetitions are left out.
-        reference: mAP on uncompressed pictures.
+        cfg: The sweep's config.
+        folder: Folder for the files.
+        curves: The result of ``curves.measure``.
+        reference: mAP on uncompressed pictures, by set and metric.
 
     Returns:
-        SVG elements for a page; their points carry what they say as ``aria-label``.
+        SVG elements for a page. Their points have their values as ``aria-label``.
     """
     styles = {
         codec.name: dict(
-            color=_COLOURS[i % len(_COLOURS)],
+            color=_COLORS[i % len(_COLORS)],
             marker=_MARKERS[i % len(_MARKERS)],
             linestyle=_DASHES[i % len(_DASHES)],
         )
         for i, codec in enumerate(cfg.codecs)
     }
-    curves = [c for c in curves if c.is_curve]
-    ablated = cfg.get("ablation", ())
     out = []
     for name, metric in dict.fromkeys(
         (c.set, m) for c in curves for m in c.metrics if not is_detail(m)
     ):
-        own = [c for c in curves if c.set == name and metric in c.metrics]
         level = in_units(metric, [reference.get(name, {}).get(metric, np.nan)])[0]
-        chosen = {name: own}
-        if ablated:
-            chosen[f"{name} ablation"] = [c for c in own if c.codec in ablated]
-        for heading, some in chosen.items():
-            lines = [_measured(c, metric, styles[c.codec]) for c in some]
-            if lines:
-                chart = _chart(
-                    f"{heading}: {title(metric)}",
-                    ("bits per original pixel", title(metric)),
-                    lines,
-                    level,
-                )
-                out.append(chart.save(folder, f"{heading} {metric}"))
+        lines = [
+            _make_line(c, metric, styles[c.codec])
+            for c in curves
+            if c.set == name and metric in c.metrics
+        ]
+        axes = "bits per original pixel", title(metric)
+        chart = _draw_chart(f"{name}: {title(metric)}", axes, lines, level)
+        out.append(chart.save(folder, f"{name} {metric}"))
     if cfg.get("dial"):
-        out += _dials(folder, curves, styles)
+        out += _draw_dials(folder, curves, styles)
     return out
 
 
-def _dials(folder: Path, curves: list[MeasuredCurve], styles: dict) -> list[str]:
-    """PSNR of x_hat against mAP, a point for each codec's quality; bpp beside it."""
+def _draw_dials(folder: Path, curves: list[MeasuredCurve], styles: dict) -> list[str]:
+    """Draws PSNR of x_hat against mAP, a point with its bpp for each quality."""
     out = []
     psnr = {
         (c.set, c.codec): c.metrics.get("psnr") for c in curves if c.view == "x_hat"
@@ -132,31 +123,32 @@ def _dials(folder: Path, curves: list[MeasuredCurve], styles: dict) -> list[str]
                     f"{c.label}: {a:.2f} dB, {b:.4g}, {bpp:.4f} bpp"
                     for a, b, bpp in zip(x, y, c.bpp, strict=True)
                 ]
-                style = {**_style(c, styles[c.codec]), "linestyle": ""}
+                style = {**_make_style(c, styles[c.codec]), "linestyle": ""}
                 notes = [f"{bpp:.3f} bpp" for bpp in c.bpp]
                 lines.append(_Line(c.label, x, y, tips, style, notes))
         axes = "PSNR of x_hat (dB)", title(metric)
-        chart = _chart(f"{name}: people against machines", axes, lines)
+        chart = _draw_chart(f"{name}: people against machines", axes, lines)
         out.append(chart.save(folder, f"{name} dial {metric}"))
     return out
 
 
-def _style(curve: MeasuredCurve, of_codec: dict) -> dict:
-    size = _LARGER.get(of_codec["marker"], 6)
+def _make_style(curve: MeasuredCurve, style: dict) -> dict:
+    """Returns a codec's style for the view of a curve."""
+    size = _LARGER.get(style["marker"], 6)
     if curve.view == "x_hat":
         edge = dict(markeredgecolor="white", markeredgewidth=0.5)
-        return {**of_codec, **edge, "markersize": size}
+        return {**style, **edge, "markersize": size}
     hollow = dict(markerfacecolor="white", markersize=size + 3, linewidth=0.9)
-    return {**of_codec, **hollow, "zorder": 1.9}  # a ring if x_hat is there
+    return {**style, **hollow, "zorder": 1.9}  # a ring around x_hat's marker
 
 
-def _measured(curve: MeasuredCurve, metric: str, of_codec: dict) -> _Line:
+def _make_line(curve: MeasuredCurve, metric: str, style: dict) -> _Line:
     rate, values = curve.rate(metric), curve.curve(metric).quality
     tips = [
         f"{curve.label}: {x:.4f} bpp, {y:.4g} (quality {quality})"
         for x, y, quality in zip(rate, values, curve.qualities, strict=True)
     ]
-    return _Line(curve.label, rate, values, tips, _style(curve, of_codec))
+    return _Line(curve.label, rate, values, tips, _make_style(curve, style))
 
 
 @dataclass
@@ -164,9 +156,9 @@ class _Chart:
     """A chart that can be saved.
 
     Args:
-        figure: matplotlib's.
-        heading: Its title.
-        tips: By the ``id`` of a line's group in the SVG.
+        figure: matplotlib's figure.
+        heading: Title of the chart.
+        tips: Tooltips of points, by the ``id`` of their line's group in the SVG.
     """
 
     figure: matplotlib.figure.Figure
@@ -174,7 +166,7 @@ class _Chart:
     tips: dict[str, list[str]]
 
     def save(self, folder: Path, name: str) -> str:
-        """Writes PNG and SVG, and gives the latter as an element of a page."""
+        """Writes PNG and SVG, and returns the SVG as an element of a page."""
         stem = name.replace(" ", "_").replace("/", "_")
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": stem}):
             for suffix in ("png", "svg"):
@@ -183,26 +175,27 @@ class _Chart:
                     self.figure.savefig(f, format=suffix, dpi=168, metadata=metadata)
                     data = f.getvalue()
                 write_whole(data, folder / f"{stem}.{suffix}")
-        return self._element(data)
+        return self._make_element(data)
 
-    def _element(self, svg: bytes) -> str:
+    def _make_element(self, svg: bytes) -> str:
         root = ElementTree.fromstring(svg)
         root.remove(root.find(f"{{{_SVG}}}metadata"))
-        for size in ("width", "height"):  # the page's matter
+        for size in ("width", "height"):  # the page's style sheet sets them
             del root.attrib[size]
         root.attrib.update({"role": "group", "aria-label": self.heading})
         for group in root.iter(f"{{{_SVG}}}g"):
-            tips = self.tips.get(group.attrib.pop("id", ""), ())  # not the page's only
+            # Several charts of a page have groups with the same id.
+            tips = self.tips.get(group.attrib.pop("id", ""), ())
             markers = list(group.iter(f"{{{_SVG}}}use")) if tips else ()
             for marker, tip in zip(markers, tips, strict=True):
                 marker.attrib.update({"role": "img", "aria-label": tip})
         return ElementTree.tostring(root, "unicode")
 
 
-def _chart(
+def _draw_chart(
     heading: str, axes: tuple[str, str], lines: list[_Line], level: float = np.nan
 ) -> _Chart:
-    """Lines on axes from 0 bpp, with the level of uncompressed pictures."""
+    """Draws lines, and the level of uncompressed pictures."""
     entries = len(lines) + bool(np.isfinite(level))
     half = -(-entries // 2)
     letters = [len(line.label) for line in lines]

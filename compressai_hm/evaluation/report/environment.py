@@ -1,4 +1,4 @@
-"""How a sweep was made: command, device, versions, weights, seconds."""
+"""The environment of a sweep: command, device, versions, weights, seconds."""
 
 import importlib.metadata
 import platform
@@ -18,16 +18,16 @@ _PACKAGES = (
 
 
 def environment(sweep: Sweep, command: list[str]) -> list[tuple[str, str]]:
-    """What a repetition needs to know, as (what, value).
+    """Returns what is needed to repeat a sweep, as (name, value).
 
     Args:
         sweep: The sweep.
-        command: What was typed.
+        command: The command line.
     """
     lines = [
         ("command", shlex.join(["python", *command])),
         ("machine", f"{platform.platform()}, Python {platform.python_version()}"),
-        ("device", _devices(sweep)),
+        ("device", _list_devices(sweep)),
     ]
     for package in _PACKAGES:
         try:
@@ -35,9 +35,9 @@ def environment(sweep: Sweep, command: list[str]) -> list[tuple[str, str]]:
         except importlib.metadata.PackageNotFoundError:
             continue
     for seconds in ("encode", "decode"):
-        lines.append((f"{seconds}, seconds a picture", _times(sweep, seconds)))
+        lines.append((f"{seconds}, seconds a picture", _list_times(sweep, seconds)))
     weights = [p for c in sweep.cfg.codecs for p in c.get("checkpoints", ())]
-    weights += [d["checkpoint"] for own in sweep.sets for d in own.detectors]
+    weights += [d["checkpoint"] for s in sweep.sets for d in s.detectors]
     for path in dict.fromkeys(weights):
         lines.append((path, f"sha256 {file_digest(path)}"))
     lines.append(("resampling of pictures", "seed 0"))
@@ -45,25 +45,25 @@ def environment(sweep: Sweep, command: list[str]) -> list[tuple[str, str]]:
     return lines
 
 
-def _devices(sweep: Sweep) -> str:
-    """Where the finished points were measured; before there was a choice, on CPUs."""
-    times = [_measured(sweep, point) for point, _ in sweep.finished()]
-    found = Counter(own.get("device", "cpu") for own in times)
-    if len(found) <= 1:
-        return "".join(found)
-    return ", ".join(f"{name}: {count} points" for name, count in found.items())
+def _list_devices(sweep: Sweep) -> str:
+    """Returns the devices that measured the finished points."""
+    times = [_read_times(sweep, point) for point, _ in sweep.finished()]
+    devices = Counter(row["device"] for row in times if row)
+    if len(devices) <= 1:
+        return "".join(devices)
+    return ", ".join(f"{name}: {count} points" for name, count in devices.items())
 
 
-def _times(sweep: Sweep, which: str) -> str:
-    """Of each codec, the median over its points' means."""
-    found: dict[str, list[float]] = {}
+def _list_times(sweep: Sweep, kind: str) -> str:
+    """Returns for each codec the median over its points' mean seconds."""
+    means: dict[str, list[float]] = {}
     for point, _ in sweep.finished():
-        seconds = _measured(sweep, point).get(which)
+        seconds = _read_times(sweep, point).get(kind)
         if point.codec >= 0 and seconds:
-            found.setdefault(sweep.name(point), []).append(float(np.mean(seconds)))
-    return ", ".join(f"{name} {np.median(v):.3f}" for name, v in found.items())
+            means.setdefault(sweep.name(point), []).append(float(np.mean(seconds)))
+    return ", ".join(f"{name} {np.median(v):.3f}" for name, v in means.items())
 
 
-def _measured(sweep: Sweep, point: Point) -> dict:
-    """Seconds and device."""
+def _read_times(sweep: Sweep, point: Point) -> dict:
+    """Returns the seconds and the device of a point."""
     return read_json(sweep.result_file(point, "times"))

@@ -1,16 +1,16 @@
-"""One HTML page that needs nothing else: charts, BD values, pictures, environment."""
+"""A self-contained HTML page: charts, BD values, pictures, environment."""
 
 import html
 from pathlib import Path
 
-from ...codecs.files import write_whole
+from ...io.files import write_whole
 from ..statistics.comparisons import Comparison
 from ..statistics.curves import MeasuredCurve
 from ..sweep import Sweep
-from ..tables import describe_quality, describe_rate, left_out, transfer
+from ..text_tables import describe_quality, describe_rate, left_out
 from .charts import draw_charts
 from .environment import environment
-from .pictures import strips
+from .picture_strips import strips
 
 
 def write(
@@ -23,63 +23,62 @@ def write(
     """Writes ``plots/*.png``, ``plots/*.svg`` and ``report.html``.
 
     Args:
-        sweep: The sweep; its config may say ``ablation``, names of codecs to be plotted
-            by themselves as well, and ``dial = True`` for a plot of PSNR against mAP.
-        curves: Of ``statistics.measure``.
-        comparisons: Of ``statistics.compare``.
-        reference: mAP on uncompressed pictures.
-        command: What was typed.
+        sweep: The sweep. With ``dial = True`` in its config, PSNR is plotted against
+            mAP as well.
+        curves: The result of ``curves.measure``.
+        comparisons: The result of ``comparisons.compare``.
+        reference: mAP on uncompressed pictures, by set and metric.
+        command: The command line.
 
     Returns:
-        The page.
+        The path of the page.
     """
     charts = draw_charts(sweep.cfg, sweep.work_dir / "plots", curves, reference)
     body = [
         f"<h1>{html.escape(sweep.work_dir.name)}</h1>",
-        "<p>Real bytes of files over original pixels. A set's bpp, PSNR and MS-SSIM "
-        "are the means over its pictures. Where some lack a metric, its bpp and it are "
-        "the means over the others. mAP is COCO's, read from the decoded file. "
-        "Hollow markers on thin lines: x_bar. Point at a marker for numbers.</p>",
+        "<p>bpp counts the bytes of files over original pixels. A set's bpp, PSNR and "
+        "MS-SSIM are the means over its pictures. If some pictures lack a metric, it "
+        "and its bpp are the means over the others. mAP is COCO's, on the decoded "
+        "pictures. Hollow markers on thin lines are x_bar. Point at a marker to see "
+        "its numbers.</p>",
         '<div class="charts">'
         + "".join(f"<figure>{chart}</figure>" for chart in charts)
         + "</div>",
-        _bd_values(sweep.cfg.anchor, comparisons),
-        _transfer(sweep, comparisons),
-        strips(sweep, [c for c in curves if c.is_curve]),
-        _environment(sweep, command),
+        _make_bd_values(sweep.cfg.anchor, comparisons),
+        strips(sweep, curves),
+        _make_environment(sweep, command),
     ]
     page = sweep.work_dir / "report.html"
     write_whole(_PAGE.replace("BODY", "\n".join(body)).encode(), page)
     return page
 
 
-def _table(rows: list[str], kind: str = "") -> str:
+def _make_table(rows: list[str], kind: str = "") -> str:
     return f'<div class="table {kind}"><table>{"".join(rows)}</table></div>'
 
 
-def _row(heading: str, cells: list[str], tag: str = "td") -> str:
+def _make_row(heading: str, cells: list[str], tag: str = "td") -> str:
     cells = "".join(f"<{tag}>{cell}</{tag}>" for cell in cells)
     return f"<tr><th>{heading}</th>{cells}</tr>"
 
 
-def _bd_values(anchor: str, comparisons: list[Comparison]) -> str:
-    columns = list(dict.fromkeys((c.set, c.metric) for c in comparisons))
-    found = {(c.label, c.set, c.metric): c for c in comparisons}
-    without = {(c.set, c.metric): left_out(c.left_out) for c in comparisons}
-    heads = [html.escape(f"{s}: {m}{without[s, m]}") for s, m in columns]
-    rows = [_row("", heads, "th")]
+def _make_bd_values(anchor: str, comparisons: list[Comparison]) -> str:
+    columns = {(c.set, c.metric): left_out(c.left_out) for c in comparisons}
+    cells = {(c.label, c.set, c.metric): _make_cell(c) for c in comparisons}
+    heads = [html.escape(f"{s}: {m}{without}") for (s, m), without in columns.items()]
+    rows = [_make_row("", heads, "th")]
     for label in dict.fromkeys(c.label for c in comparisons):
-        cells = [found.get((label, *column)) for column in columns]
-        rows.append(_row(html.escape(label), [_cell(c) if c else "" for c in cells]))
+        row = [cells.get((label, *column), "") for column in columns]
+        rows.append(_make_row(html.escape(label), row))
     return (
         f"<h2>BD-rate against {html.escape(anchor)}</h2>"
-        "<p>Bits at equal quality, quality at equal bits; 95 % interval over resampled "
-        "pictures; where the curves overlap, and in how much of the anchor's range.</p>"
-        + _table(rows)
+        "<p>Bits at equal quality and quality at equal bits, with the 95 % interval "
+        "over resampled pictures, the range in which the curves overlap, and its share "
+        "of the anchor's range.</p>" + _make_table(rows)
     )
 
 
-def _cell(comparison: Comparison) -> str:
+def _make_cell(comparison: Comparison) -> str:
     value = comparison.bd_rate.value
     head = f"<b>{value:+.1f} %</b><br>" if value is not None else ""
     rate = html.escape(describe_rate(comparison))
@@ -87,21 +86,12 @@ def _cell(comparison: Comparison) -> str:
     return f"{head}<small>bits: {rate}<br>quality: {quality}</small>"
 
 
-def _transfer(sweep: Sweep, comparisons: list[Comparison]) -> str:
-    lines = [[html.escape(c) for c in line] for line in transfer(sweep, comparisons)]
-    if not lines:
-        return ""
-    (first, *columns), *others = lines
-    rows = [_row(first, columns, "th"), *(_row(line[0], line[1:]) for line in others)]
-    return "<h2>Trained for, by read by: BD-rate at equal mAP</h2>" + _table(rows)
-
-
-def _environment(sweep: Sweep, command: list[str]) -> str:
+def _make_environment(sweep: Sweep, command: list[str]) -> str:
     rows = [
-        _row(html.escape(k), [f"<pre>{html.escape(v)}</pre>"])
+        _make_row(html.escape(k), [f"<pre>{html.escape(v)}</pre>"])
         for k, v in environment(sweep, command)
     ]
-    return "<h2>How this was made</h2>" + _table(rows, "environment")
+    return "<h2>How this was made</h2>" + _make_table(rows, "environment")
 
 
 _PAGE = """<!doctype html>

@@ -1,6 +1,6 @@
 """COCO's mean average precision, for any weighting of the pictures.
 
-The value is pycocotools' own (101 recalls, IoU 0.5 to 0.95, 100 detections a picture).
+The value equals pycocotools' (101 recalls, IoU 0.5 to 0.95, 100 detections a picture).
 Weights make a bootstrap over pictures cheap: a picture sampled k times counts k times.
 """
 
@@ -13,16 +13,16 @@ from pycocotools.cocoeval import COCOeval
 
 
 class Matches:
-    """Which detections hit, picture by picture.
+    """The detections that match annotations, picture by picture.
 
     Args:
         truth: Annotations.
-        detections: In COCO's results format.
+        detections: Detections in COCO's results format.
         pictures: Ids of the pictures, in the order of the weights.
         categories: Ids of the categories that count.
         iou_type: "bbox" or "segm".
-        sizes: "all", or which objects count by COCO's areas: "small" (under 32x32
-            pixels), "medium" (under 96x96), "large".
+        sizes: The objects that count by COCO's areas: "small" (under 32x32 pixels),
+            "medium" (under 96x96), "large" or "all".
     """
 
     def __init__(
@@ -35,23 +35,21 @@ class Matches:
         sizes: str = "all",
     ):
         with contextlib.redirect_stdout(io.StringIO()):
-            found = truth.loadRes(detections) if detections else COCO()
-            evaluation = COCOeval(truth, found, iou_type)
-            evaluation.params.imgIds = pictures
-            evaluation.params.catIds = categories
-            own = evaluation.params.areaRngLbl.index(sizes)
-            low, high = evaluation.params.areaRng[own]
-            evaluation.params.areaRng = [[low, high]]
-            evaluation.params.areaRngLbl = [sizes]
+            results = truth.loadRes(detections) if detections else COCO()
+            evaluation = COCOeval(truth, results, iou_type)
+            params = evaluation.params
+            params.imgIds, params.catIds = pictures, categories
+            low, high = params.areaRng[params.areaRngLbl.index(sizes)]
+            params.areaRng, params.areaRngLbl = [[low, high]], [sizes]
             if detections:
                 evaluation.evaluate()
-        self.recalls = evaluation.params.recThrs
-        self.num_thresholds = len(evaluation.params.iouThrs)
-        order = evaluation.params.imgIds  # pycocotools sorts them
+        params = evaluation.params
+        self.recalls = params.recThrs
+        order = params.imgIds  # pycocotools sorts them
         place = {picture: i for i, picture in enumerate(pictures)}
         self.num_pictures = len(pictures)
         self.categories = []
-        for k, category in enumerate(evaluation.params.catIds):
+        for k, category in enumerate(params.catIds):
             relevant = np.zeros(len(pictures))
             for picture in pictures:
                 ids = truth.getAnnIds(imgIds=[picture], catIds=[category])
@@ -61,18 +59,19 @@ class Matches:
                 )
             if not relevant.any():
                 continue
-            found = [
+            records = [
                 (place[order[i]], e)
                 for i in range(len(order))
                 if detections and (e := evaluation.evalImgs[k * len(order) + i])
             ]
-            self.categories.append(_Category(relevant, found, self.num_thresholds))
+            self.categories.append(_Category(relevant, records, len(params.iouThrs)))
 
     def average_precision(self, weights: np.ndarray | None = None) -> np.ndarray:
-        """mAP under each weighting.
+        """Computes mAP under each weighting.
 
         Args:
-            weights: How often each picture counts, ``(R, N)``. Defaults to once.
+            weights: How often each picture counts, ``(R, N)``. Defaults to one
+                weighting in which each picture counts once.
 
         Returns:
             ``(R,)``, in [0, 1]; nan where no category has an object.
@@ -95,31 +94,31 @@ class _Category:
     """One category's detections, best first.
 
     Args:
-        relevant: Objects to find per picture, ``(N,)``.
-        found: (place of the picture, pycocotools' record of it).
-        num_thresholds: IoU thresholds.
+        relevant: Number of objects to find in each picture, ``(N,)``.
+        records: (index of the picture, pycocotools' record of it).
+        num_thresholds: Number of IoU thresholds.
     """
 
     def __init__(
-        self, relevant: np.ndarray, found: list[tuple[int, dict]], num_thresholds: int
+        self, relevant: np.ndarray, records: list[tuple[int, dict]], num_thresholds: int
     ):
         self.relevant = relevant
-        if not found:
+        if not records:
             self.picture = np.zeros(0, dtype=int)
             self.hit = self.miss = np.zeros((num_thresholds, 0), dtype=bool)
             return
-        scores = np.concatenate([e["dtScores"] for _, e in found])
+        scores = np.concatenate([e["dtScores"] for _, e in records])
         order = np.argsort(-scores, kind="mergesort")
-        picture = [np.full(len(e["dtScores"]), place) for place, e in found]
+        picture = [np.full(len(e["dtScores"]), index) for index, e in records]
         self.picture = np.concatenate(picture)[order]
-        matched = np.concatenate([e["dtMatches"] for _, e in found], 1)[:, order] > 0
-        ignored = np.concatenate([e["dtIgnore"] for _, e in found], 1)[:, order] > 0
+        matched = np.concatenate([e["dtMatches"] for _, e in records], 1)[:, order] > 0
+        ignored = np.concatenate([e["dtIgnore"] for _, e in records], 1)[:, order] > 0
         self.hit, self.miss = matched & ~ignored, ~matched & ~ignored
 
     def average_precision(self, weights: np.ndarray, recalls: np.ndarray) -> np.ndarray:
-        """AP under each weighting that has objects of it, ``(R,)``.
+        """Computes AP under each weighting that has objects of the category, ``(R,)``.
 
-        Precision rises at hits alone, so it is computed there and nowhere else.
+        Precision rises at hits only, so it is computed at these positions.
         """
         relevant = (weights @ self.relevant)[:, None]
         out = np.zeros(len(weights))
@@ -136,8 +135,8 @@ class _Category:
                 (self.picture[counted[before]], until[before]), shape
             )
             counts = np.bincount(each, minlength=shape[0] * shape[1]).reshape(shape)
-            found = weights @ np.cumsum(counts, 1, dtype=float)
-            precision = hits / (found + np.spacing(1))
+            detected = weights @ np.cumsum(counts, 1, dtype=float)
+            precision = hits / (detected + np.spacing(1))
             precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
             recall = hits / relevant
             for r in range(len(weights)):

@@ -1,4 +1,4 @@
-"""Bjøntegaard differences that say on how much they rest.
+"""Bjøntegaard differences with the overlap of the curves that they rest on.
 
 BD-rate is the mean difference in rate at equal quality, BD-quality the mean difference
 in quality at equal rate, both by piecewise cubic (pchip) curves through the measured
@@ -24,26 +24,26 @@ class Curve:
 
     Args:
         rate: bpp of each point.
-        quality: mAP, PSNR, ... of each point.
+        quality: Value of a metric at each point.
     """
 
     rate: Sequence[float]
     quality: Sequence[float]
 
     def monotone(self) -> tuple["Curve", int]:
-        """Its upper envelope, and how many points that leaves out.
+        """Returns its upper envelope, and how many points that leaves out.
 
         A point is left out if another has no more rate and no less quality.
         """
         points = sorted(
             zip(self.rate, self.quality, strict=True), key=lambda p: (p[0], -p[1])
         )
-        kept: list[tuple[float, float]] = []
+        envelope: list[tuple[float, float]] = []
         for rate, quality in points:
-            if not kept or quality > kept[-1][1]:
-                kept.append((rate, quality))
-        rates, qualities = zip(*kept, strict=True)
-        return Curve(rates, qualities), len(points) - len(kept)
+            if not envelope or quality > envelope[-1][1]:
+                envelope.append((rate, quality))
+        rates, qualities = zip(*envelope, strict=True)
+        return Curve(rates, qualities), len(points) - len(envelope)
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,13 @@ class BDResult:
     """A BD-rate or BD-quality, or the reason why there is none.
 
     Args:
-        value: Per cent for BD-rate, else in units of the quality; None if refused.
-        overlap: Where both curves have points: of quality for BD-rate, else of bpp.
-        share: How much of the anchor's range the overlap is.
+        value: BD-rate in per cent or BD-quality in units of the quality; None if it
+            was refused.
+        overlap: Range in which both curves have points, of quality for BD-rate and of
+            bpp for BD-quality; None if there is none.
+        share: Share of the anchor's range that the overlap is, in [0, 1].
         notes: What was done to the curves, or why there is no value.
-        interval: 95 % bootstrap interval over pictures, if asked for.
+        interval: 95 % bootstrap interval over pictures; None without resamplings.
     """
 
     value: float | None
@@ -66,15 +68,16 @@ class BDResult:
 
 
 def bd_rate(anchor: Curve, test: Curve, min_overlap: float = MIN_OVERLAP) -> BDResult:
-    """Rate of ``test`` over that of ``anchor`` at equal quality, in per cent.
+    """Computes the mean difference in rate at equal quality, in per cent.
 
     Args:
-        anchor: What is compared with.
-        test: What is compared.
-        min_overlap: Refuses below this share of the anchor's range of quality.
+        anchor: The curve that the other is compared with.
+        test: The curve that is compared; a negative value means that it needs less.
+        min_overlap: Smallest overlap, as a share of the anchor's range of quality.
+            Defaults to ``MIN_OVERLAP``.
 
     Returns:
-        The value, or why there is none.
+        The value, or the reason why there is none.
     """
     return _compare(anchor, test, min_overlap, bjontegaard.bd_rate, "quality")
 
@@ -82,15 +85,16 @@ def bd_rate(anchor: Curve, test: Curve, min_overlap: float = MIN_OVERLAP) -> BDR
 def bd_quality(
     anchor: Curve, test: Curve, min_overlap: float = MIN_OVERLAP
 ) -> BDResult:
-    """Quality of ``test`` less that of ``anchor`` at equal rate.
+    """Computes the mean difference in quality at equal rate, in units of the quality.
 
     Args:
-        anchor: What is compared with.
-        test: What is compared.
-        min_overlap: Refuses below this share of the anchor's range of log rate.
+        anchor: The curve that the other is compared with.
+        test: The curve that is compared; a positive value means that it is better.
+        min_overlap: Smallest overlap, as a share of the anchor's range of log rate.
+            Defaults to ``MIN_OVERLAP``.
 
     Returns:
-        The value, or why there is none.
+        The value, or the reason why there is none.
     """
     return _compare(anchor, test, min_overlap, bjontegaard.bd_psnr, "rate")
 
@@ -144,18 +148,27 @@ def _compare(
     return BDResult(float(value), (low, high), share, notes)
 
 
-def mean_of(results: Sequence[BDResult]) -> BDResult:
-    """The mean of several, or the first that has no value."""
-    for own in results:
-        if own.value is None:
-            return own
-    notes = list(dict.fromkeys(note for own in results for note in own.notes))
-    value = float(np.mean([own.value for own in results]))
+def average_results(results: Sequence[BDResult]) -> BDResult:
+    """Returns the mean of several results, or the first that has no value.
+
+    Args:
+        results: BD-rates, or BD-qualities, with at least one element.
+    """
+    for result in results:
+        if result.value is None:
+            return result
+    notes = list(dict.fromkeys(note for result in results for note in result.notes))
+    value = float(np.mean([result.value for result in results]))
     return replace(results[0], value=value, notes=notes)
 
 
 def with_interval(result: BDResult, resampled: Sequence[BDResult]) -> BDResult:
-    """The result with a 95 % percentile interval from those of resampled pictures."""
+    """Returns a result with its 95 % percentile interval.
+
+    Args:
+        result: The result of all pictures.
+        resampled: The results of resampled pictures.
+    """
     if result.value is None or not resampled:
         return result
     values = [r.value for r in resampled if r.value is not None]

@@ -1,4 +1,4 @@
-"""Curves of a sweep's finished points, of the set and of resampled pictures."""
+"""Curves of a sweep's finished points, for the set and for resampled pictures."""
 
 import contextlib
 import io
@@ -13,31 +13,30 @@ from tqdm import tqdm
 from ..sweep import PictureSet, Point, Sweep
 from .average_precision import Matches
 from .bd import Curve
-from .metrics import DISTORTIONS, SIZES, SURE, in_units, is_accuracy
+from .metric_names import DISTORTIONS, SIZES, SURE, in_units, is_accuracy
 
 RESAMPLINGS = 200
 
 
 @dataclass
 class MeasuredCurve:
-    """One codec's points on one set, by one view.
+    """One codec's points on one set, for one view.
 
     Args:
-        codec: Its name.
+        codec: The codec's name.
         set: The set's name.
         view: "x_hat" or "x_bar".
-        qualities: The codec's knob at each point.
-        bpp: At each point.
-        container_bytes: Of a file, at each point.
-        metrics: Name to value at each point, see :mod:`.metrics`.
-        rates: bpp at each point over the pictures that a metric is of, for metrics that
+        qualities: The codec's quality at each point.
+        bpp: Mean bits per pixel at each point.
+        container_bytes: Mean bytes of a file's container at each point.
+        metrics: Values at each point, by the names of :mod:`.metric_names`.
+        rates: bpp at each point over the pictures that have a metric, for metrics that
             some pictures lack.
-        resampled: "bpp", each metric and, where it has rates of its own, "bpp" and its
-            name, ``(points, R)``.
-        left_out: By metric, names of pictures that are in none of its means, nor in its
-            rates, because a point lacks it.
-        is_curve: Whether the points are a curve; else repetitions.
-        pictures: How many the set has.
+        resampled: Resampled values, ``(points, R)``, of "bpp", each metric, and
+            "bpp <metric>" for each metric of ``rates``.
+        left_out: By metric, names of the pictures that count in none of its values or
+            rates, because they lack it at a point.
+        pictures: Number of pictures of the set.
     """
 
     codec: str
@@ -50,33 +49,37 @@ class MeasuredCurve:
     rates: dict[str, list[float]] = field(default_factory=dict)
     resampled: dict[str, list[np.ndarray]] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict)
-    is_curve: bool = True
-    pictures: int = field(default=0, compare=False)  # points.csv has it not
+    pictures: int = field(default=0, compare=False)  # points.csv does not have it
 
     @property
     def label(self) -> str:
-        """Of the codec and the view."""
+        """Returns the name of the codec and the view."""
         return label(self.codec, self.view)
 
     def measured(self, metric: str) -> int:
-        """How many pictures a metric is of."""
+        """Returns how many pictures have a ``metric``."""
         return self.pictures - len(self.left_out.get(metric, ()))
 
     def rate(self, metric: str) -> list[float]:
-        """bpp at each point, of the very pictures that the metric is of."""
+        """Returns bpp at each point over the pictures that have a ``metric``."""
         return self.rates.get(metric, self.bpp)
 
     def curve(self, metric: str, resampling: int | None = None) -> Curve:
-        """Its rate-quality curve, of the set or of one resampling."""
+        """Returns the curve of bpp and a metric.
+
+        Args:
+            metric: The metric's name.
+            resampling: Index of the resampling. Defaults to None, the whole set.
+        """
         if resampling is None:
             return Curve(self.rate(metric), in_units(metric, self.metrics[metric]))
-        own = f"bpp {metric}" if metric in self.rates else "bpp"
-        rate = [r[resampling] for r in self.resampled[own]]
+        key = f"bpp {metric}" if metric in self.rates else "bpp"
+        rate = [r[resampling] for r in self.resampled[key]]
         quality = [q[resampling] for q in self.resampled[metric]]
         return Curve(rate, in_units(metric, quality))
 
     def sort(self) -> None:
-        """Puts the points in the order of their bpp."""
+        """Sorts the points by their bpp."""
         order = np.argsort(self.bpp)
         for values in (
             self.qualities,
@@ -90,7 +93,7 @@ class MeasuredCurve:
 
 
 def label(codec: str, view: str) -> str:
-    """What a codec's curve by a view is called."""
+    """Returns the name of a curve: the ``codec``, and the ``view`` if it is x_bar."""
     return codec if view == "x_hat" else f"{codec} {view}"
 
 
@@ -100,49 +103,43 @@ def measure(
     seed: int = 0,
     details: bool = False,
 ) -> tuple[list[MeasuredCurve], dict[str, dict[str, float]]]:
-    """Curves of all finished points.
+    """Makes the curves of all finished points.
 
     Args:
         sweep: The sweep.
-        resamplings: How often the pictures of each set are resampled.
-        seed: Of the resampling.
-        details: Also mAP by the size of the objects, and agreement with what detectors
-            find in the uncompressed pictures.
+        resamplings: How often the pictures of each set are resampled. Defaults to 200.
+        seed: Seed of the resampling. Defaults to 0.
+        details: Whether to add mAP by the size of the objects, and agreement with the
+            detections in the uncompressed pictures. Defaults to False.
 
     Returns:
-        The curves, and per set each mAP on uncompressed pictures.
+        The curves, and by set each mAP on uncompressed pictures.
     """
     curves: dict[tuple, MeasuredCurve] = {}
     reference: dict[str, dict[str, float]] = {}
     points = list(sweep.finished())
-    comparable = [_comparable(s, points) for s in range(len(sweep.sets))]
-    if details:
-        for point, result in points:
-            if point.codec < 0:
-                own, of_set = sweep.sets[point.set], comparable[point.set]
-                of_set.sure = {
-                    name: _found(own.truth, views["x_hat"])
-                    for name, views in result["detections"].items()
-                }
+    shared = [_collect_shared(s, points) for s in range(len(sweep.sets))]
+    for point, result in points if details else ():
+        if point.codec < 0:
+            shared[point.set].reference = {
+                detector: _to_annotations(sweep.sets[point.set].truth, views["x_hat"])
+                for detector, views in result["detections"].items()
+            }
     for point, result in tqdm(points, unit="point", desc="mAP, resampled", leave=False):
-        name, own = sweep.cfg.sets[point.set].name, sweep.sets[point.set]
-        weights = _resample(len(own.pictures), resamplings, seed)
-        of_set = comparable[point.set]
+        name, pictures = sweep.cfg.sets[point.set].name, sweep.sets[point.set]
+        weights = _resample(len(pictures.pictures), resamplings, seed)
+        of_set = shared[point.set]
         names = np.array([row["name"] for row in result["pictures"]])
-        for view, metrics, rates, resampled in _views(own, result, weights, of_set):
+        for view, metrics, rates, resampled in _measure_views(
+            pictures, result, weights, of_set
+        ):
             if point.codec < 0:
                 reference[name] = {k: v for k, v in metrics.items() if is_accuracy(k)}
                 continue
-            codec = sweep.cfg.codecs[point.codec]
+            codec = sweep.name(point)
             curve = curves.setdefault(
-                (name, codec.name, view),
-                MeasuredCurve(
-                    codec.name,
-                    name,
-                    view,
-                    is_curve=codec.get("curve", True),
-                    pictures=len(own.pictures),
-                ),
+                (name, codec, view),
+                MeasuredCurve(codec, name, view, pictures=len(pictures.pictures)),
             )
             for metric, known in of_set.known.items():
                 if not known.all():
@@ -150,43 +147,44 @@ def measure(
             curve.qualities.append(point.quality)
             curve.bpp.append(metrics.pop("bpp"))
             curve.container_bytes.append(metrics.pop("container_bytes"))
-            for metric, value in metrics.items():
-                curve.metrics.setdefault(metric, []).append(value)
-            for metric, value in rates.items():
-                curve.rates.setdefault(metric, []).append(value)
-            for metric, values in resampled.items():
-                curve.resampled.setdefault(metric, []).append(values)
+            for columns, values in (
+                (curve.metrics, metrics),
+                (curve.rates, rates),
+                (curve.resampled, resampled),
+            ):
+                for metric, value in values.items():
+                    columns.setdefault(metric, []).append(value)
     for curve in curves.values():
         curve.sort()
     return list(curves.values()), reference
 
 
 @dataclass
-class _Comparable:
-    """What all points of a set have: the same pictures enter every mean.
+class _Shared:
+    """Properties that all points of a set share, so that their means are comparable.
 
     Args:
-        known: Per distortion, which pictures have it at every point. (There is no PSNR
-            where a codec happened to be lossless.)
-        masks: Detectors that give masks.
-        sure: What each detector finds in the uncompressed pictures, as annotations;
-            where details are asked for.
+        known: By distortion, whether each picture has it at every point. (A picture
+            that a codec returned unchanged has no PSNR.)
+        masks: Detectors that return masks.
+        reference: By detector, its detections in the uncompressed pictures as
+            annotations; empty without details.
     """
 
     known: dict[str, np.ndarray]
     masks: set[str]
-    sure: dict[str, COCO] = field(default_factory=dict)
+    reference: dict[str, COCO] = field(default_factory=dict)
 
 
-def _found(truth: COCO, detections: list[dict]) -> COCO:
-    """Detections from a score of SURE as annotations."""
+def _to_annotations(truth: COCO, detections: list[dict]) -> COCO:
+    """Returns detections from a score of SURE as annotations."""
     out = COCO()
     out.dataset = {
         **{key: truth.dataset[key] for key in ("images", "categories")},
         "annotations": [
-            {**own, "id": i, "area": own["bbox"][2] * own["bbox"][3], "iscrowd": 0}
-            for i, own in enumerate(detections, 1)
-            if own["score"] >= SURE
+            {**d, "id": i, "area": d["bbox"][2] * d["bbox"][3], "iscrowd": 0}
+            for i, d in enumerate(detections, 1)
+            if d["score"] >= SURE
         ],
     }
     with contextlib.redirect_stdout(io.StringIO()):
@@ -194,34 +192,36 @@ def _found(truth: COCO, detections: list[dict]) -> COCO:
     return out
 
 
-def _comparable(of_set: int, points: list[tuple[Point, dict]]) -> _Comparable:
-    out = _Comparable({}, set())
+def _collect_shared(set_index: int, points: list[tuple[Point, dict]]) -> _Shared:
+    shared = _Shared({}, set())
     for point, result in points:
-        if point.set != of_set:
+        if point.set != set_index:
             continue
         for detector, views in result["detections"].items():
-            if any("segmentation" in d for found in views.values() for d in found):
-                out.masks.add(detector)
+            if any("segmentation" in d for rows in views.values() for d in rows):
+                shared.masks.add(detector)
         for name in DISTORTIONS if point.codec >= 0 else ():
             for key in result["pictures"][0]:
                 if key.startswith(f"{name}_x"):
                     known = [row[key] is not None for row in result["pictures"]]
-                    before = out.known.get(name, np.ones(len(known), bool))
-                    out.known[name] = before & known
-    return out
+                    before = shared.known.get(name, np.ones(len(known), bool))
+                    shared.known[name] = before & known
+    return shared
 
 
 def _resample(count: int, resamplings: int, seed: int) -> np.ndarray:
-    """How often each picture counts in each resampling, ``(R, N)``."""
+    """Draws how often each picture counts in each resampling, ``(R, N)``."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(count, np.full(count, 1 / count), resamplings).astype(float)
 
 
-def _views(
-    own: PictureSet, result: dict, weights: np.ndarray, comparable: _Comparable
+def _measure_views(
+    pictures: PictureSet, result: dict, weights: np.ndarray, shared: _Shared
 ) -> Iterator[tuple[str, dict, dict, dict]]:
-    """Per view the values of a point, rates of metrics that some pictures lack, and the
-    same of both for each weighting."""
+    """Yields each view of a point with its metrics, rates and resampled values.
+
+    The rates are of metrics that some pictures lack.
+    """
     rows = result["pictures"]
     bpp = np.array([8 * r["bytes"] / (r["size"][0] * r["size"][1]) for r in rows])
     before, accuracy = None, {}
@@ -231,46 +231,49 @@ def _views(
             "container_bytes": float(np.mean([r["container_bytes"] for r in rows])),
         }
         resampled, rates = {"bpp": weights @ bpp / weights.sum(1)}, {}
-        for name, known in comparable.known.items():
+        for name, known in shared.known.items():
             if known.any() and f"{name}_{view}" in rows[0]:
                 values = np.array([row[f"{name}_{view}"] or 0.0 for row in rows])
                 metrics[name] = float(values[known].mean())
                 with np.errstate(invalid="ignore"):
-                    resampled[name] = weights @ (values * known) / (weights @ known)
+                    counts = weights @ known
+                    resampled[name] = weights @ (values * known) / counts
                     if not known.all():
                         rates[name] = float(bpp[known].mean())
-                        own_rate = weights @ (bpp * known) / (weights @ known)
-                        resampled[f"bpp {name}"] = own_rate
-        found = {name: own.get(view, []) for name, own in result["detections"].items()}
-        if found != before:  # without g_t the views are one
-            before, accuracy = found, _accuracy(own, rows, found, weights, comparable)
+                        resampled[f"bpp {name}"] = weights @ (bpp * known) / counts
+        detections = {
+            detector: views.get(view, [])
+            for detector, views in result["detections"].items()
+        }
+        if detections != before:  # without g_t both views are the same picture
+            before = detections
+            accuracy = _measure_accuracy(pictures, rows, detections, weights, shared)
         metrics |= {name: value for name, (value, _) in accuracy.items()}
         resampled |= {name: values for name, (_, values) in accuracy.items()}
         yield view, metrics, rates, resampled
 
 
-def _accuracy(
-    own: PictureSet,
+def _measure_accuracy(
+    pictures: PictureSet,
     rows: list[dict],
-    found: dict[str, list[dict]],
+    detections: dict[str, list[dict]],
     weights: np.ndarray,
-    comparable: _Comparable,
+    shared: _Shared,
 ) -> dict[str, tuple[float, np.ndarray]]:
-    """What detectors are worth on a view: of the set, and for each weighting."""
+    """Returns the metrics of all detectors, for the set and for each weighting."""
     out = {}
     ids = [row["id"] for row in rows]
-    for detector, detections in found.items():
-        kinds = {"mAP": "bbox"}
-        if detector in comparable.masks:
-            kinds["mask mAP"] = "segm"
-        asked = [(name, own.truth, kind, "all") for name, kind in kinds.items()]
-        if detector in comparable.sure:
-            asked += [(f"{size} mAP", own.truth, "bbox", size) for size in SIZES]
-            asked.append(("agreement", comparable.sure[detector], "bbox", "all"))
-        for name, truth, kind, sizes in asked:
-            matches = Matches(truth, detections, ids, own.categories, kind, sizes)
+    for detector, results in detections.items():
+        metrics = [("mAP", pictures.truth, "bbox", "all")]
+        if detector in shared.masks:
+            metrics.append(("mask mAP", pictures.truth, "segm", "all"))
+        if detector in shared.reference:
+            metrics += [(f"{s} mAP", pictures.truth, "bbox", s) for s in SIZES]
+            metrics.append(("agreement", shared.reference[detector], "bbox", "all"))
+        for name, truth, kind, sizes in metrics:
+            matches = Matches(truth, results, ids, pictures.categories, kind, sizes)
             value = float(matches.average_precision()[0])
-            if not math.isnan(value):  # no object of the size
+            if not math.isnan(value):  # nan if there is no object of the size
                 resampled = matches.average_precision(weights)
                 out[f"{name} {detector}"] = value, resampled
     return out

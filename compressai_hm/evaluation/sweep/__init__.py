@@ -1,10 +1,11 @@
 """Runs a sweep: codecs x qualities x sets of pictures.
 
-- ``sweep``: what a config asks for, and where points are kept.
-- ``run``: codes, decodes, measures, detects.
-- ``cluster``: has Dask's workers do so.
-- ``picture_set``, ``coders``, ``detectors``: what a config's entries become.
-- ``digests``: whether something else would be measured than was.
+- ``sweep``: reads a config, and names the files of its points.
+- ``run``: runs the points that are not finished.
+- ``point``: codes, decodes, measures and detects for one point.
+- ``cluster``: runs points on Dask's workers.
+- ``picture_set``, ``sweep_codec``, ``detectors``: build the entries of a config.
+- ``digests``: tell whether a point would be measured differently than it was.
 """
 
 from .picture_set import PictureSet, read_picture

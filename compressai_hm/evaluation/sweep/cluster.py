@@ -1,7 +1,7 @@
-"""Hands a sweep's points to Dask's workers, on this machine or on a cluster.
+"""Runs a sweep's points on Dask's workers, on this machine or on a cluster.
 
-A worker runs one point at a time, in one thread. No more points are handed out than
-there are workers, so that of a worker that dies only its own point is suspected.
+A worker runs one point at a time, in one thread. No more points are submitted than
+there are workers, so that only the running point is suspected if a worker dies.
 """
 
 import contextlib
@@ -26,44 +26,48 @@ from distributed.comm import get_address_host_port
 from distributed.versions import VersionMismatchWarning
 from tqdm import tqdm
 
-from .coders import forget_coders
 from .detectors import forget_detectors
-from .run import run_point
+from .point import run_point
 from .sweep import Point, Sweep
+from .sweep_codec import forget_coders
 
 _PACKAGES = (
     "compressai-hm", "compressai", "torch", "torchvision", "numpy", "pillow",
     "opencv-python", "onedl-mmcv", "onedl-mmdetection", "mmcv-lite", "mmdet",
     "imageio-ffmpeg", "pycocotools",
 )  # fmt: skip
-"""Whose versions must be the same everywhere, as Python's and Dask's."""
+"""Packages whose versions must be equal everywhere, like Python's and Dask's."""
 
 
 _SETTINGS = {
-    # Dask's makes the C library return memory that the next layer asks for again.
+    # Dask's threshold makes the C library return memory that the next layer needs.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
     "distributed.worker.profile.enabled": False,
 }
-"""Of workers of this machine: what costs them time."""
+"""Settings that save time in workers of this machine."""
 
 _PRELOAD = """import logging, signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
 """
-"""For workers of this machine: a Ctrl-C is the main process's alone to act on, which
-says what fails; at the end workers complain of a scheduler that is gone."""
+"""Code for workers of this machine. Only the main process reacts to Ctrl-C and reports
+errors; when it ends, workers would log that the scheduler is gone."""
 
 
 @contextlib.contextmanager
 def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
-    """A client of a cluster.
+    """Connects to a cluster.
 
     Args:
-        workers: Processes of a cluster of this machine's own, which is started.
-        scheduler: Address or file of the scheduler of a running one, to take instead.
+        workers: Number of processes of a cluster that is started on this machine.
+        scheduler: Address or file of the scheduler of a running cluster. If given, no
+            cluster is started.
+
+    Yields:
+        A client of the cluster.
 
     Raises:
-        RuntimeError: If no scheduler answers there.
+        RuntimeError: If no scheduler answers.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
@@ -80,17 +84,17 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
                 preload=[_PRELOAD],
             )
             stack.enter_context(cluster)
-            # It warns of processes that take seconds to end.
+            # The nanny warns of processes that take seconds to end.
             nanny = logging.getLogger("distributed.nanny")
             stack.callback(nanny.setLevel, logging.ERROR)
             client = Client(cluster, set_as_default=False)
         else:
-            # When the scheduler goes away, Dask logs traces; the error says it all.
+            # When the scheduler goes away, Dask logs traces beside the error.
             for handler in logging.getLogger("distributed").handlers:
                 stack.callback(handler.setLevel, handler.level)
                 handler.setLevel(logging.CRITICAL)
             try:
-                address = _address(scheduler)
+                address = _find_address(scheduler)
                 client = Client(address, timeout=5, set_as_default=False)
             except (OSError, ValueError, TypeError, KeyError) as e:
                 raise RuntimeError(
@@ -100,39 +104,41 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
         yield stack.enter_context(client)
 
 
-def _address(scheduler: str) -> str:
-    """Of a scheduler, also of one's file; raises OSError if there is none."""
+def _find_address(scheduler: str) -> str:
+    """Returns a scheduler's address; raises OSError if no scheduler answers."""
     if Path(scheduler).is_file():
         scheduler = json.loads(Path(scheduler).read_text(encoding="utf-8"))["address"]
-    with socket.create_connection(get_address_host_port(scheduler), 5) as found:
+    with socket.create_connection(get_address_host_port(scheduler), 5) as connection:
         if "://" not in scheduler or scheduler.startswith("tcp://"):
-            found.recv(1)  # it speaks first; Dask would wait for others for ever
+            # A scheduler sends first. Dask would wait for any other server for ever.
+            connection.recv(1)
     return scheduler
 
 
 def run_points(
     client: Client, sweep: Sweep, todo: list[Point], device: str, bar: tqdm
 ) -> None:
-    """Runs points on a cluster, which may gain and lose workers meanwhile.
+    """Runs points on a cluster, which may gain and lose workers.
 
     Args:
-        client: Of the cluster.
+        client: Client of the cluster.
         sweep: The sweep.
-        todo: The points.
-        device: Where workers compute.
-        bar: Counts pictures; of a point that is run again it counts anew.
+        todo: The points to run.
+        device: Device of the workers.
+        bar: Progress bar that counts pictures. The pictures of a point that is run
+            again are not counted twice.
 
     Raises:
         RuntimeError: If a picture fails, a point kills its workers, a worker has other
             versions or data than this process, or the scheduler goes away.
     """
     run = f"sweep-{uuid.uuid4().hex[:8]}"
-    order = _order(run, sweep, device)
+    order = _make_order(run, sweep, device)
     finished: queue.SimpleQueue[Future] = queue.SimpleQueue()
     waiting, running = list(reversed(range(len(todo)))), {}
     pictures = dict.fromkeys(waiting, 0)
     known: set[str] = set()
-    alone = False
+    idle = False
     try:
         client.subscribe_topic(run, lambda event: pictures.update([event[1]]))
         while waiting or running:
@@ -141,7 +147,7 @@ def run_points(
             while waiting and len(running) < len(workers):
                 i = waiting.pop()
                 args = order, i, todo[i], sweep.digest(todo[i])
-                key = f"{_name(sweep, todo[i])}, {run}"
+                key = f"{_describe(sweep, todo[i])}, {run}"
                 call = pickle.dumps(_Call(args))
                 task = client.submit(pickle.loads, call, key=key, pure=False)
                 running[task] = i
@@ -151,9 +157,9 @@ def run_points(
                 i = running.pop(task)
                 _check_done(sweep, todo[i], task)
                 pictures[i] = len(sweep.sets[todo[i].set].pictures)
-            if alone != (not workers):
-                alone = not workers
-                bar.set_postfix_str("waiting for workers" if alone else "")
+            if idle != (not workers):
+                idle = not workers
+                bar.set_postfix_str("waiting for workers" if idle else "")
             if more := sum(pictures.values()) - bar.n:
                 bar.update(more)
     except OSError as e:
@@ -161,7 +167,7 @@ def run_points(
 
 
 def _check_workers(client: Client, workers: dict[str, int], known: set[str]) -> None:
-    """Refuses unfit workers; looks at those that are not known, and adds them."""
+    """Refuses unfit workers; checks those that are not yet known, and adds them."""
     for address, threads in workers.items():
         if threads != 1:
             raise RuntimeError(
@@ -170,25 +176,25 @@ def _check_workers(client: Client, workers: dict[str, int], known: set[str]) -> 
             )
     if workers.keys() <= known:
         return
-    found = client.get_versions(packages=_PACKAGES)
-    ours = found["client"]["packages"]
-    others = {f"worker {name}": of for name, of in found["workers"].items()}
-    for where, of in {"the scheduler": found["scheduler"], **others}.items():
-        theirs, names = of["packages"], list(ours)
-        if of is found["scheduler"]:  # computes nothing
+    versions = client.get_versions(packages=_PACKAGES)
+    ours = versions["client"]["packages"]
+    hosts = {f"worker {name}": host for name, host in versions["workers"].items()}
+    for where, host in {"the scheduler": versions["scheduler"], **hosts}.items():
+        theirs, names = host["packages"], list(ours)
+        if host is versions["scheduler"]:  # it computes nothing
             names = ["python", "dask", "distributed"]
         differ = [name for name in names if theirs.get(name) != ours[name]]
         if differ:
-            told = ", ".join(f"{n} {theirs.get(n)} ({ours[n]} here)" for n in differ)
+            text = ", ".join(f"{n} {theirs.get(n)} ({ours[n]} here)" for n in differ)
             raise RuntimeError(
-                f"{where} has {told}: start scheduler and workers from the same "
+                f"{where} has {text}: start scheduler and workers from the same "
                 "environment as the sweep"
             )
     known.update(workers)
 
 
 def _check_done(sweep: Sweep, point: Point, task: Future) -> None:
-    name = _name(sweep, point)
+    name = _describe(sweep, point)
     if task.cancelled():
         raise RuntimeError("Dask's scheduler went away, or dropped the sweep's points")
     error = task.exception()
@@ -202,7 +208,7 @@ def _check_done(sweep: Sweep, point: Point, task: Future) -> None:
         raise error
     if error is not None:
         raise RuntimeError(f"{name}: {type(error).__name__}: {error}") from error
-    # A network's file system may show another machine's files a minute late.
+    # A network file system may show another machine's files a minute late.
     for _ in range(90):
         if sweep.result(point) is not None:
             return
@@ -213,20 +219,20 @@ def _check_done(sweep: Sweep, point: Point, task: Future) -> None:
     )
 
 
-def _name(sweep: Sweep, point: Point) -> str:
+def _describe(sweep: Sweep, point: Point) -> str:
     return f"{sweep.name(point)} at {point.quality} on {sweep.cfg.sets[point.set].name}"
 
 
 @dataclass(frozen=True)
 class _Order:
-    """What a worker needs to know of a sweep.
+    """The information about a sweep that a worker needs.
 
     Args:
-        run: Differs between runs, also of the same sweep.
+        run: Name of the run, which differs between runs of the same sweep.
         cfg: The config, pickled.
-        work_dir: The sweep's.
-        device: Where to compute.
-        folder: What the config's paths are relative to.
+        work_dir: The sweep's work folder.
+        device: Device of the worker.
+        folder: Folder that the config's paths are relative to.
     """
 
     run: str
@@ -236,15 +242,15 @@ class _Order:
     folder: Path
 
 
-def _order(run: str, sweep: Sweep, device: str) -> _Order:
+def _make_order(run: str, sweep: Sweep, device: str) -> _Order:
     work_dir = sweep.work_dir.absolute()
     return _Order(run, pickle.dumps(sweep.cfg), work_dir, device, Path.cwd())
 
 
 class _Call:
-    """Unpickling it calls :func:`_work`.
+    """A call of :func:`_work`, which unpickling carries out.
 
-    The scheduler, which unpickles tasks, sees bytes alone and needs none of torch.
+    The scheduler unpickles tasks; it finds only bytes in them, and needs no torch.
 
     Args:
         args: The arguments.
@@ -258,16 +264,16 @@ class _Call:
 
 
 def _work(order: _Order, number: int, point: Point, digest: str) -> None:
-    """Runs a point in a worker, unless it is finished: it may be asked for twice."""
+    """Runs a point in a worker, unless an earlier call has finished it."""
     worker = get_worker()
     try:
-        sweep = _sweep(order)
+        sweep = _load_sweep(order)
     except Exception as e:
         raise RuntimeError(f"worker {worker.address}: {e}") from e
     if sweep.digest(point) != digest:
         raise RuntimeError(
             f"worker {worker.address} finds other pictures, objects, weights or "
-            f"versions than the sweep's process for {_name(sweep, point)}"
+            f"versions than the sweep's process for {_describe(sweep, point)}"
         )
     if sweep.result(point) is None:
         count = itertools.count(1)
@@ -277,8 +283,8 @@ def _work(order: _Order, number: int, point: Point, digest: str) -> None:
 
 
 @lru_cache(maxsize=1)
-def _sweep(order: _Order) -> Sweep:
-    # A worker may outlive files that it has read for another run.
+def _load_sweep(order: _Order) -> Sweep:
+    # The files that the worker has read for another run may have changed.
     forget_coders()
     forget_detectors()
     os.chdir(order.folder)

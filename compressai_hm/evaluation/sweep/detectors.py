@@ -1,4 +1,4 @@
-"""Detectors that are given decoded pictures, as a sweep's sets name them."""
+"""Detectors of a sweep's sets, which take decoded pictures."""
 
 import json
 from functools import lru_cache
@@ -9,17 +9,18 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from ...detection import DetectorView
-from ...detection.build import detector_config, load_detector
+from ...detection.configs import detector_config
+from ...detection.load import load_detector
 
 
 class SweepDetector:
-    """A detector with its own test pipeline after the decoder.
+    """A detector with its test pipeline.
 
     Args:
-        config: MMDetection's: a file, a name such as "mmdet::yolox/...", or a dict
+        config: MMDetection config: a file, a name such as "mmdet::yolox/...", or a dict
             with ``model`` and ``test_pipeline``.
-        checkpoint: Its weights.
-        device: Where it computes.
+        checkpoint: File of its weights.
+        device: Device of the detector. Defaults to "cpu".
     """
 
     def __init__(self, config: str | dict, checkpoint: str, device: str = "cpu"):
@@ -33,20 +34,23 @@ class SweepDetector:
     def detect(
         self, picture: Tensor, number: int, categories: list[int | None]
     ) -> list[dict]:
-        """COCO results on an 8-bit picture.
+        """Detects objects in an 8-bit picture.
 
         Args:
-            picture: RGB, ``(1, 3, H, W)``.
-            number: Its id.
-            categories: COCO's category of each label; None drops it.
+            picture: RGB, uint8, ``(1, 3, H, W)``.
+            number: Id of the picture.
+            categories: Category id of each label; None drops the label.
+
+        Returns:
+            Detections in COCO's results format.
 
         Raises:
-            ValueError: If the detector has more labels than that.
+            ValueError: If the detector has more labels than ``categories``.
         """
-        found = self.view.detect(self.model, picture[0].float() / 255, number)
+        instances = self.view.detect(self.model, picture[0].float() / 255, number)
         out = []
-        for i in range(len(found)):
-            label = int(found.labels[i])
+        for i in range(len(instances)):
+            label = int(instances.labels[i])
             if label >= len(categories):
                 raise ValueError(
                     f"the detector found label {label}, but its classes are "
@@ -55,35 +59,35 @@ class SweepDetector:
                 )
             if categories[label] is None:
                 continue
-            left, top, right, bottom = found.bboxes[i].tolist()
+            left, top, right, bottom = instances.bboxes[i].tolist()
             record = {
                 "image_id": number,
                 "category_id": categories[label],
                 "bbox": [left, top, right - left, bottom - top],
-                "score": float(found.scores[i]),
+                "score": float(instances.scores[i]),
             }
-            if "masks" in found:
-                (mask,) = encode_mask_results([found.masks[i].numpy()])
+            if "masks" in instances:
+                (mask,) = encode_mask_results([instances.masks[i].numpy()])
                 record["segmentation"] = {**mask, "counts": mask["counts"].decode()}
             out.append(record)
         return out
 
 
 def build_detector(entry: dict, device: str = "cpu") -> SweepDetector:
-    """The detector of a set's entry, made once in a process.
+    """Returns the detector of a set's entry, which is built once in a process.
 
     Args:
-        entry: With ``config`` and ``checkpoint``.
-        device: Where it computes.
+        entry: Dict with ``config`` and ``checkpoint``.
+        device: Device of the detector. Defaults to "cpu".
     """
-    return _built_detector(json.dumps(entry["config"]), entry["checkpoint"], device)
+    return _build_detector(json.dumps(entry["config"]), entry["checkpoint"], device)
 
 
 @lru_cache
-def _built_detector(config: str, checkpoint: str, device: str) -> SweepDetector:
+def _build_detector(config: str, checkpoint: str, device: str) -> SweepDetector:
     return SweepDetector(json.loads(config), checkpoint, device)
 
 
 def forget_detectors() -> None:
-    """Has weights read anew: their files may have changed."""
-    _built_detector.cache_clear()
+    """Clears the cache, so that weights are read again if their files have changed."""
+    _build_detector.cache_clear()

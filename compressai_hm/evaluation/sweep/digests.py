@@ -1,7 +1,7 @@
-"""Digests of content: what is measured again is decided by them.
+"""Digests of content, which decide what a sweep measures again.
 
-They enter the file names and the files of every work folder: another way to compute one
-would have finished points measured again.
+Every work folder holds them in file names and files. If they were computed in another
+way, finished points would be measured again.
 """
 
 import hashlib
@@ -13,7 +13,11 @@ from ...zoo.released import local_path
 
 
 def file_digest(path: str) -> str:
-    """Of a file's content, also of one in the package; of a URL, the URL."""
+    """Returns the SHA-256 of a file's content, or the path itself if it is a URL.
+
+    Args:
+        path: Path of a file, name of one in the package, or URL.
+    """
     file = local_path(path)
     if not file.is_file():
         return path
@@ -21,6 +25,10 @@ def file_digest(path: str) -> str:
 
 
 def value_digest(value: Any) -> str:
-    """8 characters that tell values from each other."""
+    """Returns 8 characters that differ for different values.
+
+    Args:
+        value: Lists, dicts and values that JSON or ``str`` can express.
+    """
     text = json.dumps(value, default=str, sort_keys=True)
     return f"{zlib.crc32(text.encode()):08x}"

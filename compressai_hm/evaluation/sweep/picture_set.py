@@ -17,30 +17,28 @@ from mmengine.registry import init_default_scope
 from pycocotools.coco import COCO
 from torch import Tensor
 
-from ...codecs.pictures import OPENCV, find_pictures
-from ...detection.build import detector_config
-from .checks import check_keys
+from ...detection.configs import detector_config
+from ...io.pictures import OPENCV, find_pictures
+from .config_checks import check_keys
 from .digests import file_digest, value_digest
 
 
 class PictureSet:
-    """The pictures of a set, in a fixed order, and what is to be found in them.
+    """The pictures of a set, in a fixed order, and the objects in them.
 
     Args:
-        entry: ``name``, and ``pictures`` (a folder) or ``dataset`` (an MMDetection
-            data set config in COCO's format).
+        entry: Dict with ``name``, and ``pictures`` (a folder) or ``dataset`` (an
+            MMDetection data set config in COCO's format) with ``detectors``. With
+            ``count`` the set has the first pictures only.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If the entry is wrong or there are no pictures.
     """
 
     def __init__(self, entry: dict):
         name = entry["name"]
-        check_keys(
-            f"set {name!r}",
-            entry,
-            {"name", "pictures", "dataset", "detectors", "count"},
-        )
+        keys = {"name", "pictures", "dataset", "detectors", "count"}
+        check_keys(f"set {name!r}", entry, keys)
         if ("pictures" in entry) == ("dataset" in entry):
             raise ValueError(f"set {name!r} needs pictures or dataset, and not both")
         self.truth, self.classes, self.categories = None, (), []
@@ -51,29 +49,25 @@ class PictureSet:
                 self.truth = COCO(dataset.ann_file)
             self.classes, self.categories = dataset.metainfo["classes"], dataset.cat_ids
             data = (dataset.get_data_info(i) for i in range(len(dataset)))
-            found = sorted((d["img_id"], Path(d["img_path"])) for d in data)
+            pictures = sorted((d["img_id"], Path(d["img_path"])) for d in data)
         else:
             folder = Path(entry["pictures"])
             if not folder.is_dir():
                 raise ValueError(f"set {name!r}: {folder} is no folder")
             if entry.get("detectors"):
                 raise ValueError(f"set {name!r}: detectors need a dataset")
-            paths = find_pictures(folder, OPENCV, deep=False)
-            found = list(enumerate(paths))
-        self.pictures: list[tuple[int, Path]] = found[: entry.get("count")]
+            pictures = list(enumerate(find_pictures(folder, OPENCV, deep=False)))
+        self.pictures: list[tuple[int, Path]] = pictures[: entry.get("count")]
         if not self.pictures:
             raise ValueError(f"set {name!r} holds no pictures")
         self.digests = {p: zlib.crc32(p.read_bytes()) for _, p in self.pictures}
         self.detectors = list(entry.get("detectors", ()))
+        keys = {"name", "config", "checkpoint", "classes"}
         for detector in self.detectors:
-            check_keys(
-                f"a detector of set {name!r}",
-                detector,
-                {"name", "config", "checkpoint", "classes"},
-            )
+            check_keys(f"a detector of set {name!r}", detector, keys)
 
     def digest(self) -> str:
-        """Differs where other pictures, objects or detectors are measured."""
+        """Returns 8 characters that differ for other pictures, objects or detectors."""
         truth = self.truth.dataset if self.truth else None
         detectors = [
             [
@@ -87,58 +81,63 @@ class PictureSet:
         return value_digest([pictures, truth, self.categories, detectors])
 
     def boxes(self, number: int) -> Tensor | None:
-        """What is to be found in a picture; None in a set without objects.
+        """Returns the boxes of the objects in a picture.
 
         Args:
-            number: The picture's id.
+            number: Id of the picture.
 
         Returns:
-            ``(n, 4)``: left, top, right, bottom in pixels.
+            ``(n, 4)``: left, top, right, bottom in pixels; None in a set without
+            objects.
         """
         if self.truth is None:
             return None
         ids = self.truth.getAnnIds(imgIds=[number], catIds=self.categories)
-        boxes = [own["bbox"] for own in self.truth.loadAnns(ids)]
+        boxes = [annotation["bbox"] for annotation in self.truth.loadAnns(ids)]
         out = torch.tensor([b for b in boxes if b[2] > 0 and b[3] > 0]).reshape(-1, 4)
         out[:, 2:] += out[:, :2]
         return out
 
-    def category_of(
+    def map_categories(
         self, detector: dict, trained_for: tuple[str, ...] | None = None
     ) -> list[int | None]:
-        """COCO's category of each of a detector's labels; None is not in this set.
+        """Maps a detector's labels to the set's categories.
 
         Args:
-            detector: The set's entry; its ``classes`` come first.
-            trained_for: What its checkpoint names. Defaults to the set's classes.
+            detector: The set's entry of the detector. Its ``classes`` name the labels.
+            trained_for: Names of the labels in the detector's checkpoint, used without
+                ``classes``. Defaults to the set's classes.
+
+        Returns:
+            The category id of each label; None for labels that the set lacks.
 
         Raises:
-            ValueError: If the set has none of them.
+            ValueError: If the set has none of the labels.
         """
         names = detector.get("classes", trained_for or self.classes)
         if names == "coco":
             names = CocoDataset.METAINFO["classes"]
-        found = self.truth.loadCats(self.categories)
-        own = {category["name"]: category["id"] for category in found}
-        if not own.keys() & set(names):
+        categories = self.truth.loadCats(self.categories)
+        ids = {category["name"]: category["id"] for category in categories}
+        if not ids.keys() & set(names):
             raise ValueError(
                 f"detector {detector['name']!r} knows {list(names)}, and the set only "
-                f"{list(own)}: give it classes=... (names, or 'coco')"
+                f"{list(ids)}: give it classes=... (names, or 'coco')"
             )
-        return [own.get(name) for name in names]
+        return [ids.get(name) for name in names]
 
 
 def read_picture(path: Path) -> Tensor:
-    """A picture as MMDetection reads it.
+    """Reads a picture like MMDetection.
 
     Args:
-        path: In one of OpenCV's formats.
+        path: File in one of OpenCV's formats.
 
     Returns:
         RGB, uint8, ``(1, 3, H, W)``.
 
     Raises:
-        ValueError: If it is no such picture.
+        ValueError: If OpenCV cannot read the file.
     """
     picture = mmcv.imread(path, flag="color")
     if picture is None:

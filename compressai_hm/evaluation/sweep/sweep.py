@@ -1,4 +1,4 @@
-"""What a config asks for: points, and where they are kept.
+"""The points that a config names, and their files.
 
 ::
 
@@ -6,7 +6,7 @@
     <work_dir>/points/<codec>/<quality>/<set>.json                      measurements
     <work_dir>/times/<codec>/<quality>/<set>.json                       seconds
 
-A stream's digests are of its codec's settings and of its picture.
+The digests in a stream's path are of its codec's settings and of its picture.
 """
 
 import json
@@ -18,14 +18,19 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.utils import import_modules_from_strings
 
-from ...codecs.classical import find_classical
-from .checks import check_device
-from .coders import Coder, Uncompressed, build_coder, check_codec, codec_digest
+from .config_checks import check_device
 from .digests import value_digest
 from .picture_set import PictureSet
+from .sweep_codec import (
+    SweepCodec,
+    Uncompressed,
+    build_coder,
+    check_codec,
+    codec_digest,
+)
 
 UNCOMPRESSED = "uncompressed"
-"""The name of the point that codes nothing."""
+"""Name of the points without a codec."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,8 @@ class Point:
     """One codec at one quality on one set.
 
     Args:
-        codec: Index of the codec in the config; -1 codes nothing.
-        quality: Its quality, or the place of its checkpoint.
+        codec: Index of the codec in the config; -1 for uncompressed pictures.
+        quality: The codec's quality, or the index of its checkpoint or step.
         set: Index of the set in the config.
     """
 
@@ -44,51 +49,53 @@ class Point:
 
 
 class Sweep:
-    """What a config asks for.
+    """The points of a config, and the codecs and sets that they name.
+
+    The config has these entries:
+
+    - ``codecs``: dicts with ``name``, and either ``type`` (a classical codec or a zoo
+      entry) and ``qualities``, or ``checkpoints`` (files of HM codecs; a ``type`` that
+      ``custom_imports`` registers). One checkpoint or quality of an HM codec can have
+      ``steps``, quantization steps that make a curve. Further keys are ``metric``,
+      ``pretrained``, ``refine`` (iterations), ``config`` (of the training whose loss
+      they lower) and ``detector_regions`` (arguments of :class:`DetectorRegions`).
+    - ``sets``: see :class:`PictureSet`. A detector of a set is a dict with ``name``,
+      ``config`` and ``checkpoint``, and with ``classes`` if they are not the set's.
+    - ``anchor``: name of the codec that all others are compared with.
+    - ``seeds``: see :func:`.over_seeds`. Optional.
+    - ``table1``: arguments of :func:`.table1`. Optional.
+    - ``dial``: see :func:`.report.write`. Optional.
 
     Args:
-        cfg: With ``codecs`` (dicts: ``name``; ``type`` of a classical codec or a zoo
-            entry with ``qualities``, or ``checkpoints``, files of HM codecs, also of
-            one's own that ``custom_imports`` registers; ``steps`` of quantisation of
-            one checkpoint or quality, which make a curve of it; ``attention``,
-            arguments of :class:`Attention`; ``trained_for``, a
-            detector's name; ``curve=False``, the points are repetitions: no BD values,
-            no plots),
-            ``sets`` (dicts: ``name``; ``pictures``, a folder, or ``dataset``, an
-            MMDetection config of COCO's format, with ``detectors`` (dicts: ``name``,
-            ``config``, ``checkpoint``, and ``classes`` where they are not the set's)),
-            ``anchor`` (name of a codec) and, if wanted, ``differences`` (dicts: ``of``
-            and ``against``, names of codecs), ``seeds`` (dicts: ``name``, ``of`` and
-            ``against``, lists of codecs' names, trainings that differ by their seed and
-            what each is measured against) and ``table1`` (``anchor``, ``columns``;
-            see ``tables.table1``); what a report reads besides, see ``report.write``.
+        cfg: The config.
         work_dir: Folder for all results.
-        device: Where HM codecs, detectors and measures compute. What is finished stays
-            so on another: floating point differs there, as between CPUs, and no more.
+        device: Device of HM codecs, detectors and metrics. Defaults to "cpu". Points
+            that were finished on another device remain finished, although floating
+            point differs between devices.
 
     Raises:
-        ValueError: If the config asks for something that does not exist, or there is no
-            such device.
+        ValueError: If the config names something that does not exist, or the device
+            cannot be used.
     """
 
     def __init__(self, cfg: Config, work_dir: str | Path, device: str = "cpu"):
         self.cfg, self.work_dir, self.device = cfg, Path(work_dir), device
         check_device(device)
-        if cfg.get("custom_imports"):  # in every process that works
+        if cfg.get("custom_imports"):  # each worker's process needs them
             import_modules_from_strings(**cfg.custom_imports)
         _check_names(cfg)
         self.qualities = [check_codec(codec) for codec in cfg.codecs]
         self.sets = [PictureSet(entry) for entry in cfg.sets]
-        _check_references(cfg)
-        self._of_sets = [own.digest() for own in self.sets]
-        self._of_codecs = {
+        _check_seeds(cfg)
+        self._set_digests = [pictures.digest() for pictures in self.sets]
+        self._codec_digests = {
             (c, q): codec_digest(codec, q)
             for c, codec in enumerate(cfg.codecs)
             for q in self.qualities[c]
         }
 
     def points(self) -> list[Point]:
-        """All points, the uncompressed ones of detection sets first."""
+        """Returns all points, first the uncompressed ones of sets with detectors."""
         sets = range(len(self.sets))
         reference = [Point(-1, 0, s) for s in sets if self.sets[s].detectors]
         return reference + [
@@ -98,40 +105,45 @@ class Sweep:
             for quality in qualities
         ]
 
-    def coder(self, point: Point) -> Coder:
-        """What codes a point's pictures."""
+    def coder(self, point: Point) -> SweepCodec:
+        """Returns the codec that codes the pictures of a ``point``."""
         if point.codec < 0:
-            return Coder(Uncompressed())
+            return SweepCodec(Uncompressed())
         return build_coder(self.cfg.codecs[point.codec], point.quality, self.device)
 
     def name(self, point: Point) -> str:
-        """Of a point's codec."""
+        """Returns the name of the codec of a ``point``."""
         return UNCOMPRESSED if point.codec < 0 else self.cfg.codecs[point.codec].name
 
     def stream_file(self, point: Point, picture: Path) -> Path:
-        """The coded file of a picture."""
-        settings = self._of_codecs[point.codec, point.quality]
+        """Returns the path of the coded file of a ``picture`` at a ``point``."""
+        settings = self._codec_digests[point.codec, point.quality]
         folder = self.work_dir / "streams" / self.name(point)
         digest = self.sets[point.set].digests[picture]
         return folder / f"{point.quality}-{settings}" / f"{picture.name}-{digest:08x}"
 
     def result_file(self, point: Point, kind: str = "points") -> Path:
-        """What was measured; with kind "times", the seconds."""
+        """Returns the path of a point's results.
+
+        Args:
+            point: The point.
+            kind: "points" for the measurements (default), "times" for the seconds.
+        """
         folder = self.work_dir / kind / self.name(point) / str(point.quality)
         return folder / f"{self.cfg.sets[point.set].name}.json"
 
     def digest(self, point: Point) -> str:
-        """Differs where a point would be measured otherwise."""
-        codec = self._of_codecs.get((point.codec, point.quality), UNCOMPRESSED)
-        return value_digest([codec, self._of_sets[point.set]])
+        """Returns 8 characters that differ if a ``point`` is measured differently."""
+        codec = self._codec_digests.get((point.codec, point.quality), UNCOMPRESSED)
+        return value_digest([codec, self._set_digests[point.set]])
 
     def result(self, point: Point) -> dict | None:
-        """What was measured, if it was, and under these settings."""
+        """Returns the measurements of a ``point``; None if none have its digest."""
         result = read_json(self.result_file(point))
-        return result if result.get("identity") == self.digest(point) else None
+        return result if result.get("digest") == self.digest(point) else None
 
     def finished(self) -> Iterator[tuple[Point, dict]]:
-        """The finished points and what was measured."""
+        """Yields the finished points and their measurements."""
         for point in self.points():
             result = self.result(point)
             if result:
@@ -139,12 +151,16 @@ class Sweep:
 
 
 def read_json(path: Path) -> dict:
-    """What a file of a work folder holds; nothing if it is not there, or damaged."""
+    """Returns the content of a JSON file; an empty dict if it is missing or damaged.
+
+    Args:
+        path: The file.
+    """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _check_names(cfg: Config) -> None:
@@ -161,14 +177,8 @@ def _check_names(cfg: Config) -> None:
             raise ValueError(f"anchor {anchor!r} is none of {names}")
 
 
-def _check_references(cfg: Config) -> None:
+def _check_seeds(cfg: Config) -> None:
     names = [codec.name for codec in cfg.codecs]
-    for pair in cfg.get("differences", ()):
-        for name in (pair["of"], pair["against"]):
-            if name not in names or find_classical(
-                cfg.codecs[names.index(name)].get("type")
-            ):
-                raise ValueError(f"differences names {name!r}, which is no HM codec")
     for group in cfg.get("seeds", ()):
         unknown = {*group["of"], *group["against"]}.difference(names)
         if unknown or len(group["of"]) != len(group["against"]):

@@ -2,8 +2,8 @@
 data_root = "{{$MMDET_DATASETS:data/coco}}"
 dataset_type = "CheckedCocoDataset"
 
-# Codecs work on pictures at their original size: no Resize here. The detector's own
-# resize follows the decoder.
+# There is no Resize, because codecs code pictures at their original size. The
+# detector's resize follows the decoder.
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),

@@ -1,6 +1,6 @@
 # People in COCO: crops at native resolution for training, whole pictures of val2017
 # for validation. COCO_PERSON names the folder of the crops and annotations,
-# MMDET_DATASETS that of COCO.
+# MMDET_DATASETS the folder of COCO.
 _base_ = "coco_detection.py"
 person_root = "{{$COCO_PERSON:data/coco_person}}"
 metainfo = dict(classes=("person",), palette=[(220, 20, 60)])

@@ -1,4 +1,4 @@
-# The default: drawn when it is first needed, under data_root.
+# The default data set, which is drawn under data_root when it is first used.
 _base_ = "coco_instance.py"
 data_root = "data/drawn/"
 

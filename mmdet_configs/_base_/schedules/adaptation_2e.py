@@ -1,4 +1,4 @@
-# One optimizer: a group for each part that trains, and one for the quantiles.
+# One optimizer with a group for each part that trains, and one for the quantiles.
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=2, val_interval=1)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

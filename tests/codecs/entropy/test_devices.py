@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from compressai_hm.codecs import Steps, map_of_importance
-from compressai_hm.codecs.distortion import psnr
-from compressai_hm.codecs.entropy import devices, latent_coder
+from compressai_hm import QuantSteps, importance_to_steps
+from compressai_hm.distortion import psnr
+from compressai_hm.entropy import devices, latent_coder
 
 from ..families import portable
 
@@ -109,7 +109,7 @@ def test_measures_are_taken_on_the_cpu_where_there_is_no_float64(monkeypatch):
     """Of tensors whose device is the CPU, as if it had none."""
     x, moved = torch.randint(0, 256, (1, 3, 161, 170)), []
     cpu, double = torch.Tensor.cpu, torch.Tensor.double
-    expected = psnr(x, x.flip(0) + 1, 255), map_of_importance(x[0, 0] / 255.0, 2.0)
+    expected = psnr(x, x.flip(0) + 1, 255), importance_to_steps(x[0, 0] / 255.0, 2.0)
 
     def to_cpu(x):
         moved.append(x)
@@ -124,9 +124,9 @@ def test_measures_are_taken_on_the_cpu_where_there_is_no_float64(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "cpu", to_cpu)
     monkeypatch.setattr(torch.Tensor, "double", in_double)
     assert psnr(x, x.flip(0) + 1, 255) == expected[0]
-    steps = map_of_importance(x[0, 0] / 255.0, 2.0)
+    steps = importance_to_steps(x[0, 0] / 255.0, 2.0)
     assert torch.equal(steps, expected[1])
-    assert Steps.of(steps.float(), (161 * 16, 170 * 16)).offsets is not None
+    assert QuantSteps.of(steps.float(), (161 * 16, 170 * 16)).offsets is not None
     assert len(moved) == 4
 
 

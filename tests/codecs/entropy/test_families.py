@@ -7,11 +7,11 @@ import pytest
 import torch
 from compressai.models import FactorizedPrior, MeanScaleHyperprior
 
-from compressai_hm.codecs import HumanMachineMixin, Steps, picture_bits
-from compressai_hm.codecs.entropy import step_values
-from compressai_hm.codecs.entropy.families import FAMILIES, MeanScaleFamily, family_of
-from compressai_hm.codecs.gains import GainsMixin
-from compressai_hm.codecs.human_machine import QUANTIZERS
+from compressai_hm import HumanMachineMixin, QuantSteps, picture_bits
+from compressai_hm.entropy import step_values
+from compressai_hm.entropy.families import FAMILIES, MeanScaleFamily, find_family
+from compressai_hm.models.gain import GainsMixin
+from compressai_hm.models.human_machine import QUANTIZERS
 from compressai_hm.zoo import load_model
 
 from ..families import NAMES, busy, families, tiny
@@ -58,9 +58,9 @@ def test_at_steps_of_1_training_is_the_same(name):
     """For latent codecs this is the code that knows other steps."""
     net, x = busy(name).train(), torch.rand(2, 3, 64, 128)
     results = []
-    for steps in (None, [Steps()] * 2):
+    for steps in (None, [QuantSteps()] * 2):
         torch.manual_seed(0)
-        y = net.analyse(x)
+        y = net.analyze(x)
         out = net.code_latent(y, steps)
         rate = sum(-p.log2().sum() for p in out["likelihoods"].values())
         loss = rate + 1e4 * out["y_hat"].square().sum()
@@ -80,8 +80,8 @@ def test_noise_is_as_wide_as_the_step_by_place(name, quantizer):
         pytest.skip("it trains on symbols only")
     net.quantizer = quantizer
     offsets = (np.arange(32) % 9 - 4).reshape(4, 8).astype(np.int8)
-    steps = [Steps(0, offsets), Steps(150), Steps(-90)]
-    y = 3 * torch.randn(3, net.analyse(torch.rand(1, 3, 64, 128)).shape[1], 4, 8)
+    steps = [QuantSteps(0, offsets), QuantSteps(150), QuantSteps(-90)]
+    y = 3 * torch.randn(3, net.analyze(torch.rand(1, 3, 64, 128)).shape[1], 4, 8)
     error = (net.code_latent(y, steps)["y_hat"] - y).abs().amax(1, keepdim=True)
     width = error / step_values(steps, (4, 8))
     assert width.min() > 0.3 and width.max() <= 0.5 + 1e-4
@@ -98,9 +98,9 @@ def test_training_with_ste_sees_what_is_coded(steps):
     if steps == "map":
         offsets = np.zeros((16, 20), np.int8)
         offsets[4:9, 3:12] = -6
-        steps = Steps(150, offsets)
-    steps = [Steps.of(steps, size)]
-    y = net.analyse(x)
+        steps = QuantSteps(150, offsets)
+    steps = [QuantSteps.of(steps, size)]
+    y = net.analyze(x)
     y = net.gain(y, net.gain.coarseness(y, steps)).detach()
     between_gains = super(GainsMixin, net)
     coded = between_gains.code_latent(y, steps)
@@ -111,7 +111,7 @@ def test_training_with_ste_sees_what_is_coded(steps):
     assert bits[0] == pytest.approx(bits[1], rel=1e-5)
     assert torch.equal(trained["y_hat"], coded["y_hat"])
     # And its means and scales are those of the coder, which the values do not show.
-    moving = family_of(net).training(y, steps, coded["y_hat"])
+    moving = find_family(net).training(y, steps, coded["y_hat"])
     bits[0] = float(picture_bits(moving["likelihoods"], [size]))
     assert bits[0] == pytest.approx(bits[1], rel=0.03)
     error = (moving["y_hat"] - coded["y_hat"]).abs() / step_values(steps, y.shape[-2:])
@@ -119,11 +119,11 @@ def test_training_with_ste_sees_what_is_coded(steps):
 
 
 @families
-@pytest.mark.parametrize("steps", [None, [Steps(150)]])
+@pytest.mark.parametrize("steps", [None, [QuantSteps(150)]])
 def test_gradients_are_of_what_is_coded(name, steps):
     """To the symbol: with the coder's own contexts and its z."""
     net = busy(name).eval()
-    y = net.analyse(torch.rand(1, 3, 64, 128)).detach().requires_grad_()
+    y = net.analyze(torch.rand(1, 3, 64, 128)).detach().requires_grad_()
     coded = net.code_latent(y, steps)
     moving = net.code_latent(y, steps, gradients=True)
     assert torch.equal(moving["y_hat"], coded["y_hat"])
@@ -135,7 +135,7 @@ def test_gradients_are_of_what_is_coded(name, steps):
         assert gradient.abs().max() > 0
     if steps is None:
         known, other = (
-            family_of(net).training(y, coded=context)["y_hat"]
+            find_family(net).training(y, coded=context)["y_hat"]
             for context in (coded["y_hat"], torch.zeros_like(y))
         )
         off, far = ((own - coded["y_hat"]).abs() for own in (known, other))
@@ -148,12 +148,12 @@ def test_means_are_trained_by_what_is_decoded_of_a_0():
     net = tiny("hm-mbt2018-mean").train()
     net.quantizer = "ste"
     y = torch.zeros(1, net.M, 4, 4)
-    net.code_latent(y, [Steps(200)])["y_hat"].sum().backward()
+    net.code_latent(y, [QuantSteps(200)])["y_hat"].sum().backward()
     assert net.h_s[-1].bias.grad[net.M :].abs().min() > 0
 
 
 @families
-def test_quantised_medians_do_not_reach_the_quantiles(name):
+def test_quantized_medians_do_not_reach_the_quantiles(name):
     """Also where the bottleneck alone is in eval mode."""
     net = busy(name).train()
     for key, module in net.named_modules():

@@ -7,13 +7,8 @@ from compressai.layers import CheckerboardMaskedConv2d, MaskedConv2d
 from compressai.models.utils import deconv
 from torch import nn
 
-from compressai_hm.codecs.entropy import fixed_point, winograd
-from compressai_hm.codecs.entropy.fixed_point import (
-    FRACTION,
-    LIMIT,
-    FixedNet,
-    to_fixed,
-)
+from compressai_hm.entropy import fixed_point, winograd
+from compressai_hm.entropy.fixed_point import FRACTION, LIMIT, FixedNet, to_fixed
 
 
 def floor_shift(total, shift):

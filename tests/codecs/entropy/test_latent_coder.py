@@ -10,8 +10,8 @@ from compressai.latent_codecs import RasterScanLatentCodec
 from compressai.layers import CheckerboardMaskedConv2d, MaskedConv2d
 from torch import nn
 
-from compressai_hm.codecs import BitstreamError
-from compressai_hm.codecs.entropy import latent_coder
+from compressai_hm import BitstreamError
+from compressai_hm.entropy import latent_coder
 
 from ..families import drawn_latents, families, portable, tiny
 
@@ -114,7 +114,7 @@ def test_strips_of_h_s_and_bands_change_nothing(name, monkeypatch):
     y, z = drawn_latents(net, 9, 2)
     whole = net.latent_coder().measure(y, z)["y_hat"]
     monkeypatch.setattr(latent_coder, "_Z_BAND", 4)
-    monkeypatch.setattr("compressai_hm.codecs.entropy.fixed_point._CHUNK", 1)
+    monkeypatch.setattr("compressai_hm.entropy.fixed_point._CHUNK", 1)
     assert torch.equal(net.latent_coder().measure(y, z)["y_hat"], whole)
 
 
@@ -123,7 +123,7 @@ def test_winograds_way_changes_nothing(name, monkeypatch):
     net = portable(name)
     y, z = drawn_latents(net, 2, 3)
     coded = [net.latent_coder().encode(y, z).strings]
-    monkeypatch.setattr("compressai_hm.codecs.entropy.fixed_point._LEAST", 0)
+    monkeypatch.setattr("compressai_hm.entropy.fixed_point._LEAST", 0)
     coded.append(net.latent_coder().encode(y, z).strings)
     assert coded[0] == coded[1]
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from compressai_hm.codecs.entropy import order
+from compressai_hm.entropy import order
 
 sizes = pytest.mark.parametrize("size", [(4, 4), (4, 12), (12, 4), (8, 20), (32, 48)])
 orders = pytest.mark.parametrize(

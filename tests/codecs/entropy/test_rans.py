@@ -3,7 +3,7 @@ import pytest
 from compressai.entropy_models import GaussianConditional
 from compressai.models.base import get_scale_table
 
-from compressai_hm.codecs.entropy.rans import BitstreamError, Decoder, Encoder, Tables
+from compressai_hm.entropy.range_coder import BitstreamError, Decoder, Encoder, Tables
 
 
 @pytest.fixture(scope="module")

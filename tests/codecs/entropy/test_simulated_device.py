@@ -4,23 +4,23 @@ import numpy as np
 import pytest
 import torch
 
-from compressai_hm.codecs.entropy import LatentCoder, Steps, family_of, places
-from compressai_hm.codecs.entropy.order import ORDERS
+from compressai_hm.entropy import LatentCoder, QuantSteps, find_family, places
+from compressai_hm.entropy.order import ORDERS
 
 from ...simulated_device import DEVICE, simulated_device
 from ..families import drawn_latents, families, portable
 
-STEPS = Steps(150, np.arange(-48, 48).reshape(8, 12).astype(np.int8) // 8)
+STEPS = QuantSteps(150, np.arange(-48, 48).reshape(8, 12).astype(np.int8) // 8)
 
 
 def coder_on(net, device):
-    return LatentCoder(family_of(net), net._present_tables(), device)
+    return LatentCoder(find_family(net), net._present_tables(), device)
 
 
 @families
 @pytest.mark.parametrize(
     ("float64", "steps"),
-    [(True, None), (True, [STEPS, Steps()]), (False, [STEPS, Steps()])],
+    [(True, None), (True, [STEPS, QuantSteps()]), (False, [STEPS, QuantSteps()])],
 )
 def test_a_device_codes_what_the_cpu_codes(name, float64, steps):
     net = portable(name)
@@ -56,7 +56,7 @@ def test_the_host_seldom_waits(name):
     net = portable(name)
     y, z = drawn_latents(net, 4, 3)
     height, width = y.shape[-2:]
-    steps = [Steps(150, np.ones((height, width), np.int8))]
+    steps = [QuantSteps(150, np.ones((height, width), np.int8))]
     with simulated_device() as device:
         coder, there = coder_on(net, DEVICE), (y.to(DEVICE), z.to(DEVICE))
         count = sum(
@@ -91,10 +91,10 @@ def test_a_training_pass_waits_once(name):
 
     def trained(x, steps):
         torch.manual_seed(1)
-        out = net.code_latent(net.analyse(x), steps)
+        out = net.code_latent(net.analyze(x), steps)
         return [out["y_hat"], *out["likelihoods"].values()]
 
-    every = [(None, 1), ([Steps(100), STEPS], 2 + hasattr(net, "gain"))]
+    every = [(None, 1), ([QuantSteps(100), STEPS], 2 + hasattr(net, "gain"))]
     expected = [trained(x, steps) for steps, _ in every]
     with simulated_device() as device:
         net.to(DEVICE)

@@ -1,5 +1,6 @@
-"""Steps of quantisation: exact, by place, in the file."""
+"""Steps of quantization: exact, by place, in the file."""
 
+import dataclasses
 import hashlib
 import math
 
@@ -7,16 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from compressai_hm.codecs import Bitstream, BitstreamError, container, decode, encode
-from compressai_hm.codecs.entropy import Steps
-from compressai_hm.codecs.entropy import steps as module
-from compressai_hm.codecs.entropy.steps import (
-    FARTHEST,
-    FIRST,
-    LAST,
-    decode_map,
-    encode_map,
-)
+from compressai_hm import Bitstream, BitstreamError, decode, encode
+from compressai_hm.bitstream import step_map
+from compressai_hm.bitstream.step_map import decode_map, encode_map
+from compressai_hm.entropy import QuantSteps
+from compressai_hm.entropy import steps as module
+from compressai_hm.entropy.steps import FARTHEST, FIRST, LAST
 
 from ..families import busy, drawn_latents, families, portable
 
@@ -33,8 +30,8 @@ def drawn_map(h, w, seed=0):
 
 def settings(h, w):
     # Finer steps saturate: these random weights predict means of thousands.
-    maps = [Steps(150, drawn_map(h, w)), Steps(200, drawn_map(h, w, 1))]
-    return [*(Steps.of(step, (16 * h, 16 * w)) for step in REAL), *maps]
+    maps = [QuantSteps(150, drawn_map(h, w)), QuantSteps(200, drawn_map(h, w, 1))]
+    return [*(QuantSteps.of(step, (16 * h, 16 * w)) for step in REAL), *maps]
 
 
 def test_widths_are_the_nearest_integers_and_frozen():
@@ -49,21 +46,23 @@ def test_widths_are_the_nearest_integers_and_frozen():
 
 def test_steps_are_the_nearest_there_are():
     for step in (0.125, 0.7, 1.0, 1.37, 3.2, 16):
-        value = Steps.of(step, (64, 64)).values((4, 4))
+        value = QuantSteps.of(step, (64, 64)).values((4, 4))
         assert np.abs(np.log2(value / step)).max() <= 0.51 / 96
     chosen = torch.full((3, 5), 2.0)
     chosen[1, 2:4] = 1.0
-    own = Steps.of(chosen, (40, 70))
+    own = QuantSteps.of(chosen, (40, 70))
     assert own.offsets.shape == (4, 8)
     values = own.values((4, 8))
     assert np.abs(np.log2(values[:3, :5] / chosen.numpy())).max() < 0.01
     assert (values[3:] == values[2]).all()  # the padding is as its edge
-    assert Steps.of(torch.full((3, 5), 2.0), (40, 70)) == Steps.of(2.0, (40, 70))
+    assert QuantSteps.of(torch.full((3, 5), 2.0), (40, 70)) == QuantSteps.of(
+        2.0, (40, 70)
+    )
     for step in (0.1, 17, math.nan, -1, torch.full((3, 5), 20.0)):
         with pytest.raises(ValueError, match=r"from 0\.125 to 16"):
-            Steps.of(step, (40, 70))
+            QuantSteps.of(step, (40, 70))
     with pytest.raises(ValueError, match=r"70x40 must be \(3, 5\).*got \(2, 5\)"):
-        Steps.of(torch.ones(2, 5), (40, 70))
+        QuantSteps.of(torch.ones(2, 5), (40, 70))
 
 
 @families
@@ -102,8 +101,8 @@ def test_a_step_of_1_is_the_coding_of_before(name):
     y, z = drawn_latents(net, 2, 2)
     coder = net.latent_coder()
     plain = coder.encode(y, z)
-    flat = Steps(0, np.zeros((8, 8), dtype=np.int8))
-    assert coder.encode(y, z, [Steps()]).strings == plain.strings
+    flat = QuantSteps(0, np.zeros((8, 8), dtype=np.int8))
+    assert coder.encode(y, z, [QuantSteps()]).strings == plain.strings
     assert coder.encode(y, z, [flat]).strings == plain.strings  # through the division
     y_hat, _ = coder.decode(*plain.strings, (2, 2))
     assert torch.equal(coder.decode(*plain.strings, (2, 2), [flat])[0], y_hat)
@@ -111,7 +110,7 @@ def test_a_step_of_1_is_the_coding_of_before(name):
 
 def test_the_scale_over_the_step_meets_the_same_thresholds():
     """ceil(s / D) > t exactly where s > floor(t D), for integers of any size."""
-    from compressai_hm.codecs.entropy.latent_coder import _over_step
+    from compressai_hm.entropy.latent_coder import _over_step
 
     rng = np.random.default_rng(0)
     widths = module._widths()[rng.integers(0, LAST - FIRST + 1, 20000)].astype(int)
@@ -132,7 +131,7 @@ def test_files_hold_step_and_map(name):
         data = encode(net, x, step=step)
         stream = Bitstream.read(data)
         assert bool(stream.map) == has_map
-        assert stream.steps() == Steps.of(step, (70, 100))
+        assert stream.steps() == QuantSteps.of(step, (70, 100))
         views, coded = decode(net, data), net.compress(x, step)
         assert coded["strings"] == [[stream.y], [stream.z]]
         other = net.decompress(**coded)
@@ -146,11 +145,11 @@ def test_other_steps_than_the_coded_are_noticed():
     net, x = busy("hm-mbt2018-mean"), torch.rand(1, 3, 128, 128)
     data = bytearray(encode(net, x, step=2.0))
     stream = Bitstream.read(bytes(data))
-    forged = container.replace(stream, step=stream.step + 40).to_bytes()
+    forged = dataclasses.replace(stream, step=stream.step + 40).to_bytes()
     with pytest.raises(BitstreamError):
         decode(net, forged)
     with pytest.raises(BitstreamError, match="2 steps for 1 pictures"):
-        net.decompress([[stream.y], [stream.z]], (128, 128), steps=[Steps()] * 2)
+        net.decompress([[stream.y], [stream.z]], (128, 128), steps=[QuantSteps()] * 2)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -178,7 +177,7 @@ def test_maps_of_boxes_are_small():
 
 
 def test_the_maps_tables_are_frozen():
-    rows = repr([list(map(int, row)) for row in module._tables().rows[:-1]])
+    rows = repr([list(map(int, row)) for row in step_map._tables().rows[:-1]])
     assert hashlib.sha256(rows.encode()).hexdigest()[:16] == TABLES
 
 

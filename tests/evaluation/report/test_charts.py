@@ -72,7 +72,7 @@ def test_ids_are_not_shared_by_charts_of_a_page(charts):
         assert set(re.findall(r'(?:href="|url\()#([^")]+)', chart)) <= set(own)
 
 
-def test_codecs_and_views_differ_without_colour(charts):
+def test_codecs_and_views_differ_without_color(charts):
     root = ElementTree.fromstring(charts[0])
     shapes = {e.get("id"): e.get("d") for e in root.iter() if e.get("d")}
     drawn = {}
@@ -115,7 +115,7 @@ def test_lines_differ_by_dash_and_views_by_width(charts):
         assert thin < 0.6 * width
 
 
-def test_colours_differ_in_lightness_and_to_colour_blind_people(charts):
+def test_colors_differ_in_lightness_and_to_color_blind_people(charts):
     drawn = lines_of(charts[0])
     ten = [drawn[codec][1]["stroke"] for codec in CODECS[:10]]
     rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in ten])
@@ -123,13 +123,13 @@ def test_colours_differ_in_lightness_and_to_colour_blind_people(charts):
     lightness = np.sort(lab(linear)[:, 0])
     assert np.diff(lightness).min() > 4 and lightness[-1] < 70  # white has 100
     assert np.diff(np.sort(lab(linear[:5])[:, 0])).min() > 9
-    for seen in (np.eye(3), *COLOUR_BLIND.values()):
+    for seen in (np.eye(3), *COLOR_BLIND.values()):
         found = lab((linear @ np.array(seen).T).clip(0, 1))
         apart = np.linalg.norm(found[:, None] - found, axis=-1)
         assert apart[~np.eye(10, dtype=bool)].min() > 20
 
 
-COLOUR_BLIND = {  # in linear RGB, by Machado, Oliveira and Fernandes 2009
+COLOR_BLIND = {  # in linear RGB, by Machado, Oliveira and Fernandes 2009
     "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
                    [-0.003882, -0.048116, 1.051998]],
     "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from compressai.registry import register_model
 
-from compressai_hm.codecs.classical import JPEG
+from compressai_hm.classical import JPEG
 
 HERE = Path(__file__).parent
 
@@ -223,7 +223,7 @@ def test_a_worker_runs_what_is_meant_and_only_once(people, tmp_path, monkeypatch
     (point,) = sweep.points()
 
     def work(run, device="cpu"):
-        order = cluster._order(run, sweep, device)
+        order = cluster._make_order(run, sweep, device)
         cluster._work(order, 7, point, sweep.digest(point))
         return sweep.result_file(point).stat().st_mtime_ns
 

@@ -4,7 +4,7 @@ import pytest
 from mmdet.structures import DetDataSample
 from mmengine.runner import Runner
 
-from compressai_hm.detection.build import load_detector
+from compressai_hm.detection.load import load_detector
 from compressai_hm.evaluation.sweep import PictureSet, read_picture
 from compressai_hm.evaluation.sweep.detectors import build_detector
 
@@ -62,7 +62,7 @@ def test_the_differentiable_path_is_close_to_testing(cfg):
     own, detector = PictureSet(entry), build_detector(entry.detectors[0])
     for _, path in own.pictures:
         x = read_picture(path)
-        tested = detector.view.for_testing(x[0] / 255, DetDataSample())["inputs"]
+        tested = detector.view.prepare_testing(x[0] / 255, DetDataSample())["inputs"]
         sample = DetDataSample(metainfo=dict(img_shape=x.shape[-2:]))
-        trained, _ = detector.view.for_training(x[0] / 255, sample)
+        trained, _ = detector.view.prepare_training(x[0] / 255, sample)
         assert (trained - tested).abs().mean() < 0.5  # grey levels

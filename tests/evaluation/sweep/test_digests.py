@@ -7,15 +7,15 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from compressai_hm.codecs import Bitstream
-from compressai_hm.evaluation.sweep import Point, Sweep, coders
+from compressai_hm import Bitstream
+from compressai_hm.evaluation.sweep import Point, Sweep, sweep_codec
 from compressai_hm.zoo import released
 
 
-def test_points_and_streams_of_before_still_count(tmp_path, monkeypatch):
-    monkeypatch.setattr(coders, "__version__", "0")
-    monkeypatch.setattr(coders.container, "VERSION", 1)
-    monkeypatch.setattr(coders.importlib.metadata, "version", lambda name: "1")
+def test_finished_points_and_streams_still_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_codec, "__version__", "0")
+    monkeypatch.setattr(sweep_codec, "VERSION", 1)
+    monkeypatch.setattr(sweep_codec.importlib.metadata, "version", lambda name: "1")
     picture = tmp_path / "x.ppm"
     picture.write_bytes(b"P6 2 1 255\n" + bytes(range(6)))
     (tmp_path / "codec.pth").write_bytes(b"weights")
@@ -44,7 +44,7 @@ def test_points_and_streams_of_before_still_count(tmp_path, monkeypatch):
         anchor="JPEG",
         codecs=[
             dict(name="JPEG", type="jpeg", qualities=[30]),
-            dict(name="HM", checkpoints=weights, trained_for="x"),
+            dict(name="HM", checkpoints=weights),
             dict(name="zoo", type="hm-mbt2018", qualities=[2]),
         ],
         sets=[
@@ -68,16 +68,16 @@ def test_points_and_streams_of_before_still_count(tmp_path, monkeypatch):
         assert file == streams / name / "x.ppm-b9b69adb"
 
 
-def test_a_file_of_before_is_found_by_its_key(cfg, tmp_path):
+def test_a_finished_point_is_found_by_its_digest(cfg, tmp_path):
     cfg.sets, cfg.codecs = cfg.sets[1:], cfg.codecs[:1]
     sweep = Sweep(cfg, tmp_path / "w")
     point = sweep.points()[0]
     file = sweep.result_file(point)
     assert file == tmp_path / "w/points/JPEG/10/people.json"
     file.parent.mkdir(parents=True)
-    file.write_text(json.dumps({"identity": sweep.digest(point), "pictures": []}))
+    file.write_text(json.dumps({"digest": sweep.digest(point), "pictures": []}))
     assert [p for p, _ in sweep.finished()] == [point]
-    file.write_text(json.dumps({"identity": "00000000", "pictures": []}))
+    file.write_text(json.dumps({"digest": "00000000", "pictures": []}))
     assert not list(sweep.finished())
 
 
@@ -85,21 +85,23 @@ def test_the_metric_of_weights_is_in_digests_files_and_checks(tmp_path, monkeypa
     name = "hm-mbt2018-vbr-s-v2"
     entry = dict(name="a", type=name, qualities=[4])
     person = dict(entry, metric="person")
-    assert coders.check_codec(person) == [4]
-    before = coders.codec_digest(person, 4)
-    assert coders.codec_digest(entry, 4) != before
+    assert sweep_codec.check_codec(person) == [4]
+    before = sweep_codec.codec_digest(person, 4)
+    assert sweep_codec.codec_digest(entry, 4) != before
     x = torch.randint(0, 255, (1, 3, 40, 70), dtype=torch.uint8)
-    stream = Bitstream.read(coders.build_coder(person, 4).encode(x))
+    stream = Bitstream.read(sweep_codec.build_coder(person, 4).encode(x))
     assert (stream.quality, stream.metric) == (4, "person")
     weights = tmp_path / "weights"
     shutil.copytree(released.WEIGHTS, weights)
     (weights / f"{name}-person.npz").write_bytes(b"other")
     monkeypatch.setattr(released, "WEIGHTS", weights)
-    assert coders.codec_digest(person, 4) != before
+    assert sweep_codec.codec_digest(person, 4) != before
     with pytest.raises(ValueError, match="metric must be one of .* got 'persons'"):
-        coders.check_codec(dict(entry, metric="persons"))
+        sweep_codec.check_codec(dict(entry, metric="persons"))
     with pytest.raises(ValueError, match="metric='person' is for zoo entries alone"):
-        coders.check_codec(dict(name="a", type="jpeg", qualities=[5], metric="person"))
+        sweep_codec.check_codec(
+            dict(name="a", type="jpeg", qualities=[5], metric="person")
+        )
 
 
 def test_other_reference_software_codes_anew(tmp_path):
@@ -108,9 +110,9 @@ def test_other_reference_software_codes_anew(tmp_path):
         path.write_text("first")
     entry = dict(name="HM", type="hevc-hm", qualities=[32, 37])
     entry.update({part: str(path) for part, path in paths.items()})
-    assert coders.check_codec(entry) == [32, 37]
-    seen = {coders.codec_digest(entry, 32)}
+    assert sweep_codec.check_codec(entry) == [32, 37]
+    seen = {sweep_codec.codec_digest(entry, 32)}
     for path in paths.values():
         path.write_text("second")
-        seen.add(coders.codec_digest(entry, 32))
+        seen.add(sweep_codec.codec_digest(entry, 32))
     assert len(seen) == 4

@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
 
-from compressai_hm.detection import drawn
+from compressai_hm.detection.datasets import drawn
 from compressai_hm.evaluation.sweep import PictureSet, Sweep, read_picture, run
 
 
@@ -17,14 +17,14 @@ def test_labels_are_matched_by_name(cfg, tmp_path):
     own = PictureSet(cfg.sets[0])
     names = {name: number for number, name in drawn.CATEGORIES.items()}
     detector = {**cfg.sets[0].detectors[0], "classes": ["person", "pizza", "kite"]}
-    assert own.category_of(detector) == [None, names["pizza"], names["kite"]]
+    assert own.map_categories(detector) == [None, names["pizza"], names["kite"]]
     del detector["classes"]
     trained_for = ("kite", "person")
-    assert own.category_of(detector, trained_for) == [names["kite"], None]
+    assert own.map_categories(detector, trained_for) == [names["kite"], None]
     with pytest.raises(ValueError, match="knows .'person'.*classes="):
-        own.category_of(detector, ("person",))
+        own.map_categories(detector, ("person",))
     detector["classes"] = "coco"
-    assert len(own.category_of(detector)) == 80
+    assert len(own.map_categories(detector)) == 80
     cfg.sets[0].detectors[0].classes = ["pizza"]
     cfg.codecs = cfg.codecs[:1]
     with pytest.raises(RuntimeError, match="uncompressed at 0, .*say classes="):

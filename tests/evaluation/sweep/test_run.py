@@ -17,10 +17,10 @@ from compressai.registry import MODELS
 from PIL import Image
 
 import compressai_hm.zoo
-from compressai_hm.codecs import Bitstream, checkpoint_of
-from compressai_hm.codecs.pictures import read_picture
+from compressai_hm import Bitstream, make_checkpoint
 from compressai_hm.evaluation.report.environment import environment
 from compressai_hm.evaluation.sweep import Point, Sweep, run
+from compressai_hm.io.pictures import read_picture
 
 from ..conftest import ROOT, finish, same_files
 
@@ -103,7 +103,7 @@ def test_damaged_files_of_a_work_folder_are_made_again(cfg, tmp_path, capsys):
     for stream in (p for p in (tmp_path / "w/streams").rglob("*") if p.is_file()):
         stream.write_bytes(stream.read_bytes()[:30])
     finish(cfg, tmp_path / "w")
-    told = f"{len(damaged)} of other settings, or damaged, are measured again"
+    told = f"{len(damaged)} points of other settings, or damaged, are measured again"
     assert told in capsys.readouterr().out
     same_files(tmp_path / "other", tmp_path / "w")
     assert environment(one, [])
@@ -145,19 +145,19 @@ def test_steps_make_a_curve_of_one_checkpoint(cfg, tmp_path):
         assert read == {(0, 0.5), (1, 1.0), (2, 2.0)}
 
 
-def test_attention_is_part_of_what_a_point_is(cfg, tmp_path):
+def test_regions_is_part_of_what_a_point_is(cfg, tmp_path):
     weights = tmp_path / "detector.pth"
     released = compressai_hm.zoo.released.WEIGHTS / "demo_detector.pth"
     weights.write_bytes(released.read_bytes())
     config = str(ROOT / "mmdet_configs/demo/detector.py")
-    attention = dict(detectors=[dict(config=config, checkpoint=str(weights))])
+    regions = dict(detectors=[dict(config=config, checkpoint=str(weights))])
     plain = dict(name="plain", type="hm-compact", qualities=[1], steps=[2])
     cfg.codecs = [
         cfg.codecs[0],
         plain,
-        {**plain, "name": "map", "attention": attention},
+        {**plain, "name": "map", "detector_regions": regions},
         dict(name="HEVC", type="hevc", qualities=[39]),
-        dict(name="HEVC map", type="hevc", qualities=[39], attention=attention),
+        dict(name="HEVC map", type="hevc", qualities=[39], detector_regions=regions),
     ]
     cfg.sets = cfg.sets[:1]
     sweep = finish(cfg, tmp_path / "w")[0]
@@ -177,9 +177,9 @@ def test_attention_is_part_of_what_a_point_is(cfg, tmp_path):
 
     for change in ("gain", "weights"):
         if change == "gain":
-            cfg.codecs[2].attention.gain = 3.0
+            cfg.codecs[2].detector_regions.gain = 3.0
         else:
-            cfg.codecs[2].attention.pop("gain")
+            cfg.codecs[2].detector_regions.pop("gain")
             weights.write_bytes(released.read_bytes() + b" ")
         other = Sweep(cfg, tmp_path / "w")
         assert other.result(point) is None and other.result(Point(1, 0, 0))
@@ -190,7 +190,7 @@ def test_attention_is_part_of_what_a_point_is(cfg, tmp_path):
 OWN_CODEC = """
 from compressai.models import MeanScaleHyperprior
 from compressai.registry import register_model
-from compressai_hm.codecs import HumanMachineMixin
+from compressai_hm import HumanMachineMixin
 
 @register_model("hm-of-ones-own")
 class HMOfOnesOwn(HumanMachineMixin, MeanScaleHyperprior):
@@ -205,7 +205,7 @@ def test_a_registered_codec_of_ones_own_is_measured(cfg, tmp_path, monkeypatch):
     cfg.custom_imports = dict(imports=["codec_of_ones_own"])
     own = importlib.import_module("codec_of_ones_own").HMOfOnesOwn
     net = own(8, 12, g_t_width=4)
-    torch.save(checkpoint_of(net), tmp_path / "ours.pth")
+    torch.save(make_checkpoint(net), tmp_path / "ours.pth")
     torch.save(net.state_dict(), tmp_path / "bare.pth")
     del MODELS["hm-of-ones-own"], sys.modules["codec_of_ones_own"]
     ours, bare = (str(tmp_path / name) for name in ("ours.pth", "bare.pth"))
@@ -250,13 +250,14 @@ def moved(monkeypatch):
 
 def test_a_device_serves_all_that_computes(cfg, tmp_path, moved):
     config = str(ROOT / "mmdet_configs/hm_faster_rcnn_demo.py")
-    refined = dict(type="hm-compact", qualities=[1], refine=1, config=config)
+    codec = "compressai_hm://demo_codec.pth"
+    refined = dict(checkpoints=[codec], refine=1, config=config)
     cfg.codecs = [cfg.codecs[0], dict(name="refined", **refined)]
     cfg.codecs[0].qualities = [30]
     cfg.sets = cfg.sets[:1]
     one = Sweep(cfg, tmp_path / "w", GPU)
     run(one)
-    models = {"HMCompact", "HumanMachineDetector", "FasterRCNN"}
+    models = {"HMMeanScaleHyperprior", "HumanMachineDetector", "FasterRCNN"}
     assert models <= set(moved)
     # The pictures that are coded, and those that are measured: of the codec, of JPEG
     # and uncompressed.
@@ -269,9 +270,8 @@ def test_a_device_serves_all_that_computes(cfg, tmp_path, moved):
     other = Sweep(cfg, tmp_path / "w")
     assert len(list(other.finished())) == 3
     times = other.result_file(Point(0, 30, 0), "times")
-    before = json.loads(times.read_text())
-    del before["device"]  # as it was before there was a choice
-    times.write_text(json.dumps(before))
+    measured = json.loads(times.read_text())
+    times.write_text(json.dumps({**measured, "device": "cpu"}))
     found = dict(environment(other, []))["device"]
     assert found == "cuda:1 (H200): 2 points, cpu: 1 points"
 

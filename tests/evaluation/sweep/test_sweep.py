@@ -8,7 +8,7 @@ from compressai_hm.evaluation.sweep import Sweep
 
 from ..conftest import ROOT, finish
 
-SHIPPED = sorted((ROOT / "results/sweeps").glob("*.py"))
+SHIPPED = sorted((ROOT / "mmdet_configs/sweeps").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -55,15 +55,15 @@ SMALL = "hm-mbt2018-mean"
                     )
                 ]
             ),
-            "config is for steps of 1",
+            "config needs a quantization step of 1",
         ),
         (
             dict(codecs=[dict(name="x", type="jpeg", qualities=[9], steps=[1, 2])]),
-            "steps are of one checkpoint",
+            "steps need one checkpoint",
         ),
         (
             dict(codecs=[dict(name="x", type=SMALL, qualities=[1, 2], steps=[1, 2])]),
-            "steps are of one checkpoint, or one quality",
+            "steps need one checkpoint, or one quality",
         ),
         (
             dict(codecs=[dict(name="x", type=SMALL, qualities=[1], steps=[1, 1])]),
@@ -78,11 +78,15 @@ SMALL = "hm-mbt2018-mean"
             "there is no quality 9",
         ),
         (
-            dict(codecs=[dict(name="x", type="jpeg", qualities=[9], attention={})]),
-            "attention is of an HM codec",
+            dict(
+                codecs=[dict(name="x", type="jpeg", qualities=[9], detector_regions={})]
+            ),
+            "detector_regions need an HM codec",
         ),
         (
-            dict(codecs=[dict(name="x", type=SMALL, qualities=[1], attention={})]),
+            dict(
+                codecs=[dict(name="x", type=SMALL, qualities=[1], detector_regions={})]
+            ),
             "'x': .*missing .*'detectors'",
         ),
     ],

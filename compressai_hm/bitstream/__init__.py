@@ -1,0 +1,1 @@
+"""The file format, and coding of pictures to files and back."""

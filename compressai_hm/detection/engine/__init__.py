@@ -1,0 +1,1 @@
+"""Optimizers, hooks and storage for MMEngine's runner."""

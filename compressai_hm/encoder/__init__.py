@@ -1,0 +1,1 @@
+"""Choices of the encoder: rate control, regions of interest and refinement."""
