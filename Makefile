@@ -18,7 +18,7 @@ test: $(VENV)/.installed $(VENV)-upstream/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(MAKE) --jobs 2 test-one-core test-other-core
 
-OF_OTHER_CORE := tests/docs tests/evaluation
+OF_OTHER_CORE := tests/docs tests/evaluation tests/tools
 
 test-one-core:
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(OF_OTHER_CORE:%=--ignore=%)
