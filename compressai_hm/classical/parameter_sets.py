@@ -1,7 +1,7 @@
 """Picture size of a raw HEVC or VVC stream, from its sequence parameter set."""
 
 
-def size_of(stream: bytes, standard: str) -> tuple[int, int] | None:
+def read_stream_size(stream: bytes, standard: str) -> tuple[int, int] | None:
     """Reads the picture's size from a stream.
 
     Args:

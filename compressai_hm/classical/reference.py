@@ -7,7 +7,7 @@ from pathlib import Path
 from compressai.registry import register_model
 
 from ..entropy import BitstreamError
-from .parameter_sets import size_of
+from .parameter_sets import read_stream_size
 from .samples import SampleCodec, ToolError, run_tool
 
 
@@ -58,7 +58,7 @@ class _ReferenceCodec(SampleCodec):
                 raise RuntimeError(f"{self.tool} did not code the picture: {e}") from e
 
     def decode_samples(self, string: bytes, size: tuple[int, int]) -> bytes:
-        coded = size_of(string, self.standard)
+        coded = read_stream_size(string, self.standard)
         if coded not in (None, size):  # with equally many samples rows would mix
             raise BitstreamError(
                 f"the stream says that its picture has {coded[1]}x{coded[0]} samples, "

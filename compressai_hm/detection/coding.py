@@ -8,13 +8,13 @@ from ..bitstream.step_map import encode_map
 from ..entropy import QuantSteps
 from ..models.human_machine import HumanMachineMixin, picture_bits
 
-Coded = tuple[dict[str, Tensor], float]
+ViewsAndBits = tuple[dict[str, Tensor], float]
 """The views, clamped to [0, 1], with y_hat where it is asked for; and the bits."""
 
 
 def by_bytes(
     codec: HumanMachineMixin, x: Tensor, steps: QuantSteps, latent: bool = False
-) -> Coded:
+) -> ViewsAndBits:
     """Returns a picture's decoded views and bits, through a real bitstream.
 
     Args:
@@ -40,7 +40,7 @@ def by_bytes(
 
 def by_forward(
     codec: HumanMachineMixin, x: Tensor, steps: QuantSteps, latent: bool = False
-) -> Coded:
+) -> ViewsAndBits:
     """Returns a picture's decoded views and bits, through the codec's eval forward.
 
     The bits are those that the likelihoods estimate.
@@ -66,7 +66,10 @@ def _count_map_bits(steps: QuantSteps) -> int:
     return 0 if steps.offsets is None else 8 * len(encode_map(steps.offsets))
 
 
-CODINGS: dict[str, Callable[..., Coded]] = {"bytes": by_bytes, "forward": by_forward}
+CODINGS: dict[str, Callable[..., ViewsAndBits]] = {
+    "bytes": by_bytes,
+    "forward": by_forward,
+}
 """The functions that the values of ``model.coding`` name."""
 
 

@@ -12,7 +12,7 @@ from PIL import Image, features
 
 from compressai_hm import BitstreamError
 from compressai_hm.classical import CLASSICAL, find_classical
-from compressai_hm.classical.parameter_sets import size_of
+from compressai_hm.classical.parameter_sets import read_stream_size
 
 REFERENCE = ("hevc-hm", "vvc-vtm")
 INSTALLED = [name for name in CLASSICAL if name not in REFERENCE]
@@ -312,13 +312,13 @@ def test_what_reference_software_says_is_told(tools):
 def test_a_stream_of_another_shape_is_refused(coder, name, size, tools):
     stream = CLASSICAL[coder](40).encode(busy(*size))
     codec = CLASSICAL[name](32, **tools)
-    assert size_of(stream, codec.standard) == size
+    assert read_stream_size(stream, codec.standard) == size
     said = f"{size[1]}x{size[0]} samples, not {size[0]}x{size[1]}"
     with pytest.raises(BitstreamError, match=said):
         codec.decompress([[stream]], size[::-1])
-    assert size_of(b"QP32", codec.standard) is None
+    assert read_stream_size(b"QP32", codec.standard) is None
     for end in range(0, 80, 3):  # cut off
-        assert size_of(stream[:end], codec.standard) in (size, None)
+        assert read_stream_size(stream[:end], codec.standard) in (size, None)
 
 
 @pytest.mark.parametrize("name", ["jpeg", "hevc"])

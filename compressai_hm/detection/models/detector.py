@@ -349,7 +349,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         for x, sample in zip(batch_inputs, batch_data_samples, strict=True):
             height, width = sample.img_shape[:2]
             x = x[None, :, :height, :width]
-            steps = self.steps_of(x)
+            steps = self.choose_steps(x)
             views, bits = code(self.codec, x, steps, latent=self.task_view == "y_hat")
             sample.set_metainfo({"bits": bits, "steps": steps})
             for name in ("x_hat", "x_bar"):
@@ -365,7 +365,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
                         sample.set_field(value, key)
         return batch_data_samples
 
-    def steps_of(self, x: Tensor) -> QuantSteps:
+    def choose_steps(self, x: Tensor) -> QuantSteps:
         """Returns the quantization steps of a picture at evaluation.
 
         Args:
