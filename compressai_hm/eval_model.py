@@ -8,7 +8,7 @@ BPP = """
 bpp counts the streams only, without a header. CompressAI pads the pictures with black
 to multiples of 64. With --entropy-estimation bpp is the model's estimate, some bytes
 less than the streams, and pictures are padded by replication. tools/codec.py pads by
-replication too, and counts whole files, with a header of 32 bytes.
+replication too, and counts whole files, with a header of at most 24 bytes.
 """
 
 

@@ -10,7 +10,7 @@ _base_ = [
 detectors = "{{$DETECTORS:checkpoints}}"
 loss_detectors = [
     dict(
-        detector="mmdet_configs/person/rtmdet_nano.py",
+        detector="{{fileDirname}}/person/rtmdet_nano.py",
         checkpoint=detectors + "/rtmdet_nano_person_mmdet.pth",
         resize=dict(scale=(192, 192), pad_val=114, size_divisor=32),  # 384 * 320 / 640
     ),
