@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -30,7 +31,7 @@ from compressai_hm.zoo import load_checkpoint
 ROOT = Path(__file__).parents[2]
 
 
-def weights_file(image, kind="PNG", **options):
+def picture_file(image, kind="PNG", **options):
     with io.BytesIO() as f:
         image.save(f, kind, **options)
         return f.getvalue()
@@ -42,11 +43,22 @@ def drawn():
     draw = ImageDraw.Draw(image)
     draw.ellipse((10, 20, 60, 70), fill=(220, 40, 40))
     draw.rectangle((100, 40, 150, 90), fill=(40, 60, 220))
-    return weights_file(image)
+    return picture_file(image)
 
 
 PICTURE = drawn()
 SHIPPED = app.DETECTOR, app.weights
+
+
+def test_style_and_script_name_what_the_page_has():
+    page, style, script = (
+        (ROOT / "tools/page" / name).read_text(encoding="utf-8")
+        for name in ("index.html", "style.css", "script.js")
+    )
+    ids = set(re.findall(r'id="([\w-]+)"', page))
+    colors = r"(?:[0-9a-f]{3,4}){1,2}\b"
+    assert ids >= set(re.findall(rf"#(?!{colors})([a-z][\w-]*)", style))
+    assert ids >= set(re.findall(r'by\("([\w-]+)"\)', script))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -194,11 +206,11 @@ def forged():
 
 
 def large():
-    return weights_file(Image.new("1", (12000, 9000)))
+    return picture_file(Image.new("1", (12000, 9000)))
 
 
 def thin():
-    return weights_file(Image.new("1", (300000, 3)))
+    return picture_file(Image.new("1", (300000, 3)))
 
 
 @pytest.mark.parametrize(
@@ -348,7 +360,7 @@ def test_as_it_is_typed_without_openmmlab_home_and_display(tmp_path):
             port = int(lines[2].split("127.0.0.1:")[1].split()[0])
             _, data = asked(port, "POST", "/show?name=x.png&bpp=0.5", PICTURE)
             reset(port)
-            large = weights_file(Image.effect_noise((3000, 3000), 30), "JPEG2000")
+            large = picture_file(Image.effect_noise((3000, 3000), 30), "JPEG2000")
             with ThreadPoolExecutor() as pool:
                 answer = pool.submit(asked, port, "POST", "/show?bpp=0.5", large)
                 time.sleep(0.5)  # of the seconds that decoding takes

@@ -658,19 +658,19 @@ def drawn_picture(drawn_set, tmp_path):  # noqa: F811
 
 def test_a_detector_sends_bits_to_what_is_found(tool, drawn_picture, tmp_path):
     detector = ROOT / "mmdet_configs/demo/detector.py"
-    attend = "--roi-detector", f"{detector},compressai_hm://demo_detector.pth"
+    regions = "--roi-detector", f"{detector},compressai_hm://demo_detector.pth"
     out = "--step", 1, "--out", tmp_path
-    code, out, _ = tool("encode", drawn_picture, *attend, *out)
+    code, out, _ = tool("encode", drawn_picture, *regions, *out)
     assert code == 0
     assert out.count("\n") == 1  # a line of the file alone
     code, shown, _ = tool("info", tmp_path / "a.hmc")
     assert code == 0 and re.search(r"steps 0.707 to 1.000 by a map of \d+ bytes", shown)
-    code, _, _ = tool("encode", drawn_picture, *attend,
+    code, _, _ = tool("encode", drawn_picture, *regions,
                       "--roi-detector-gain", 16, "--bytes", 2000,
                       "--out", tmp_path / "large")  # fmt: skip
     steps = Bitstream.read((tmp_path / "large/a.hmc").read_bytes()).steps()
     assert code == 0 and steps.offsets.min() == -16
-    code, _, _ = tool("encode", drawn_picture, *attend,
+    code, _, _ = tool("encode", drawn_picture, *regions,
                       "--roi-detector-gain", 4, "--roi", "0,0,16,16", "--roi-gain", 8,
                       "--bytes", 2000, "--out", tmp_path / "both")  # fmt: skip
     assert code == 0 and (tmp_path / "both/a.hmc").stat().st_size <= 2000
@@ -698,14 +698,14 @@ def test_a_detector_sends_bits_to_what_is_found(tool, drawn_picture, tmp_path):
 )
 def test_what_is_no_detector_is_told(tool, pictures, options, named):
     first, *rest = options
-    attend = first.replace("DEMO", str(ROOT / "mmdet_configs/demo/detector.py"))
+    regions = first.replace("DEMO", str(ROOT / "mmdet_configs/demo/detector.py"))
     code, _, err = tool(
         "encode",
         pictures / "a.png",
         "--checkpoint",
         DEMO,
         "--roi-detector",
-        attend,
+        regions,
         *rest,
     )
     assert code == 2 and named in err and not (pictures / "a.hmc").exists()
