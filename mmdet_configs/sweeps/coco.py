@@ -6,7 +6,7 @@ _base_ = [
     "../_base_/datasets/coco_detection.py",
 ]
 detectors = "{{$DETECTORS:checkpoints}}"
-person = "{{$COCO_PERSON:data/coco_person}}"
+person = "{{$COCO_PERSON:data/coco_small/person}}"
 
 anchor = "HEVC"
 codecs = [

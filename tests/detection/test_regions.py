@@ -88,8 +88,8 @@ def test_the_map_is_of_what_is_found(picture):
 def test_nothing_found_is_uniform(picture):
     regions = DetectorRegions([DEMO], score_thr=1.1)
     assert (regions.step_map(picture, 1.5) == 1.5).all()
-    grey = torch.full((1, 3, 33, 70), 0.5)
-    assert DetectorRegions([DEMO]).step_map(grey).shape == (3, 5)
+    gray = torch.full((1, 3, 33, 70), 0.5)
+    assert DetectorRegions([DEMO]).step_map(gray).shape == (3, 5)
 
 
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (1, 1), (17, 1)])

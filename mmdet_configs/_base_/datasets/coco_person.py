@@ -2,7 +2,7 @@
 # for validation. COCO_PERSON names the folder of the crops and annotations,
 # MMDET_DATASETS the folder of COCO.
 _base_ = "coco_detection.py"
-person_root = "{{$COCO_PERSON:data/coco_person}}"
+person_root = "{{$COCO_PERSON:data/coco_small/person}}"
 metainfo = dict(classes=("person",), palette=[(220, 20, 60)])
 
 train_dataloader = dict(

@@ -65,4 +65,4 @@ def test_the_differentiable_path_is_close_to_testing(cfg):
         tested = detector.view.prepare_testing(x[0] / 255, DetDataSample())["inputs"]
         sample = DetDataSample(metainfo=dict(img_shape=x.shape[-2:]))
         trained, _ = detector.view.prepare_training(x[0] / 255, sample)
-        assert (trained - tested).abs().mean() < 0.5  # grey levels
+        assert (trained - tested).abs().mean() < 0.5  # gray levels
