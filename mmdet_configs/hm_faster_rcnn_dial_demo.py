@@ -7,3 +7,8 @@
 #   tools/rate_accuracy.py mmdet_configs/sweeps/dial.py
 _base_ = "hm_faster_rcnn_demo.py"
 custom_hooks = [*_base_.custom_hooks, dict(type="HoldRateHook", bpp=0.18)]
+train_cfg = dict(max_epochs=12, val_interval=12)
+optim_wrapper = dict(optimizer=dict(lr=3e-4))
+param_scheduler = [
+    dict(type="CosineAnnealingLR", T_max=12, eta_min=1e-5, convert_to_iter_based=True),
+]
