@@ -24,8 +24,8 @@ from compressai_hm.io.pictures import read_picture  # noqa: E402
 PICTURE = ROOT / "tools/pictures/kodim14.png"
 BYTES = 4000
 GAIN = 2.0
-"""As hm-codec encode PICTURE --bytes BYTES --roi-detector people
---roi-detector-gain GAIN."""
+"""The right picture is coded by `hm-codec encode PICTURE --bytes BYTES --roi-detector
+people --roi-detector-gain GAIN`."""
 
 SCORE = 0.3
 

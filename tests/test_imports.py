@@ -15,7 +15,7 @@ NAME = "compressai_hm"
 
 
 def modules():
-    """By dotted name, the file of each module."""
+    """Lists the file of each module, by dotted name."""
     found = {}
     for path in sorted((ROOT / NAME).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -24,7 +24,7 @@ def modules():
 
 
 def imports():
-    """By module, those that it imports when it runs, also inside functions."""
+    """Lists what each module imports when it runs, also inside functions."""
     files = modules()
     graph = defaultdict(set)
     for name, path in files.items():
@@ -54,7 +54,7 @@ def imports():
 
 
 def room(name):
-    """What a module lies in: detection has rooms of its own."""
+    """Names the room of a module; detection has rooms inside."""
     parts = name.split(".")
     return ".".join(parts[: 3 if parts[1] == "detection" else 2])
 

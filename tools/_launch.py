@@ -26,7 +26,7 @@ _LAUNCHED = {
     "slurm": ("SLURM_PROCID", "srun"),
     "mpi": ("OMPI_COMM_WORLD_LOCAL_RANK", "mpirun"),
 }
-"""By launcher, a variable that it sets in the environment, and its command."""
+"""Each launcher sets a variable in the environment, and has a command."""
 
 
 def parser(description: str) -> argparse.ArgumentParser:

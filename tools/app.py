@@ -84,7 +84,7 @@ FILES = {
     "/script.js": ("page/script.js", "text/javascript"),
     **{f"/pictures/{name}": (f"pictures/{name}", "image/png") for name in PICTURES},
 }
-"""By path of a request, a file beside this one, and its type."""
+"""A request's path names a file beside this one, and its type."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "

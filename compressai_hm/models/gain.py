@@ -66,16 +66,7 @@ class GainsMixin:
     def code_latent(
         self, y: Tensor, steps: list[QuantSteps] | None = None, gradients: bool = False
     ) -> dict[str, Any]:
-        """Computes what coding gives; see :meth:`HumanMachineMixin.code_latent`.
-
-        Args:
-            y: The latent, ``(N, M, h, w)``.
-            steps: Steps of each picture. Defaults to None, the model's ``step``.
-            gradients: Whether results have gradients in eval mode. Defaults to False.
-
-        Returns:
-            ``y_hat``, like y, ``likelihoods``, and with gradients ``rounding``.
-        """
+        """Computes what coding gives; see :meth:`HumanMachineMixin.code_latent`."""
         steps = self._expand_steps(len(y), steps)
         t = self.gain.coarseness(y, steps)
         coded = super().code_latent(self.gain(y, t), steps, gradients)
@@ -83,15 +74,7 @@ class GainsMixin:
 
     @torch.no_grad()
     def encode_latent(self, y: Tensor, steps: list[QuantSteps] | None = None) -> Coded:
-        """Codes a latent.
-
-        Args:
-            y: The latent, ``(N, M, h, w)``.
-            steps: Steps of each picture. Defaults to None, the model's ``step``.
-
-        Returns:
-            The streams and symbols of each picture.
-        """
+        """Codes a latent; see :meth:`HumanMachineMixin.encode_latent`."""
         steps = self._expand_steps(len(y), steps)
         y = self.gain(y, self.gain.coarseness(y, steps))
         return super().encode_latent(y, steps)
@@ -103,19 +86,7 @@ class GainsMixin:
         shape: tuple[int, int],
         steps: list[QuantSteps] | None = None,
     ) -> tuple[Tensor, list]:
-        """Decodes a latent.
-
-        Args:
-            strings: ``[[y's bytes per picture], [z's bytes per picture]]``.
-            shape: (H, W) of the pictures in pixels.
-            steps: Steps of each picture. Defaults to None, the model's ``step``.
-
-        Returns:
-            y_hat, ``(N, M, h, w)``, and the symbols of each picture in coding order.
-
-        Raises:
-            BitstreamError: If a string is damaged, or was coded with other weights.
-        """
+        """Decodes a latent; see :meth:`HumanMachineMixin.decode_latent`."""
         y_hat, symbols = super().decode_latent(strings, shape, steps)
         t = self.gain.coarseness(y_hat, self._expand_steps(len(y_hat), steps))
         return self.inverse_gain(y_hat, t), symbols

@@ -127,7 +127,8 @@ class HumanMachineMixin(TablesMixin):
     """Default quantization step, from 1/8 (more bits) to 16 (fewer)."""
 
     coarsest_step = 16.0
-    """Coarsest step that a search for a size tries."""
+    """Coarsest step that a search for a size tries. It belongs to the weights: set it
+    for your own where they were trained for coarser steps."""
 
     tf32 = False
     """Whether coding may use NVIDIA's TF32, which is faster, if torch has it enabled.

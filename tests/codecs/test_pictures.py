@@ -537,7 +537,7 @@ def test_premultiplied_gray(tmp_path):
     values = np.array([[[10, 128], [0, 0]]], np.uint8)
     path = tiff(tmp_path / "x.tif", values, {338: [1]})
     if not is_picture(path):
-        pytest.skip("this Pillow refuses it")
+        pytest.skip("this Pillow opens no premultiplied gray TIFF")
     assert np.abs(pixels(path)[0, :, 0] - (10 + 127, 255)).max() < 2
 
 

@@ -103,4 +103,4 @@ class MachineLoss(nn.Module):
         Returns:
             Terms by name, unweighted.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must write forward(reading)")

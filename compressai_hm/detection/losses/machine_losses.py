@@ -17,7 +17,7 @@ SHORT = {"features": FeatureLoss, "objects": ObjectFeatureLoss, "labels": Detect
 """Losses of the short form, ``dict(labels=1.0, features=0.5)``, in the terms' order."""
 
 Terms = dict[str, Any]
-"""By name, a tensor or a list of tensors."""
+"""Terms are tensors, or lists of tensors, by name."""
 
 _MODEL_TERMS = {"loss_rate", "loss_human", "loss_aux", "psnr"}
 

@@ -95,15 +95,6 @@ class LatentHumanMachineDetector(HumanMachineDetector):
 
         See :meth:`HumanMachineDetector.refine`.
 
-        Args:
-            x: RGB in [0, 1], ``(1, 3, H, W)``.
-            iterations: Number of Adam's iterations.
-            codec: Codes the picture in place of the model's own codec. Defaults to
-                None.
-
-        Returns:
-            y, ``(1, M, h, w)``.
-
         Raises:
             ValueError: If the model has machine losses, because features have no
                 reference.

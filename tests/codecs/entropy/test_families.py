@@ -77,7 +77,7 @@ def test_at_steps_of_1_training_is_the_same(name):
 def test_noise_is_as_wide_as_the_step_by_place(name, quantizer):
     net = tiny(name).train()
     if net.quantizer == "ste" != quantizer:
-        pytest.skip("it trains on symbols only")
+        pytest.skip("its family trains on symbols and refuses noise")
     net.quantizer = quantizer
     offsets = (np.arange(32) % 9 - 4).reshape(4, 8).astype(np.int8)
     steps = [QuantSteps(0, offsets), QuantSteps(150), QuantSteps(-90)]
