@@ -526,6 +526,14 @@ def test_a_size_is_asked_for(tool, pictures, tmp_path):
     assert decoded[0] == 0
 
 
+@pytest.mark.parametrize(("step", "warned"), [(6, False), (8, True)])
+def test_a_step_beyond_training_is_told(tool, pictures, tmp_path, step, warned):
+    options = ("--step", step, "--out", tmp_path)
+    code, _, error = tool("encode", pictures / "b.jpg", *options)
+    assert code == 0
+    assert ("step 8 is coarser than 6, the coarsest that its" in error) == warned
+
+
 def test_the_quality_follows_the_size(tool, pictures, tmp_path, monkeypatch):
     def with_steps(name, quality, metric, pretrained):
         net = load_checkpoint(DEMO)
