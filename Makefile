@@ -7,10 +7,12 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/python tools/demo.py
 
+OF_CODECS := tests/test_*.py $(patsubst %,tests/%,bitstream classical encoder entropy io models runtime zoo)
+
 # For the loop of writing: minutes, on one core.
 check: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quick tests/test_*.py tests/codecs tests/zoo
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quick $(OF_CODECS)
 
 # The second environment lies over the first and replaces its OpenMMLab packages. What is
 # run in both takes the longest: two cores have about half of all tests each.
@@ -22,7 +24,7 @@ OF_OTHER_CORE := tests/docs tests/evaluation tests/tools
 
 test-one-core:
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(OF_OTHER_CORE:%=--ignore=%)
-	$(BIN)/python -m pytest tests/codecs --gpu
+	$(BIN)/python -m pytest tests --gpu
 
 test-other-core:
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(OF_OTHER_CORE)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-WITH_ONE = "tests/codecs/entropy/test_latent_coder.py"
+WITH_ONE = "tests/entropy/test_latent_coder.py"
 
 
 def collected(*options):

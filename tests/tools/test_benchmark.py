@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from compressai_hm import HumanMachineMixin
-from tests.codecs.families import portable
+from tests.families import portable
 
 TOOL = runpy.run_path(str(Path(__file__).parents[2] / "tools/benchmark.py"))
 

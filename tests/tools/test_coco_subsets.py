@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ..codecs.test_pictures import SWAPPED
+from ..io.test_pictures import SWAPPED
 
 TOOL = runpy.run_path(str(Path(__file__).parents[2] / "tools/coco_subsets.py"))
 CATEGORIES = [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}]

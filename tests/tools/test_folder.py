@@ -18,7 +18,7 @@ from compressai_hm import HM_MODELS, decode, encode, make_checkpoint
 from compressai_hm.entropy import threads as threads_of
 from compressai_hm.io.files import write_png
 from compressai_hm.io.pictures import PictureWarning, count_pixels, read_picture
-from tests.codecs.families import portable
+from tests.families import portable
 
 from .test_codec import DEMO, ROOT, TOOL, tool  # noqa: F401
 

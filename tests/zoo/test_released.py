@@ -15,7 +15,7 @@ from compressai_hm.detection.configs import build_codec
 from compressai_hm.detection.datasets.drawn import draw
 from compressai_hm.zoo import cfgs, load_checkpoint, released
 
-from ..codecs.families import busy
+from ..families import busy
 
 GOLDEN = Path(__file__).parent / "golden"
 RELEASED = [(n, metric) for n in released.RELEASED for metric in ENTRIES[n].released]

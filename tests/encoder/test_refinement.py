@@ -12,7 +12,7 @@ from compressai_hm.entropy.steps import OCTAVE
 from compressai_hm.io.pictures import read_picture
 from compressai_hm.zoo import load_model
 
-from .families import busy, families
+from ..families import busy, families
 
 pytestmark = pytest.mark.slow
 

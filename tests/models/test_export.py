@@ -12,7 +12,7 @@ from compressai_hm import decode, encode
 from compressai_hm.models.export import RUNTIMES, export_transforms, use_runtime
 from compressai_hm.zoo import load_checkpoint, load_model
 
-from .families import busy
+from ..families import busy
 
 pytestmark = pytest.mark.slow
 

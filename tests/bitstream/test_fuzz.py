@@ -1,6 +1,6 @@
 """Hostile files: each is refused with BitstreamError, or decodes to what was encoded.
 
-    python -m tests.codecs.test_fuzz --files 10000
+    python -m tests.bitstream.test_fuzz --files 10000
 
 Half are damaged, half forged: their checksums are right, so they reach the decoder.
 File number i of a seed is always the same one.
@@ -25,7 +25,7 @@ from compressai_hm import Bitstream, BitstreamError, decode
 from compressai_hm.bitstream.coding import pack
 from compressai_hm.entropy.steps import FIRST, QuantSteps
 
-from .families import NAMES, drawn_latents, portable
+from ..families import NAMES, drawn_latents, portable
 
 pytestmark = pytest.mark.slow
 

@@ -32,7 +32,7 @@ from compressai_hm.entropy.coding_tables import (
 )
 from compressai_hm.zoo import load_checkpoint
 
-from .families import busy, drawn_latents, families, portable, tiny
+from ..families import busy, drawn_latents, families, portable, tiny
 
 MEAN = "hm-mbt2018-mean"
 

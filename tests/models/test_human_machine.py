@@ -9,7 +9,7 @@ from torch import nn
 import compressai_hm
 from compressai_hm import HM_MODELS, HumanMachineMixin, decode, encode, picture_bits
 
-from .families import busy, families, tiny
+from ..families import busy, families, tiny
 
 WEIGHTS = Path(compressai_hm.__file__).parent / "zoo/weights"
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from compressai_hm.runtime import tiles
 
-from .families import busy, families
+from ..families import busy, families
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import torch
 from compressai_hm.entropy import LatentCoder, QuantSteps, find_family, places
 from compressai_hm.entropy.order import ORDERS
 
-from ...simulated_device import DEVICE, simulated_device
 from ..families import drawn_latents, families, portable
+from ..simulated_device import DEVICE, simulated_device
 
 STEPS = QuantSteps(150, np.arange(-48, 48).reshape(8, 12).astype(np.int8) // 8)
 

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from compressai_hm import HumanMachineMixin, make_checkpoint, read_checkpoint
 from compressai_hm.zoo import load_checkpoint
 
-from .families import busy, families, tiny
+from ..families import busy, families, tiny
 
 MEAN = "hm-mbt2018-mean"
 

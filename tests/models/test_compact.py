@@ -10,7 +10,7 @@ from compressai_hm.entropy import parallel_family, step_values
 from compressai_hm.entropy.steps import z_class
 from compressai_hm.models.compact import DepthwiseBlock
 
-from .families import busy, portable
+from ..families import busy, portable
 
 HALVES = np.zeros((8, 12), np.int8)
 HALVES[:, 5:] = -8

@@ -18,7 +18,7 @@ from compressai_hm.bitstream.coding import pack
 from compressai_hm.entropy import QuantSteps
 from compressai_hm.entropy.coding_tables import entropy_models, table_buffers
 
-from .families import NAMES, drawn_latents, families, portable
+from ..families import NAMES, drawn_latents, families, portable
 
 GOLDEN = Path(__file__).parent / "golden"
 SIZE = (100, 170)

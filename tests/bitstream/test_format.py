@@ -15,7 +15,7 @@ from compressai_hm import (
 )
 from compressai_hm.bitstream.format import METRICS
 
-from .families import busy, families
+from ..families import busy, families
 
 
 @pytest.fixture(scope="module")

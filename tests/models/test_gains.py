@@ -4,7 +4,7 @@ import torch
 
 from compressai_hm import QuantSteps
 
-from .families import busy
+from ..families import busy
 
 OFFSETS = np.zeros((4, 8), dtype=np.int8)
 OFFSETS[1:3, 2:5] = -4

@@ -12,7 +12,7 @@ from compressai_hm import decode, encode
 from compressai_hm.runtime import tiles
 from compressai_hm.runtime.precision import keep_precise, without_tf32
 
-from .families import busy, families, tiny
+from ..families import busy, families, tiny
 
 HALF = (torch.bfloat16, torch.float16)
 
