@@ -1,12 +1,17 @@
-# Faster R-CNN's neck and heads read y_hat through a LatentBackbone. The LatentBackbone
-# is trained from random weights, and the stream is frozen.
-_base_ = "hm_faster_rcnn.py"
+# As hm_rtmdet_latent.py, with Faster R-CNN, whose two stages learn the boxes that it
+# finds in the uncompressed picture.
+_base_ = "hm_rtmdet_latent.py"
 demo_config = "hm_faster_rcnn_latent_demo.py"
-
 model = dict(
-    type="LatentHumanMachineDetector",
-    latent_backbone=dict(width=256, depth=6),
-    lambda_human=0,  # only what detectors read is trained
-    trainable=("latent_backbone", "detector"),
+    detector="mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
+    detector_checkpoint="https://download.openmmlab.com/mmdetection/v2.0/"
+    "faster_rcnn/faster_rcnn_r50_fpn_1x_coco/"
+    "faster_rcnn_r50_fpn_1x_coco_20200130-047c8118.pth",
+    latent_backbone=dict(widths=(128, 256), depths=(4, 6, 3)),
+    machine_losses=[
+        dict(type="FeatureLoss", weight=2.0),
+        dict(type="PseudoLabelLoss", prefix="pseudo"),
+        dict(type="DetectorLoss"),
+    ],
     reader="faster_rcnn_latent",
 )

@@ -3,7 +3,7 @@
 _base_ = "hm_faster_rcnn_demo.py"
 model = dict(
     type="LatentHumanMachineDetector",
-    latent_backbone=dict(width=96, depth=3),
+    latent_backbone=dict(widths=(64, 96), depths=(3, 3, 1)),
     lambda_human=0,  # only what detectors read is trained
     lambda_machine=1.0,
     trainable=("latent_backbone", "detector"),

@@ -128,7 +128,8 @@ def decode(
 
     Returns:
         ``x_hat`` and / or ``x_bar``, ``(1, 3, H, W)`` in [0, 1]. A reader that reads
-        y_hat gives ``features``, its pyramid, instead of x_bar.
+        y_hat gives ``features``, its pyramid at the size of its detector's input,
+        instead of x_bar.
 
     Raises:
         ValueError: If the reader was trained on other streams, or the weights give
@@ -162,7 +163,7 @@ def decode(
     if reader is not None and "machine" in views:
         reader_net = reader.net.to(y_hat.device).eval()
         if reader.reads == "y_hat":
-            features["features"] = reader_net(y_hat)
+            features["features"] = reader_net.read(y_hat, stream.size)
             views = tuple(view for view in views if view != "machine")
         else:
             g_t = reader_net

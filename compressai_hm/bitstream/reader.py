@@ -25,7 +25,7 @@ from ..models.latent_backbone import LatentBackbone
 
 SUFFIX = ".reader"
 _KINDS = {"x_hat": DynamicAdaptation, "y_hat": LatentBackbone}
-_MOST = {"width": 1024, "downscale": 4, "in_channels": 4096, "depth": 64}
+_MOST = {"width": 1024, "widths": 1024, "downscale": 4, "depths": 64}
 """Largest options in a file, so that a forged file cannot allocate or compute much."""
 
 

@@ -35,6 +35,7 @@ from .load import load_codec_weights  # noqa: E402
 from .losses import (  # noqa: E402
     DetectorLoss,
     FeatureLoss,
+    HeadLoss,
     MachineLoss,
     ObjectFeatureLoss,
     PseudoLabelLoss,
@@ -59,6 +60,7 @@ __all__ = [
     "DistilledRTMDet",
     "DrawnCocoDataset",
     "FeatureLoss",
+    "HeadLoss",
     "HumanMachineDataPreprocessor",
     "HumanMachineDetector",
     "HumanMachineOptimWrapperConstructor",

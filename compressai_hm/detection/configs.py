@@ -154,7 +154,7 @@ def read_latent(detector: dict, codec: HumanMachineMixin, options: dict) -> Conf
     Args:
         detector: The model config.
         codec: The codec whose y_hat the LatentBackbone will read.
-        options: ``width`` and ``depth`` of the LatentBackbone.
+        options: ``widths``, ``depths`` and ``scale`` of the LatentBackbone.
 
     Returns:
         The changed copy of the config.
@@ -162,9 +162,10 @@ def read_latent(detector: dict, codec: HumanMachineMixin, options: dict) -> Conf
     Raises:
         ValueError: For another option, or if the backbone does not take 128x128 pixels.
     """
-    if set(options) - {"width", "depth"}:
+    unknown = sorted(set(options) - {"widths", "depths", "scale"})
+    if unknown:
         raise ValueError(
-            f"model.latent_backbone takes width and depth, got {sorted(options)}"
+            f"model.latent_backbone takes widths and depths, got {unknown}"
         )
     side = 128
     picture = torch.zeros(1, 3, side, side)

@@ -8,7 +8,7 @@ from mmdet.models.detectors import BaseDetector
 from mmdet.structures import SampleList
 from torch import Tensor
 
-from .view import DetectorView, prepare_latent_samples
+from .view import DetectorView, prepare_latents
 
 
 @dataclass(eq=False)
@@ -41,8 +41,7 @@ class Reading(Decoded):
 
     Args:
         detector: The loss's detector, or the model's.
-        resize: Turns decoded pictures into the detector's input; None if the detector
-            reads the latent.
+        resize: Turns decoded pictures into the detector's input.
         compares: Whether a loss uses ``reference``. Decoded and uncompressed pictures
             are then prepared in one batch, so that random augmentations are the same.
     """
@@ -73,6 +72,11 @@ class Reading(Decoded):
         return inputs[:count], samples[:count], inputs[count:]
 
     @property
+    def teacher(self) -> BaseDetector:
+        """Returns the detector that reads the uncompressed pictures."""
+        return self.detector
+
+    @property
     def inputs(self) -> Tensor:
         """Returns the detector's input: resized, letterboxed, normalized, padded."""
         return self._batch[0]
@@ -92,11 +96,11 @@ class Reading(Decoded):
     def reference(self) -> tuple[Tensor, ...]:
         """Returns the neck's features of the uncompressed pictures, detached."""
         with torch.no_grad():
-            return self.detector.extract_feat(self.reference_inputs)
+            return self.teacher.extract_feat(self.reference_inputs)
 
     @property
     def reference_inputs(self) -> Tensor:
-        """Returns the detector's input for the uncompressed pictures.
+        """Returns the teacher's input for the uncompressed pictures.
 
         Raises:
             ValueError: If the losses' classes say that they compare nothing.
@@ -109,9 +113,32 @@ class Reading(Decoded):
         return reference
 
 
+@dataclass(eq=False)
 class LatentReading(Reading):
-    """A batch of latents, which a detector reads without decoded pictures."""
+    """A batch of latents, which a detector reads without decoded pictures.
+
+    Args:
+        frozen: The detector before its backbone was replaced, which reads the
+            uncompressed pictures; None if no loss compares.
+        ratio: Factor of the size at which both read.
+    """
+
+    frozen: BaseDetector | None = None
+    ratio: float = 1.0
+
+    @property
+    def teacher(self) -> BaseDetector:
+        """Returns the detector that reads the uncompressed pictures."""
+        return self.frozen
 
     @cached_property
     def _batch(self) -> tuple[Tensor, SampleList, Tensor | None]:
-        return self.view, prepare_latent_samples(self.samples, self.view), None
+        inputs, samples = prepare_latents(
+            self.detector, self.resize, self.view, self.samples, self.ratio
+        )
+        if not self.compares:
+            return inputs, samples, None
+        reference, _ = self.resize.batch(
+            self.frozen, self.x, self.samples, training=False, ratio=self.ratio
+        )
+        return inputs, samples, reference

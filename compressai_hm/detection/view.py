@@ -19,7 +19,7 @@ from mmengine.dataset import Compose
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
-from ..geometry import Y_STRIDE, padded_size
+from ..geometry import padded_size
 
 _KEYS = {"scale", "keep_ratio", "pad_to_square", "pad_val", "size_divisor"}
 
@@ -96,6 +96,7 @@ class DetectorView:
             raise ValueError(
                 f"model.resize has no {sorted(unknown)}; it takes {sorted(_KEYS)}"
             )
+        self.options = dict(scale=scale, keep_ratio=keep_ratio, **pad)
         self.scale = tuple(scale) if scale else None
         self.keep_ratio = keep_ratio
         self.pad_to_square = pad.get("pad_to_square", False)
@@ -121,22 +122,41 @@ class DetectorView:
         steps.append(dict(type="PackDetInputs", meta_keys=keys))
         self.pipeline = Compose([TRANSFORMS.build(step) for step in steps])
 
-    def sizes(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    def draw_ratio(self, low: float, high: float) -> float:
+        """Draws a factor of the detector's size in training.
+
+        Args:
+            low: The smallest factor.
+            high: The largest factor.
+
+        Returns:
+            The factor. If pictures are padded to a square, its side is then a multiple
+            of 32, as most detectors require.
+        """
+        ratio = low * (high / low) ** float(torch.rand(()))
+        if not (self.scale and self.pad_to_square):
+            return ratio
+        side = max(self.scale)
+        return max(32, 32 * round(side * ratio / 32)) / side
+
+    def sizes(
+        self, height: int, width: int, ratio: float = 1.0
+    ) -> tuple[tuple[int, int], tuple[int, int]]:
         """Computes the sizes of a picture after the resize and after the letterbox.
 
         Args:
             height: Of the decoded picture, in pixels.
             width: Of the decoded picture, in pixels.
+            ratio: Factor of the detector's size. Defaults to 1.0.
 
         Returns:
             (H, W) after the resize, and (H, W) after the letterbox.
         """
-        if not self.scale:
-            new_h, new_w = height, width
-        elif self.keep_ratio:
-            new_w, new_h = mmcv.rescale_size((width, height), self.scale)
-        else:
-            new_w, new_h = self.scale
+        scale = self.scale or (width, height)
+        scale = tuple(max(1, round(side * ratio)) for side in scale)
+        if self.scale and self.keep_ratio:
+            scale = mmcv.rescale_size((width, height), scale)
+        new_w, new_h = scale
         pad_h, pad_w = new_h, new_w
         if self.pad_to_square:
             pad_h = pad_w = max(new_h, new_w)
@@ -145,7 +165,7 @@ class DetectorView:
         return (new_h, new_w), (pad_h, pad_w)
 
     def prepare_training(
-        self, picture: Tensor, sample: DetDataSample
+        self, picture: Tensor, sample: DetDataSample, ratio: float = 1.0
     ) -> tuple[Tensor, DetDataSample]:
         """Resizes and letterboxes a picture differentiably.
 
@@ -154,12 +174,13 @@ class DetectorView:
         Args:
             picture: Decoded RGB, ``(3, H, W)``, about [0, 1].
             sample: The picture's annotations, at (H, W). It is not changed.
+            ratio: Factor of the detector's size. Defaults to 1.0.
 
         Returns:
             The picture, BGR, 0 to 255, ``(3, H', W')``, and annotations for it.
         """
         height, width = picture.shape[-2:]
-        (new_h, new_w), (pad_h, pad_w) = self.sizes(height, width)
+        (new_h, new_w), (pad_h, pad_w) = self.sizes(height, width, ratio)
         view = picture.flip(0)[None] * 255
         if (new_h, new_w) != (height, width):
             view = F.interpolate(view, (new_h, new_w), mode="bilinear")
@@ -170,25 +191,8 @@ class DetectorView:
             pairs = zip(view, values, strict=True)
             view = torch.stack([F.pad(plane, pad, value=v) for plane, v in pairs])
 
-        sample = sample.new()
-        scale = (new_w / width, new_h / height)
-        for field in ("gt_instances", "ignored_instances", "proposals"):
-            if field in sample:
-                instances = _scale_instances(
-                    sample.get(field), scale, (new_h, new_w), (pad_h, pad_w)
-                )
-                setattr(sample, field, instances)
-        if "gt_sem_seg" in sample:
-            labels = sample.gt_sem_seg.sem_seg
-            resized = F.interpolate(labels[None].float(), (new_h, new_w))[0]
-            sample.gt_sem_seg = _pad_labels(resized.to(labels), (pad_h, pad_w))
-        sample.set_metainfo(
-            {
-                "img_shape": (pad_h, pad_w),
-                "scale_factor": scale,
-                "pad_shape": (pad_h, pad_w),
-            }
-        )
+        resized, padded = (new_h, new_w), (pad_h, pad_w)
+        sample = _fit_sample(sample, (height, width), resized, padded)
         return view, sample
 
     def prepare_testing(self, picture: Tensor, sample: DetDataSample) -> dict:
@@ -248,6 +252,7 @@ class DetectorView:
         pictures: Tensor,
         samples: SampleList,
         training: bool,
+        ratio: float = 1.0,
     ) -> tuple[Tensor, SampleList]:
         """Prepares a batch for the detector's ``loss`` and ``extract_feat``.
 
@@ -257,13 +262,14 @@ class DetectorView:
                 ``img_shape``.
             samples: The pictures' annotations. They are not changed.
             training: Whether the detector's random augmentations act.
+            ratio: Factor of the detector's size. Defaults to 1.0.
 
         Returns:
             Inputs, with gradients, and annotations for them.
         """
         pairs = [
             self.prepare_training(
-                picture[:, : sample.img_shape[0], : sample.img_shape[1]], sample
+                picture[:, : sample.img_shape[0], : sample.img_shape[1]], sample, ratio
             )
             for picture, sample in zip(pictures, samples, strict=True)
         ]
@@ -274,41 +280,68 @@ class DetectorView:
         return data["inputs"], data["data_samples"]
 
 
-def prepare_latent_samples(
-    samples: SampleList, y_hat: Tensor, training: bool = True
-) -> SampleList:
-    """Returns samples with the sizes in pixels that a batch of latents stands for.
+def prepare_latents(
+    detector: BaseDetector,
+    view: DetectorView,
+    y_hat: Tensor,
+    samples: SampleList,
+    ratio: float = 1.0,
+) -> tuple[Tensor, SampleList]:
+    """Brings latents to the grid of the size at which a detector reads pictures.
 
     Args:
-        samples: Samples with ``img_shape`` and, in training, annotations, at original
-            size. They are not changed.
-        y_hat: The latents of the whole batch, ``(N, M, h, w)``.
-        training: Whether masks and semantic maps are padded to the batch. Defaults to
-            True.
+        detector: A detector whose backbone is a :class:`LatentBackbone`.
+        view: The resize and letterbox of its pictures.
+        y_hat: Latents, ``(N, M, h, w)``, each valid for its picture's ``img_shape``.
+        samples: Samples with ``img_shape`` and, in training, annotations. They are not
+            changed.
+        ratio: Factor of the detector's size. Defaults to 1.0.
 
     Returns:
-        Copies with ``pad_shape`` (each picture's own) and ``batch_input_shape``.
+        The backbone's input, with gradients, and samples with the sizes and annotations
+        that the detector would have for pictures.
     """
-    batch = (Y_STRIDE * y_hat.shape[-2], Y_STRIDE * y_hat.shape[-1])
-    samples = [sample.clone() for sample in samples]
-    for sample in samples:
-        size = padded_size(sample.img_shape[:2])
+    sizes = [tuple(sample.img_shape[:2]) for sample in samples]
+    fitted = [view.sizes(*size, ratio) for size in sizes]
+    largest = tuple(max(padded[i] for _, padded in fitted) for i in range(2))
+    divisor = getattr(detector.data_preprocessor, "pad_size_divisor", 1)
+    batch = padded_size(largest, divisor)
+    inputs, results = [], []
+    for y, size, (resized, padded), sample in zip(
+        y_hat, sizes, fitted, samples, strict=True
+    ):
+        factors = (resized[1] / size[1], resized[0] / size[0])
+        inputs.append(detector.backbone.resample(y[None], size, factors, batch))
+        sample = _fit_sample(sample, size, resized, batch)
         sample.set_metainfo(
-            {"scale_factor": (1.0, 1.0), "pad_shape": size, "batch_input_shape": batch}
+            {"img_shape": padded, "pad_shape": padded, "batch_input_shape": batch}
         )
-        if training and "masks" in sample.get("gt_instances", {}):
-            instances = sample.gt_instances.new()
-            instances.masks = instances.masks.pad(batch)
-            sample.gt_instances = instances
-        if training and "gt_sem_seg" in sample:
-            sample.gt_sem_seg = _pad_labels(sample.gt_sem_seg.sem_seg, batch)
-    return samples
+        results.append(sample)
+    return torch.cat(inputs), results
 
 
-def _pad_labels(labels: Tensor, size: tuple[int, int]) -> PixelData:
-    """Pads a semantic map, ``(1, H, W)``, with 255 (ignored) to the right and below."""
-    pad = (0, size[1] - labels.shape[2], 0, size[0] - labels.shape[1])
-    return PixelData(sem_seg=F.pad(labels, pad, value=255))
+def _fit_sample(
+    sample: DetDataSample,
+    size: tuple[int, int],
+    resized: tuple[int, int],
+    padded: tuple[int, int],
+) -> DetDataSample:
+    """Returns a sample whose annotations follow a picture's resize and letterbox."""
+    sample = sample.new()
+    scale = (resized[1] / size[1], resized[0] / size[0])
+    for field in ("gt_instances", "ignored_instances", "proposals"):
+        if field in sample:
+            instances = _scale_instances(sample.get(field), scale, resized, padded)
+            setattr(sample, field, instances)
+    if "gt_sem_seg" in sample:
+        labels = sample.gt_sem_seg.sem_seg
+        labels = F.interpolate(labels[None].float(), resized)[0].to(labels)
+        pad = (0, padded[1] - resized[1], 0, padded[0] - resized[0])
+        sample.gt_sem_seg = PixelData(sem_seg=F.pad(labels, pad, value=255))
+    sample.set_metainfo(
+        {"img_shape": padded, "scale_factor": scale, "pad_shape": padded}
+    )
+    return sample
 
 
 def _scale_instances(

@@ -30,7 +30,7 @@ def readers(codec):
     torch.manual_seed(1)
     g_t = DynamicAdaptation(8, downscale=2)
     torch.nn.init.normal_(g_t.layers[-1].weight, std=0.1)
-    backbone = LatentBackbone(12, [8, 16], [8, 16], width=16, depth=1)
+    backbone = LatentBackbone(12, [8, 16], [8, 16], widths=[16], depths=[1])
     return {
         "boxes": StreamReader("boxes", "x_hat", identify_stream(codec, "x_hat"), g_t),
         "latent": StreamReader(
@@ -49,7 +49,7 @@ def test_x_hat_is_the_same_whichever_reader_is_asked_for(codec, readers):
     assert not torch.equal(plain["x_bar"], boxes["x_bar"])
     assert boxes["x_bar"].shape == plain["x_bar"].shape
     assert "x_bar" not in latent
-    assert [f.shape for f in latent["features"]] == [(1, 8, 16, 8), (1, 16, 8, 4)]
+    assert [f.shape for f in latent["features"]] == [(1, 8, 10, 6), (1, 16, 5, 3)]
     assert set(decode(codec, data, ("human",), reader=readers["latent"])) == {"x_hat"}
 
 
@@ -119,7 +119,7 @@ def test_names_are_parts_of_file_names(name):
     [
         dict(width=12000, downscale=2),
         dict(width=8, downscale=torch.tensor(2)),
-        dict(in_channels=4, out_channels=[8], strides=[8], depth=20000),
+        dict(in_channels=4, out_channels=[8], strides=[8], depths=[20000]),
         dict(width=16, downscale=2),  # of other weights
     ],
 )

@@ -99,6 +99,10 @@ def small(path, drawn_set, work_dir) -> Config:
             if resize.get("scale"):
                 resize["scale"] = tuple(min(side, 128) for side in resize["scale"])
             model.resize = resize
+            if model.type == "LatentHumanMachineDetector":  # it teaches
+                model.detector_checkpoint = str(work_dir / "detector.pth")
+                teacher = MODELS.build(model.detector)
+                torch.save(teacher.state_dict(), model.detector_checkpoint)
 
     # Two upright pictures and two wide ones to train on.
     for split, indices in (("train", [0, 2, 3, 4]), ("val", [0, 1])):

@@ -6,17 +6,26 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
-from compressai_hm.detection import HumanMachineDetector, LatentHumanMachineDetector
+from compressai_hm import QuantSteps
+from compressai_hm.detection import (
+    DetectorView,
+    HumanMachineDetector,
+    LatentHumanMachineDetector,
+)
 from compressai_hm.detection.build import build_model
+from compressai_hm.detection.reading import Decoded
 
 from . import tiny
 from .test_detector import losses
+from .test_distilled_detector import nano
 
-LATENT = dict(codec=tiny.CODEC, latent_backbone=dict(width=16, depth=1))
+LATENT = dict(codec=tiny.CODEC, latent_backbone=dict(widths=[16], depths=[1]))
 
 
 def test_a_class_of_its_own_reads_the_latent():
+    init_default_scope("mmdet")
     cfg = dict(type="LatentHumanMachineDetector", detector=tiny.faster_rcnn(), **LATENT)
     new = MODELS.build(copy.deepcopy(cfg))
     for model in (new, copy.deepcopy(new)):
@@ -57,3 +66,144 @@ def test_people_are_shown_nothing_in_training_where_they_do_not_count():
     ]
     assert "psnr" not in got[0] and {"psnr", "loss_human"} <= set(got[1])
     assert "loss_cls" in got[0]
+
+
+@pytest.fixture(params=["yolox", "rtmdet"])
+def detector(request, tmp_path):
+    """A detector's config, and its weights, whose scores differ by place."""
+    cfg = tiny.yolox() if request.param == "yolox" else nano()
+    torch.manual_seed(0)
+    init_default_scope("mmdet")
+    net = MODELS.build(copy.deepcopy(cfg))
+    net.init_weights()
+    for _ in range(20):  # statistics of its norms
+        net.bbox_head(net.extract_feat(torch.randn(2, 3, 64, 96)))
+    torch.save(net.state_dict(), tmp_path / "teacher.pth")
+    return dict(detector=cfg, detector_checkpoint=str(tmp_path / "teacher.pth"))
+
+
+TAUGHT = [dict(type="FeatureLoss"), dict(type="HeadLoss")]
+TERMS = {"loss_features", "loss_scores", "loss_boxes"}
+FROZEN = dict(
+    task_view="y_hat",
+    lambda_human=0,
+    trainable=("latent_backbone", "detector"),
+    resize=dict(scale=(96, 96), pad_to_square=True, pad_val=114),
+)
+
+
+def batch() -> dict:
+    data = tiny.batch((60, 64), (64, 90))
+    for sample in data["data_samples"]:
+        del sample.gt_instances.masks
+    return data
+
+
+def test_the_detector_on_the_picture_teaches(detector):
+    model = tiny.model(machine_losses=TAUGHT, **detector, **FROZEN, **LATENT)
+    model.init_weights()
+    before = copy.deepcopy(model.teacher.module.state_dict())
+    found = losses(model, batch())
+    assert set(found) > TERMS and all(found[term] > 0 for term in TERMS)
+    sum(found[term] for term in TERMS).backward()
+    assert model.detector.backbone.stem[0].weight.grad.abs().sum() > 0
+    assert all(p.grad is not None for p in model.detector.neck.parameters())
+    assert not any(key.startswith("teacher") for key in model.state_dict())
+    for key, value in model.teacher.module.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_who_sees_what_the_teacher_sees_learns_nothing(detector, monkeypatch):
+    """The student gets the teacher's backbone and pictures in place of latents."""
+    model = tiny.model(machine_losses=TAUGHT, **detector, **FROZEN, **LATENT)
+    model.init_weights()
+
+    def prepare(_, view, y_hat, samples, ratio):
+        return view.batch(model.teacher.module, x, samples, training=False, ratio=ratio)
+
+    monkeypatch.setattr("compressai_hm.detection.reading.prepare_latents", prepare)
+    model.detector.backbone = model.teacher.module.backbone
+    model.ratio_range = (0.5, 1.5)
+    model.train()
+    for part in model.detector.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.eval()
+    data = model.data_preprocessor(batch(), True)
+    x = data["inputs"]
+    found = model.loss(x, data["data_samples"])
+    assert all(abs(found[term]) < 1e-5 for term in TERMS - {"loss_scores"})
+    assert found["loss_scores"] < 1e-5
+
+
+@pytest.mark.parametrize("ratio", [2 / 3, 1.0, 2.0])
+@pytest.mark.parametrize("size", [(1, 1), (17, 33), (60, 250), (300, 40)])
+def test_both_read_at_the_same_size(detector, size, ratio):
+    model = tiny.model(machine_losses=TAUGHT, **detector, **FROZEN, **LATENT)
+    model.init_weights()
+    data = model.data_preprocessor(tiny.batch(size, size), True)
+    samples, x = data["data_samples"], data["inputs"]
+    latent, _ = model._code(x, samples)
+    decoded = Decoded(x, {}, latent["y_hat"], samples, training=True)
+    model.view.draw_ratio = lambda low, high: ratio
+    reading = model.read(decoded, compares=True)
+    assert [f.shape for f in reading.features] == [f.shape for f in reading.reference]
+    pictures = model.view.batch(model.teacher.module, x, samples, True, ratio)[1]
+    for ours, theirs in zip(reading.annotations, pictures, strict=True):
+        for key in ("img_shape", "scale_factor", "batch_input_shape"):
+            assert tuple(getattr(ours, key)) == tuple(getattr(theirs, key)), key
+        torch.testing.assert_close(ours.gt_instances.bboxes, theirs.gt_instances.bboxes)
+
+
+def test_two_stages_have_no_scores_at_all_places(tmp_path):
+    source = tiny.model(detector=tiny.faster_rcnn()).detector
+    torch.save(source.state_dict(), tmp_path / "d.pth")
+    model = tiny.model(
+        detector=tiny.faster_rcnn(),
+        detector_checkpoint=str(tmp_path / "d.pth"),
+        machine_losses=[dict(type="HeadLoss")],
+        **{**FROZEN, "resize": dict(scale=(96, 96))},
+        **LATENT,
+    )
+    model.init_weights()
+    with pytest.raises(TypeError, match="needs a detector with one stage, got Faster"):
+        losses(model)
+
+
+def test_latents_are_kept_and_are_those_of_files(detector):
+    options = dict(latent_cache=dict(variants=2), steps=dict(low=1, high=4))
+    model = tiny.model(machine_losses=TAUGHT, **detector, **FROZEN, **LATENT, **options)
+    model.init_weights()
+    model.train()
+    calls = []
+    analyze = model.codec.analyze
+    model.codec.analyze = lambda x, **kw: calls.append(1) or analyze(x, **kw)
+    data = model.data_preprocessor(batch(), True)
+    samples, x = data["data_samples"], data["inputs"]
+    for i, sample in enumerate(samples):
+        sample.set_metainfo({"img_path": f"{i}.png"})
+    seen = {}
+    for _ in range(20):
+        latent, steps = model._code(x, samples)
+        seen.setdefault(steps[0].base, latent["y_hat"][0])
+        assert torch.equal(latent["y_hat"][0], seen[steps[0].base])
+    assert len(calls) == 4 and len(seen) == 2  # two pictures, two variants
+    picture = x[:1, :, :60, :64]
+    for step, y_hat in seen.items():
+        stream = model.codec.compress(picture, QuantSteps(step))
+        real, _ = model.codec.decode_latent(
+            stream["strings"], (60, 64), [QuantSteps(step)]
+        )
+        torch.testing.assert_close(
+            y_hat[:, :4, :4], real[0].half().float(), rtol=0, atol=0
+        )
+    before = dict(seen)
+    model._cache = type(model._cache)(variants=2, bytes=0)  # nothing fits
+    for _ in range(9):
+        latent, steps = model._code(x, samples)
+        assert torch.equal(latent["y_hat"][0], before[steps[0].base])
+
+
+def test_ratios_of_a_square_fit_the_neck():
+    view = DetectorView(scale=(448, 448), pad_to_square=True)
+    sides = {round(448 * view.draw_ratio(0.5, 1.0)) for _ in range(200)}
+    assert sides <= set(range(224, 449, 32)) and len(sides) > 5

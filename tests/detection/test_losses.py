@@ -439,7 +439,7 @@ def test_heads_on_the_latent_have_their_own_losses_only(other):
     kwargs = dict(task_view="y_hat")
     with pytest.raises(ValueError, match="detector of DetectorLoss reads pictures"):
         build([dict(type="DetectorLoss", **other)], **kwargs)
-    with pytest.raises(ValueError, match="features of two pictures"):
+    with pytest.raises(ValueError, match="CosineFeatureLoss needs the detector's"):
         build([dict(type="CosineFeatureLoss")], **kwargs)
     assert "loss_cls" in losses(build([dict(type="DetectorLoss")], **kwargs))
 

@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from compressai_hm import decode, encode, load_reader
-from compressai_hm.detection.view import prepare_latent_samples
+from compressai_hm.detection.view import prepare_latents
 from compressai_hm.entropy.coding_tables import is_table
 from compressai_hm.zoo import load_checkpoint
 
@@ -22,7 +22,7 @@ READERS = {
     "latent": dict(
         type="LatentHumanMachineDetector",
         trainable=("latent_backbone", "detector"),
-        latent_backbone=dict(width=16, depth=1),
+        latent_backbone=dict(widths=[16], depths=[1]),
     ),
     "unlabeled": dict(trainable=("g_t",), machine_losses=dict(labels=0, features=1)),
 }
@@ -135,13 +135,18 @@ def test_two_processes_train_a_reader(trained, tmp_path):
         (dict(codec=dict(type="jpeg", quality=9), task_view="y_hat"), "no latent"),
         (
             dict(task_view="y_hat", latent_backbone=dict(dept=1)),
-            r"takes width and depth, got \['dept'\]",
+            r"takes widths and depths, got \['dept'\]",
         ),
         (dict(machine_losses=dict(boxes=1)), "knows .*features.*got"),
         (dict(machine_losses=dict(features=-1)), "must be 0 or more"),
         (
             dict(machine_losses=dict(features=1), task_view="y_hat"),
-            "features of two pictures",
+            "weights to teach: give model.detector_checkpoint",
+        ),
+        (dict(task_view="y_hat", ratio_range=(2, 1)), r"ratio_range must be \(low"),
+        (
+            dict(task_view="y_hat", latent_cache={}),
+            "latent_cache needs a frozen stream",
         ),
         (
             dict(machine_losses=dict(objects=1), trainable=("g_t", "detector")),
@@ -183,11 +188,16 @@ def test_a_folder_of_pictures_trains_without_labels(tmp_path, drawn_set):
 
 
 def test_pictures_of_a_batch_keep_their_own_size_in_the_latent():
-    model = tiny.model(detector=tiny.mask_rcnn(), task_view="y_hat")
+    model = tiny.model(
+        detector=tiny.mask_rcnn(), task_view="y_hat", resize=dict(scale=None)
+    )
     data = model.data_preprocessor(tiny.batch((60, 64), (64, 250)), True)
     y_hat = model.codec.analyze(data["inputs"])
-    samples = prepare_latent_samples(data["data_samples"], y_hat)
-    assert [s.pad_shape for s in samples] == [(64, 64), (64, 256)]
+    inputs, samples = prepare_latents(
+        model.detector, model.view, y_hat, data["data_samples"]
+    )
+    assert inputs.shape[-2:] == (8, 32)
+    assert [s.pad_shape for s in samples] == [(60, 64), (64, 250)]
     for s in samples:
         assert s.batch_input_shape == (64, 256)
         assert s.gt_instances.masks.masks.shape[1:] == (64, 256)

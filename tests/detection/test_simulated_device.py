@@ -29,7 +29,7 @@ from compressai_hm.detection.losses.feature_loss import inside_boxes
 from ..simulated_device import DEVICE, simulated_device
 from . import tiny
 
-BACKBONE = dict(task_view="y_hat", latent_backbone=dict(width=16, depth=1))
+BACKBONE = dict(task_view="y_hat", latent_backbone=dict(widths=[16], depths=[1]))
 SQUARE = dict(scale=(96, 96), pad_to_square=True, pad_val=(114, 114, 114))
 FEATURES = dict(
     machine_losses=dict(features=1.0, objects=1.0),

@@ -1,36 +1,99 @@
+"""A backbone on the latent, at any size of picture and detector."""
+
 import pytest
 import torch
 
 from compressai_hm import LatentBackbone
 
 
+def build(strides=(8, 16), **options) -> LatentBackbone:
+    options = {"widths": [16], "depths": [1], **options}
+    channels = [8 * (i + 1) for i in range(len(strides))]
+    return LatentBackbone(12, channels, strides, **options)
+
+
 @pytest.mark.parametrize(
     ("strides", "size"),
     [
-        ((4, 8, 16, 32), (6, 10)),
-        ((8, 16, 32), (4, 4)),
-        ((32,), (5, 4)),
+        ((4, 8, 16, 32), (12, 20)),
+        ((8, 16, 32), (7, 4)),
+        ((32,), (5, 9)),
         ((2, 64), (4, 8)),
     ],
 )
 def test_it_gives_the_levels_asked_for(strides, size):
-    channels = [8 * (i + 1) for i in range(len(strides))]
-    net = LatentBackbone(12, channels, strides, width=16, depth=1)
-    y_hat = torch.randn(2, 12, *size)
-    levels = net(y_hat)
+    net = build(strides)
+    levels = net(torch.randn(2, 16, *size))
     assert [tuple(level.shape) for level in levels] == [
-        (2, c, *(-(-16 * side // s) for side in size))
-        for c, s in zip(channels, strides, strict=True)
+        (2, 8 * (i + 1), *(-(-8 * side // s) for side in size))
+        for i, s in enumerate(strides)
     ]
-    sum(level.sum() for level in levels).backward()
-    assert all(p.grad is not None for p in net.parameters())  # as DDP wants it
+    assert len(net.read(torch.randn(1, 12, *size), (64, 60))) == len(strides)
+    assert net.stem(torch.randn(1, 12, 2, 3)).shape == (1, 16, 4, 6)
 
 
-def test_pictures_of_a_batch_do_not_mix():
-    net = LatentBackbone(12, [8, 8], [8, 16], width=16, depth=2)
-    y_hat = torch.randn(3, 12, 4, 4)
-    for both, alone in zip(net(y_hat), net(y_hat[1:2]), strict=True):
-        torch.testing.assert_close(both[1:2], alone, atol=1e-5, rtol=1e-4)
+def test_all_weights_are_reached():
+    net = build((4, 8, 16, 32))  # as DDP wants it
+    sum(
+        level.sum() for level in net.read(torch.randn(1, 12, 4, 4), (64, 64))
+    ).backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_objects_are_where_the_detector_would_see_them():
+    """A feature that is the picture's own x and y, resampled to any input size."""
+    net = build()
+
+    class Places(torch.nn.Module):
+        def forward(self, y_hat):
+            rows, columns = (2 * side for side in y_hat.shape[-2:])
+            y, x = torch.meshgrid(
+                8 * (torch.arange(rows) + 0.5), 8 * (torch.arange(columns) + 0.5),
+                indexing="ij",
+            )  # fmt: skip
+            return torch.stack((x, y))[None]
+
+    net.stem = Places()
+    y_hat = torch.zeros(1, 12, 60, 80)  # more than the picture's positions
+    for factors, padded in [
+        ((1.0, 1.0), (480, 640)),
+        ((0.7, 0.7), (352, 448)),
+        ((2.0, 1.5), (736, 1280)),
+        ((0.25, 0.25), (128, 160)),
+    ]:
+        x, y = net.resample(y_hat, (480, 640), factors, padded)[0]
+        inside = (y.shape[0] * 480 * factors[1]) // padded[0]
+        across = 8 * (torch.arange(x.shape[1]) + 0.5) / factors[0]
+        for row in range(1, int(inside) - 1):
+            torch.testing.assert_close(x[row, 2:-2], across[2:-2])
+            assert torch.allclose(
+                y[row, 2:-2], torch.tensor(8 * (row + 0.5) / factors[1])
+            )
+
+
+def test_what_lies_beyond_the_picture_is_not_seen():
+    net = build().eval()
+    y_hat = torch.randn(1, 12, 3, 4)
+    batch = torch.cat((y_hat, torch.randn(1, 12, 3, 4)), 3)
+    place = ((40, 60), (1.0, 1.0), (64, 96))
+    alone, padded = (net.resample(y, *place) for y in (y_hat, batch))
+    assert torch.equal(alone, padded)
+    assert alone[..., 5:, :].eq(0).all() and alone[..., 8:].eq(0).all()
+    assert alone[..., :5, :7].ne(0).all()
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1), (17, 33), (480, 640), (16, 8000), (3000, 4000)]
+)
+def test_any_picture_fits(size):
+    net = build((8, 16, 32), scale=[448, 320])
+    (factor, _), padded = net.fit(size)
+    assert max(padded) <= 448 and min(padded) >= 32
+    assert factor * max(size) <= 448.01 and factor * min(size) <= 320.01
+    y_hat = torch.randn(1, 12, -(-size[0] // 16), -(-size[1] // 16))
+    levels = net.read(y_hat, size)
+    assert levels[0].shape[-2:] == (padded[0] // 8, padded[1] // 8)
+    assert all(level.isfinite().all() for level in levels)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +101,9 @@ def test_pictures_of_a_batch_do_not_mix():
     [
         (dict(strides=[3]), r"one stride of \[2, 4"),
         (dict(strides=[4, 8]), "each of out_channels"),
-        (dict(width=12), "width must be a multiple of 8, got 12"),
+        (dict(widths=[4]), r"widths from 8 on .* widths=\[4\]"),
+        (dict(depths=[]), r"depths=\[\]"),
+        (dict(scale=[320]), r"must be \(width, height\), got \[320\]"),
     ],
 )
 def test_bad_levels_are_refused(changes, named):

@@ -292,7 +292,7 @@ def test_readers_are_listed_and_chosen(tool, pictures, tmp_path):
     torch.manual_seed(0)
     g_t = DynamicAdaptation(8, downscale=2)
     torch.nn.init.normal_(g_t.layers[-1].weight, std=0.1)
-    backbone = LatentBackbone(64, [8, 8], [8, 16], width=16, depth=1)
+    backbone = LatentBackbone(64, [8, 8], [8, 16], widths=[16], depths=[1])
     for reader in (
         StreamReader("boxes", "x_hat", identify_stream(codec, "x_hat"), g_t),
         StreamReader("latent", "y_hat", identify_stream(codec, "y_hat"), backbone),
@@ -313,8 +313,8 @@ def test_readers_are_listed_and_chosen(tool, pictures, tmp_path):
     assert humans[0] == humans[1] == humans[2]
     assert (tmp_path / "out-boxes.reader/a.boxes.png").is_file()
     with np.load(tmp_path / "out-latent.reader/a.latent.npz") as pyramid:
-        assert pyramid["stride_8"].shape == (8, 8, 16)
-        assert pyramid["stride_16"].shape == (8, 4, 8)
+        assert pyramid["stride_8"].shape == (8, 6, 10)
+        assert pyramid["stride_16"].shape == (8, 3, 5)
 
     (tmp_path / "bad.reader").write_text("x")
     code, out, err = tool("readers", tmp_path)

@@ -58,7 +58,7 @@ class PseudoLabelLoss(MachineLoss):
     ) -> dict[str, Tensor | list[Tensor]]:
         with torch.no_grad():
             reference = reading.reference_inputs.float()
-            results = reading.detector.predict(reference, samples, rescale=False)
+            results = reading.teacher.predict(reference, samples, rescale=False)
         for sample, result in zip(samples, results, strict=True):
             objects = result.pred_instances
             objects = objects[objects.scores >= self.score_thr]

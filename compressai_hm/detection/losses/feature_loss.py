@@ -38,7 +38,8 @@ class ObjectFeatureLoss(MachineLoss):
             reading: The batch, with the uncompressed pictures and annotated boxes.
         """
         features, reference = reading.features, reading.reference
-        inside = inside_boxes(reading.annotations, reading.inputs.shape[-2:])
+        samples = reading.annotations
+        inside = inside_boxes(samples, samples[0].batch_input_shape)
         return {"loss_objects": relative_error(features, reference, inside)}
 
 

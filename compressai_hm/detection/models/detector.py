@@ -166,11 +166,11 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         self._detector_checkpoint = detector_checkpoint
         if detector is not None:
             cfg, resize = detector_config(detector, resize)
+            self.view = DetectorView(**resize)
             self.detector = MODELS.build(self._adapt_detector(cfg))
             if not (is_distributed() and torch.cuda.is_available()):
                 # SyncBN is needed only between processes, and does not run on a CPU.
                 self.detector = revert_sync_batchnorm(self.detector)
-            self.view = DetectorView(**resize)
         self.machine_losses = MachineLosses(machine_losses, detector is not None)
         self._set_trainable(trainable)
         self._check_losses()
@@ -218,17 +218,25 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         if not self.codec.learned:
             raise TypeError(f"{type(self.codec).__name__} does not train: test it only")
         with torch.no_grad() if self.stream_frozen else nullcontext():
-            checked = isinstance(self.data_preprocessor, HumanMachineDataPreprocessor)
-            y, steps = self.codec.analyze(batch_inputs, checked=checked), None
-            if self.steps is not None:
-                steps = self.steps.draw(len(y), y.shape[-2:])
-            latent = self.codec.code_latent(y, steps)
+            latent, steps = self._code(batch_inputs, batch_data_samples)
         losses = self._losses(
             latent, batch_inputs, batch_data_samples, self.machine_losses, steps=steps
         )
         if "entropy" in self.trainable:
             losses["loss_aux"] = self.codec.aux_loss()
         return losses
+
+    def _code(
+        self, x: Tensor, samples: SampleList
+    ) -> tuple[dict, list[QuantSteps] | None]:
+        """Returns the latents of a batch, with their bits, and their steps."""
+        checked = isinstance(self.data_preprocessor, HumanMachineDataPreprocessor)
+        y, steps = self.codec.analyze(x, checked=checked), None
+        if self.steps is not None:
+            steps = self.steps.draw(len(y), y.shape[-2:])
+        latent = self.codec.code_latent(y, steps)
+        latent["bits"] = picture_bits(latent["likelihoods"], _list_sizes(samples))
+        return latent, steps
 
     def _losses(
         self,
@@ -241,8 +249,8 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         steps: list[QuantSteps] | None = None,
     ) -> dict:
         """Computes all weighted terms of the views that a latent decodes to."""
-        sizes = [tuple(s.img_shape[:2]) for s in samples]
-        bits = picture_bits(latent["likelihoods"], sizes)
+        sizes = _list_sizes(samples)
+        bits = latent["bits"]
         pixels = torch.stack([bits.new_full((), h * w) for h, w in sizes])
         counts = torch.ones_like(bits)
         if steps is not None:
@@ -321,6 +329,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         machine_losses = self.machine_losses.without_annotations()
 
         def loss(latent: dict) -> Tensor:
+            latent["bits"] = picture_bits(latent["likelihoods"], [sample.img_shape])
             losses = self._losses(
                 latent, x, [sample], machine_losses, codec, training=False
             )
@@ -413,6 +422,10 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
     ) -> dict:
         """Returns the codec's forward: x_hat, x_bar, likelihoods."""
         return self.codec(batch_inputs)
+
+
+def _list_sizes(samples: SampleList) -> list[tuple[int, int]]:
+    return [tuple(sample.img_shape[:2]) for sample in samples]
 
 
 def _average_pictures(errors: Tensor, sizes: list[tuple[int, int]]) -> Tensor:

@@ -7,12 +7,11 @@ from mmdet.models.detectors import RTMDet
 from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
-from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..frozen_detector import FrozenDetector
 from ..losses.feature_loss import relative_error
+from ..losses.head_loss import compare_heads
 
 
 @MODELS.register_module()
@@ -102,7 +101,7 @@ class DistilledRTMDet(RTMDet):
             teacher = self.teacher.on(inputs.device)
             reference = teacher.extract_feat(self._normalize_for_teacher(inputs))
             targets = teacher.bbox_head(reference)
-        scores, boxes = _compare_heads(outputs, targets)
+        scores, boxes = compare_heads(self.bbox_head, outputs, targets)
         weight = self.teacher_weight
         losses["loss_scores"] = weight * scores
         losses["loss_boxes"] = weight * 2 * boxes
@@ -116,35 +115,3 @@ class DistilledRTMDet(RTMDet):
         if student._channel_conversion != teacher._channel_conversion:
             pictures = pictures.flip(1)
         return (pictures - teacher.mean.to(inputs)) / teacher.std.to(inputs)
-
-
-def _compare_heads(
-    outputs: tuple[list[Tensor], list[Tensor]],
-    targets: tuple[list[Tensor], list[Tensor]],
-) -> tuple[Tensor, Tensor]:
-    """Computes the distances of scores and boxes of two heads; 0 if they agree.
-
-    Args:
-        outputs: Logits ``(N, classes, h, w)`` and distances to a box's sides
-            ``(N, 4, h, w)``, of each level.
-        targets: The same of the teacher.
-    """
-    logits, sides = (_flatten_levels(levels) for levels in outputs)
-    scores, target_sides = (_flatten_levels(levels) for levels in targets)
-    scores = scores.sigmoid()
-    objectness = scores.amax(1)
-    count = objectness.sum().clamp(min=1)
-    difference = (logits.detach().sigmoid() - scores).abs()
-    error = F.binary_cross_entropy_with_logits(logits, scores, reduction="none")
-    # Both boxes are relative to the same place, so it does not matter where that is.
-    outward = sides.new_tensor([-1, -1, 1, 1])
-    boxes, target_boxes = sides * outward, target_sides.clamp(min=0) * outward
-    overlap = bbox_overlaps(boxes, target_boxes, mode="giou", is_aligned=True)
-    distance = objectness * (1 - overlap)
-    return (difference * error).sum() / count, distance.sum() / count
-
-
-def _flatten_levels(levels: list[Tensor]) -> Tensor:
-    """Flattens (N, C, h, w) of each level to (places, C), in float32."""
-    flat = [level.permute(0, 2, 3, 1).flatten(0, 2) for level in levels]
-    return torch.cat(flat).float()
