@@ -5,7 +5,7 @@ only torch and compressai; ``compressai_hm.detection`` also needs OpenMMLab.
 """
 
 from . import zoo
-from .bitstream.coding import FileCodec, decode, encode
+from .bitstream.coding import FileCodec, decode, decode_to_latent, encode
 from .bitstream.format import Bitstream
 from .bitstream.picture_codec import PictureCodec
 from .bitstream.reader import StreamReader, find_reader, load_reader
@@ -72,6 +72,7 @@ __all__ = [
     "__version__",
     "boxes_to_mask",
     "decode",
+    "decode_to_latent",
     "encode",
     "encode_to_size",
     "find_reader",

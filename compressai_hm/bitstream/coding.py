@@ -109,6 +109,54 @@ def pack(
 
 
 @torch.no_grad()
+def decode_to_latent(
+    net: HumanMachineMixin,
+    data: bytes,
+    max_pixels: int = MAX_PIXELS,
+    reader: StreamReader | None = None,
+) -> tuple[Bitstream, Tensor]:
+    """Decodes the latent of a file, which readers read.
+
+    Args:
+        net: The codec that coded it.
+        data: The file.
+        max_pixels: Larger pictures are refused. Defaults to 2**26.
+        reader: Reader that is checked against the codec. Defaults to None.
+
+    Returns:
+        The file's content, and y_hat, ``(1, M, h, w)``.
+
+    Raises:
+        ValueError: If the reader was trained on other streams.
+        BitstreamError: If the file is damaged, forged or too large, or was coded with
+            other weights.
+    """
+    net = unwrapped(net)
+    stream = Bitstream.read(data)
+    height, width = stream.size
+    # The padded picture counts: it is many times as large as a long thin picture.
+    coded = math.prod(padded_size(stream.size))
+    if height * width > max_pixels or coded > max(max_pixels, 2**22):
+        raise BitstreamError(
+            f"the file says that the picture has {width}x{height} pixels, more than "
+            f"max_pixels={max_pixels}; raise that if you trust the file"
+        )
+    name, fingerprint = _get_name(net), net.latent_coder().fingerprint()
+    if (stream.model_id, stream.fingerprint) != (model_id(name), fingerprint):
+        raise BitstreamError(
+            f"the file was coded with other weights: it needs {stream.weights()}; "
+            f"given is {name}, entropy part {fingerprint.hex()}"
+        )
+    if reader is not None:
+        reader.check(net)
+    strings, steps = [[stream.y], [stream.z]], [stream.steps()]
+    y_hat, symbols = net.decode_latent(strings, stream.size, steps)
+    if stream.compute_check(symbols[0]) != stream.symbols_check:
+        raise BitstreamError("the file is damaged: it decodes to other symbols")
+    return stream, y_hat
+
+
+@torch.no_grad()
 def decode(
     net: HumanMachineMixin,
     data: bytes,
@@ -138,27 +186,7 @@ def decode(
             other weights.
     """
     net = unwrapped(net)
-    stream = Bitstream.read(data)
-    height, width = stream.size
-    # The padded picture counts: it is many times as large as a long thin picture.
-    coded = math.prod(padded_size(stream.size))
-    if height * width > max_pixels or coded > max(max_pixels, 2**22):
-        raise BitstreamError(
-            f"the file says that the picture has {width}x{height} pixels, more than "
-            f"max_pixels={max_pixels}; raise that if you trust the file"
-        )
-    name, fingerprint = _get_name(net), net.latent_coder().fingerprint()
-    if (stream.model_id, stream.fingerprint) != (model_id(name), fingerprint):
-        raise BitstreamError(
-            f"the file was coded with other weights: it needs {stream.weights()}; "
-            f"given is {name}, entropy part {fingerprint.hex()}"
-        )
-    if reader is not None:
-        reader.check(net)
-    strings, steps = [[stream.y], [stream.z]], [stream.steps()]
-    y_hat, symbols = net.decode_latent(strings, stream.size, steps)
-    if stream.compute_check(symbols[0]) != stream.symbols_check:
-        raise BitstreamError("the file is damaged: it decodes to other symbols")
+    stream, y_hat = decode_to_latent(net, data, max_pixels, reader)
     g_t, features = None, {}
     if reader is not None and "machine" in views:
         reader_net = reader.net.to(y_hat.device).eval()

@@ -18,9 +18,6 @@ with quiet_imports():
     import mmdet.evaluation
     import mmdet.models  # noqa: F401
 
-from mmdet.registry import MODELS  # noqa: E402
-
-from ..models.latent_backbone import LatentBackbone  # noqa: E402
 from .datasets.coco import (  # noqa: E402
     CheckedCocoDataset,
     DrawnCocoDataset,
@@ -44,11 +41,11 @@ from .models.detector import HumanMachineDetector  # noqa: E402
 from .models.distilled_detector import DistilledRTMDet  # noqa: E402
 from .models.latent_detector import LatentHumanMachineDetector  # noqa: E402
 from .models.preprocessor import HumanMachineDataPreprocessor  # noqa: E402
+from .models.staged_backbone import StagedLatentBackbone  # noqa: E402
 from .rate_distortion_metric import RateDistortionMetric  # noqa: E402
 from .regions import DetectorRegions  # noqa: E402
+from .stream_detector import StreamDetector  # noqa: E402
 from .view import DetectorView  # noqa: E402
-
-MODELS.register_module(module=LatentBackbone)
 
 __all__ = [
     "SOAP",
@@ -72,6 +69,8 @@ __all__ = [
     "PseudoLabelLoss",
     "RandomDownscale",
     "RateDistortionMetric",
+    "StagedLatentBackbone",
+    "StreamDetector",
     "hooks",
     "load_codec_weights",
 ]

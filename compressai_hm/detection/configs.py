@@ -3,16 +3,14 @@
 from collections.abc import Callable
 
 import compressai.zoo
-import torch
 from compressai.registry import MODELS as CODECS
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..classical import CLASSICAL
-from ..models.human_machine import HumanMachineMixin
 from ..zoo import is_hm
 from .load import load_codec_weights
 from .view import find_resize
@@ -145,45 +143,30 @@ def find_classes(config: dict | str, count: int) -> tuple[str, ...] | None:
     return classes if len(classes) == count else None
 
 
-@torch.no_grad()
-def read_latent(detector: dict, codec: HumanMachineMixin, options: dict) -> ConfigDict:
-    """Returns a detector's config with a LatentBackbone in place of its backbone.
-
-    The LatentBackbone has the levels, channels and strides of the backbone it replaces.
+def read_latent(detector: dict, in_channels: int, options: dict) -> ConfigDict:
+    """Returns a detector's config with a StagedLatentBackbone in place of its backbone.
 
     Args:
         detector: The model config.
-        codec: The codec whose y_hat the LatentBackbone will read.
+        in_channels: Channels of y_hat.
         options: ``widths``, ``depths`` and ``scale`` of the LatentBackbone.
 
     Returns:
         The changed copy of the config.
 
     Raises:
-        ValueError: For another option, or if the backbone does not take 128x128 pixels.
+        ValueError: For another option.
     """
     unknown = sorted(set(options) - {"widths", "depths", "scale"})
     if unknown:
         raise ValueError(
             f"model.latent_backbone takes widths and depths, got {unknown}"
         )
-    side = 128
-    picture = torch.zeros(1, 3, side, side)
-    backbone = MODELS.build(detector["backbone"])
-    backbone.eval()  # some backbones return nothing
-    try:
-        levels = backbone(picture)
-    except RuntimeError as e:
-        raise ValueError(
-            f"the levels of model.detector's {type(backbone).__name__} cannot be found "
-            f"on {side}x{side} pixels, as LatentHumanMachineDetector needs: {e}"
-        ) from e
     detector = ConfigDict(detector)
     detector.backbone = dict(
-        type="LatentBackbone",
-        in_channels=codec.analyze(picture).shape[1],
-        out_channels=[level.shape[1] for level in levels],
-        strides=[side // level.shape[-1] for level in levels],
+        type="StagedLatentBackbone",
+        in_channels=in_channels,
+        backbone=detector.backbone,
         **options,
     )
     return detector

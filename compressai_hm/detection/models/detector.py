@@ -76,8 +76,8 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
             of decoded pictures. Defaults to the resize of the test pipeline for a whole
             config, and to MMDetection's (1333, 800) for a model config.
         trainable: The parts that train, among g_a, g_s, entropy (h_a, h_s, context,
-            bottleneck), g_t, latent_backbone and detector (only its neck and heads if
-            the backbone was replaced). Defaults to all but the detector.
+            bottleneck), g_t, latent_backbone and detector (without what a
+            latent backbone replaces). Defaults to all but the detector.
         reader: The name of the reader (g_t or latent backbone) that is trained on a
             frozen stream. ExportCodecHook writes it. Defaults to None.
         quantizer: The model of quantization in training, "noise" or "ste", see

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...entropy import QuantSteps
 from ...models.human_machine import HumanMachineMixin, picture_bits
 from ..configs import read_latent
-from ..frozen_detector import FrozenDetector
+from ..frozen_detector import FrozenDetector, freeze_statistics
 from ..reading import Decoded, LatentReading, Reading
 from ..view import prepare_latents
 from .detector import HumanMachineDetector
@@ -26,18 +26,19 @@ class LatentHumanMachineDetector(HumanMachineDetector):
     ::
 
         x ─► codec ─┬─► x_hat (humans)
-                    └─► y_hat ─► LatentBackbone ─► the detector's neck and heads
+                    └─► y_hat ─► LatentBackbone ─► the detector's later parts
 
-    The latent is resampled to the size at which the detector reads pictures. Losses
+    The LatentBackbone replaces the backbone's stages up to stride 8, see
+    :class:`StagedLatentBackbone`. The latent is resampled to the size at which the
+    detector reads pictures. Losses
     that compare (FeatureLoss, HeadLoss, PseudoLabelLoss) let the detector teach: with
     its own backbone and ``detector_checkpoint`` it reads the uncompressed pictures. The
     other arguments are those of :class:`HumanMachineDetector`. Losses that have a
     detector of their own are refused.
 
     Args:
-        latent_backbone: ``widths`` and ``depths`` of the :class:`LatentBackbone`. Its
-            levels and channels are those of the detector's backbone, which it replaces.
-            Defaults to None, the LatentBackbone's defaults.
+        latent_backbone: ``widths`` and ``depths`` of the :class:`LatentBackbone`.
+            Defaults to None, its defaults.
         ratio_range: Random factors of the detector's size in training. Defaults to
             (1, 1).
         latent_cache: ``dict(variants=3, bytes=4e9)`` keeps the latents of whole
@@ -52,7 +53,7 @@ class LatentHumanMachineDetector(HumanMachineDetector):
 
     task_views = ("y_hat",)
     reader_part = "latent_backbone"
-    replaced_prefix = "backbone."
+    replaced_prefix = "backbone.latent."
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class LatentHumanMachineDetector(HumanMachineDetector):
             )
         self._cache = None if latent_cache is None else _LatentCache(**latent_cache)
 
+    @torch.no_grad()
     def _adapt_detector(self, detector: dict) -> dict:
         if not self.codec.learned:
             raise ValueError(
@@ -85,7 +87,8 @@ class LatentHumanMachineDetector(HumanMachineDetector):
             )
         self._picture_detector = detector
         options = {"scale": self.view.scale or (0, 0), **self._latent_backbone}
-        return read_latent(detector, self.codec, options)
+        channels = self.codec.analyze(torch.zeros(1, 3, 64, 64)).shape[1]
+        return read_latent(detector, channels, options)
 
     def _check_losses(self) -> None:
         losses = self.machine_losses.losses if self._uses_machine_loss else []
@@ -114,8 +117,22 @@ class LatentHumanMachineDetector(HumanMachineDetector):
         if self.teacher is not None:
             self.teacher.load()
 
+    def train(self, mode: bool = True) -> nn.Module:
+        """Sets the mode; statistics that come from a checkpoint stay as they are.
+
+        Args:
+            mode: The mode. Defaults to True.
+
+        Returns:
+            The model.
+        """
+        super().train(mode)
+        if self._detector_checkpoint and self.detector is not None:
+            freeze_statistics(self.detector)
+        return self
+
     def _find_part(self, name: str) -> str:
-        return "latent_backbone" if name.startswith("backbone.") else "detector"
+        return self.reader_part if name.startswith(self.replaced_prefix) else "detector"
 
     def _find_machine_parts(self) -> set[str]:
         return {"latent_backbone"}

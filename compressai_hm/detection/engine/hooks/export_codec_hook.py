@@ -61,8 +61,8 @@ class ExportCodecHook(Hook):
     ) -> None:
         net, reads = codec.g_t, "x_hat"
         if model.task_view == "y_hat":
-            net, reads = copy.deepcopy(model.detector.backbone).cpu(), "y_hat"
-            prefix = "detector.backbone."
+            net, reads = copy.deepcopy(model.detector.backbone.latent).cpu(), "y_hat"
+            prefix = "detector.backbone.latent."
             net.load_state_dict(
                 {
                     key.removeprefix(prefix): value

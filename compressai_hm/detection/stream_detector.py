@@ -1,0 +1,68 @@
+"""A detector that finds objects in streams, without decoding pictures."""
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from ..bitstream.reader import StreamReader
+from .configs import detector_config, read_latent
+from .load import load_detector
+from .view import DetectorView, prepare_latents
+
+
+class StreamDetector:
+    """Reads latents through a reader and a detector's later parts.
+
+    Args:
+        reader: A reader of y_hat, which replaces the detector's backbone.
+        config: The detector: a whole MMDetection config, or the name of one.
+        checkpoint: Weights of the rest of the detector.
+
+    Raises:
+        ValueError: If the reader does not read y_hat.
+        RuntimeError: If the weights are of another detector.
+    """
+
+    def __init__(self, reader: StreamReader, config: dict | str, checkpoint: str):
+        if reader.reads != "y_hat":
+            raise ValueError(
+                f"reader {reader.name!r} reads {reader.reads} and gives pictures; to "
+                "detect in streams, take one that reads y_hat"
+            )
+        init_default_scope("mmdet")
+        cfg, resize = detector_config(config, None)
+        options = {k: reader.net.options[k] for k in ("widths", "depths", "scale")}
+        channels = reader.net.options["in_channels"]
+        self.reader, self.view = reader, DetectorView(**resize)
+        self.detector = MODELS.build(read_latent(cfg, channels, options)).eval()
+        replaced = self.detector.backbone.latent
+        if replaced.options != reader.net.options:
+            raise ValueError(
+                f"reader {reader.name!r} was trained for another detector than {config}"
+            )
+        self.classes = load_detector(self.detector, checkpoint, "backbone.latent.")
+        self.detector.backbone.latent = reader.net
+
+    @torch.no_grad()
+    def detect(self, y_hat: Tensor, size: tuple[int, int]) -> InstanceData:
+        """Detects the objects of one picture.
+
+        Args:
+            y_hat: Its decoded latent, or before coding its latent, ``(1, M, h, w)``.
+            size: (H, W) of the picture in pixels.
+
+        Returns:
+            Instances with ``bboxes``, ``(n, 4)`` in pixels of the picture, ``scores``
+            and ``labels``, on the CPU.
+        """
+        self.detector.to(y_hat.device)
+        sample = DetDataSample(metainfo={"img_shape": size, "ori_shape": size})
+        inputs, samples = prepare_latents(self.detector, self.view, y_hat, [sample])
+        (result,) = self.detector.predict(inputs, samples)
+        objects = result.pred_instances.cpu()
+        objects.bboxes[:, 0::2].clamp_(0, size[1])
+        objects.bboxes[:, 1::2].clamp_(0, size[0])
+        return objects
