@@ -7,7 +7,6 @@ model = dict(
     detector_checkpoint="https://download.openmmlab.com/mmdetection/v2.0/"
     "faster_rcnn/faster_rcnn_r50_fpn_1x_coco/"
     "faster_rcnn_r50_fpn_1x_coco_20200130-047c8118.pth",
-    latent_backbone=dict(widths=(128, 256), depths=(4, 6, 3)),
     machine_losses=[
         dict(type="FeatureLoss", weight=2.0),
         dict(type="PseudoLabelLoss", prefix="pseudo"),

@@ -8,7 +8,7 @@ model = dict(
     codec=dict(_delete_=True, type="hm-compact", quality=4, pretrained=True),
     steps=dict(low=1.0, high=6.0),
     latent_cache=dict(variants=3, bytes=4e9),
-    latent_backbone=dict(widths=(128, 192), depths=(3, 4, 2)),
+    latent_backbone=dict(widths=(128,), depths=(4,)),
     ratio_range=(0.6, 1.0),
     lambda_human=0,  # only what detectors read is trained
     machine_losses=[

@@ -40,8 +40,8 @@ class StagedLatentBackbone(nn.Module):
         ends = [name for name, (_, stride) in stages.items() if stride == GRID]
         names = list(stages)
         first = names.index(ends[-1]) + 1 if ends else len(names)
-        self._later = names[first:]
         wanted = [names[i] for i in original.out_indices] if ends else []
+        self._later = names[first : max(original.out_indices) + 1] if ends else []
         self._wanted = [name for name in wanted if name in self._later]
         if ends:
             kept = [name for name in wanted if name in names[:first]]
