@@ -13,7 +13,7 @@ model = dict(
     detector_checkpoint="compressai_hm://person_detector.pth",
     steps=dict(low=1.0, high=6.0),
     latent_cache=dict(variants=3, bytes=4e9),
-    latent_backbone=dict(widths=(96,), depths=(4,)),
+    latent_backbone=dict(widths=(88,), depths=(4,)),
     ratio_range=(0.6, 1.0),
     lambda_human=0,  # only what detectors read is trained
     machine_losses=[
