@@ -61,7 +61,7 @@ setup(
     entry_points={
         "console_scripts": [
             f"hm-{name} = compressai_hm_tools:{name}"
-            for name in ("app", "codec", "train", "test", "sweep", "demo")
+            for name in ("app", "codec", "detect", "train", "test", "sweep", "demo")
         ]
     },
     python_requires=">=3.11,<3.13",  # compressai 1.2.8 has no wheel for 3.13

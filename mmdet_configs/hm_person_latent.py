@@ -9,7 +9,7 @@ _base_ = [
 model = dict(
     type="LatentHumanMachineDetector",
     codec=dict(type="hm-compact", quality=4, pretrained=True),
-    detector="{{fileDirname}}/person/rtmdet_mobilenetv2.py",
+    detector="{{fileDirname}}/person/rtmdet_latent.py",
     detector_checkpoint="compressai_hm://person_detector.pth",
     steps=dict(low=1.0, high=6.0),
     latent_cache=dict(variants=3, bytes=4e9),

@@ -17,7 +17,7 @@ def _run(name: str) -> None:
     runpy.run_path(str(_FOLDER / f"{name}.py"), run_name="__main__")
 
 
-app, codec, train, test, demo = (
-    partial(_run, name) for name in ("app", "codec", "train", "test", "demo")
+app, codec, detect, train, test, demo = (
+    partial(_run, name) for name in ("app", "codec", "detect", "train", "test", "demo")
 )
 sweep = partial(_run, "rate_accuracy")

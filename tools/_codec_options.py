@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import _command
+from _shared import READERS
 
 from compressai_hm import DEFAULT_MODEL, DEFAULT_QUALITY, ENTRIES
 from compressai_hm.bitstream.file_names import STDIN, SUFFIX
@@ -22,8 +23,6 @@ VIEWS = {"human": "x_hat", "machine": "x_bar"}
 BPP = """bpp counts the whole file, its header included, over the picture's pixels. The
 --help of python -m compressai_hm.eval_model says how that tool counts."""
 ROI_DETECTOR_GAIN = 1.41
-READERS = [Path("work_dirs")]
-"""Folders that are searched for readers."""
 
 
 def parse(argv: list[str] | None = None, about: str = "") -> argparse.Namespace:

@@ -101,3 +101,11 @@ def sentence(e: BaseException) -> str:
     if not text and e.__traceback__:  # an assert without a message
         text = traceback.extract_tb(e.__traceback__)[-1].line
     return text or type(e).__name__
+
+
+def escape(text: str) -> str:
+    """Escapes what a terminal cannot show in one line: file names may hold anything."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "replace").decode()
+        for c in text
+    )

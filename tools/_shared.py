@@ -5,17 +5,23 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import cache, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from compressai_hm.zoo import load_checkpoint, load_model
-from compressai_hm.zoo.released import RELEASED
+from compressai_hm import ENTRIES, Bitstream, BitstreamError, find_reader
+from compressai_hm.zoo import cfgs, load_checkpoint, load_model
+from compressai_hm.zoo.released import RELEASED, SCHEME, WEIGHTS, weights_file
 
 if TYPE_CHECKING:
-    from compressai_hm.detection import DetectorRegions
+    from compressai_hm.detection import DetectorRegions, StreamDetector
 
+READERS = [Path("work_dirs")]
+"""Folders that are searched for readers."""
+
+LATENT_PEOPLE = "person/rtmdet_latent.py"
 PEOPLE = "person/rtmdet_mobilenetv2.py,compressai_hm://person_detector.pth"
 """The package's detector, for --roi-detector people."""
 
@@ -43,6 +49,68 @@ def load_weights(
         pretrained = True if model in RELEASED else "base"
         net = load_model(model, quality, metric, pretrained=pretrained)
     return net.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_for_stream(
+    stream: Bitstream,
+    checkpoint: str | None = None,
+    model: str | None = None,
+    quality: int | None = None,
+    metric: str | None = None,
+) -> nn.Module:
+    """Loads the codec that decodes a file; what is not given is the file's.
+
+    Args:
+        stream: The file's content.
+        checkpoint: File of weights. Defaults to None.
+        model: Zoo entry, or the registered name of the checkpoint's model.
+        quality: Quality of the zoo entry.
+        metric: Metric of the zoo entry.
+
+    Raises:
+        BitstreamError: If the file does not say which weights it needs.
+    """
+    metric = metric or stream.metric
+    if checkpoint or model:
+        return load_weights(checkpoint, model, quality, metric)
+    if not stream.quality or stream.model not in cfgs:
+        raise BitstreamError(f"give the weights with --checkpoint: {stream.weights()}")
+    quality = 1 if ENTRIES[stream.model].steps else stream.quality
+    return load_weights(None, stream.model, quality, metric)
+
+
+@once
+def load_stream_detector(
+    model: str | None, metric: str, reader: str | None, detector: str | None
+) -> "StreamDetector":
+    """Loads a detector that reads streams.
+
+    Args:
+        model: Zoo entry that coded the streams.
+        metric: What its weights were trained for.
+        reader: Name or file of a reader; None for the package's for these weights.
+        detector: Its detector, CONFIG,CHECKPOINT; None for the package's.
+    """
+    import _launch
+
+    from compressai_hm.detection import StreamDetector
+
+    if reader is None:
+        name = weights_file(model or "", metric).removesuffix(".npz")
+        path = WEIGHTS / f"{name}.people.reader"
+        if not path.is_file():
+            raise ValueError(
+                f"the package has no reader of people for {name}: give --reader and "
+                "--detector"
+            )
+        reader, detector = str(path), f"{LATENT_PEOPLE},{SCHEME}{name}.people.pth"
+    config, _, checkpoint = detector.rpartition(",")
+    if not config:
+        raise ValueError(f"--detector takes CONFIG,CHECKPOINT, got {detector!r}")
+    if "::" not in config:
+        config = str(_launch.find_config(config))
+    quiet_openmmlab()
+    return StreamDetector(find_reader(reader, READERS), config, checkpoint)
 
 
 @once

@@ -29,14 +29,18 @@ import numpy as np
 import torch
 from _codec_options import READERS, VIEWS, parse
 from _folder import InOrder, default_workers
-from _shared import load_detector_regions, load_weights, once, quiet_openmmlab
+from _shared import (
+    load_detector_regions,
+    load_for_stream,
+    load_weights,
+    once,
+    quiet_openmmlab,
+)
 from torch import nn
 from tqdm import tqdm
 
 from compressai_hm import (
-    ENTRIES,
     Bitstream,
-    BitstreamError,
     QuantSteps,
     StreamReader,
     decode,
@@ -95,11 +99,11 @@ def main() -> int:
     workers = 1 if serial else min(len(jobs), default_workers())
     lines, bpps, remarks, failed = work(args, jobs, workers)
     for line in lines:
-        print(escape(line))
+        print(_command.escape(line))
     if len(bpps) > 1:
         print(f"{len(bpps)} pictures, {sum(bpps) / len(bpps):.4f} bpp on average")
     for line in remarks + failed:
-        print(escape(line), file=sys.stderr)
+        print(_command.escape(line), file=sys.stderr)
     if failed:
         print(f"{len(failed)} of {len(jobs)} failed", file=sys.stderr)
     return bool(failed)
@@ -154,7 +158,7 @@ def work(
     ):
         warnings.simplefilter("ignore")
         for (source, _), wait in bar:
-            bar.set_postfix_str(escape(source.name))
+            bar.set_postfix_str(_command.escape(source.name))
             try:
                 (line, bpp, files), warned = wait()
                 for path in files:
@@ -165,7 +169,7 @@ def work(
                 reason = _command.sentence(e).removeprefix(f"{source}: ")
                 failed.append(f"{source}: {reason}")
                 if len(jobs) == 1:
-                    raise ValueError(escape(failed[0])) from e
+                    raise ValueError(_command.escape(failed[0])) from e
                 continue
             lines.append(line)
             bpps.append(bpp)
@@ -182,14 +186,6 @@ def import_module(name: str) -> None:
         sys.path.insert(0, str(path.resolve().parent))
         name = path.stem
     importlib.import_module(name)
-
-
-def escape(text: str) -> str:
-    """Escapes what a terminal cannot show in one line: file names may hold anything."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "replace").decode()
-        for c in text
-    )
 
 
 @once
@@ -321,16 +317,11 @@ def decode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
     """Decodes a file into its views."""
     data = read_content(source)
     stream = Bitstream.read(data)
-    metric = args.metric or stream.metric
-    weights = args.checkpoint, args.model, args.quality, metric
-    if not args.checkpoint and not args.model:
-        if not stream.quality or stream.model not in cfgs:
-            raise BitstreamError(
-                f"give the weights with --checkpoint: {stream.weights()}"
-            )
-        quality = 1 if ENTRIES[stream.model].steps else stream.quality
-        weights = None, stream.model, quality, metric
-    net = in_runtime(load_weights(*weights), args.runtime, "g_s")
+    net = in_runtime(
+        load_for_stream(stream, args.checkpoint, args.model, args.quality, args.metric),
+        args.runtime,
+        "g_s",
+    )
     reader = load_named_reader(args.reader) if args.reader else None
     views = (args.view,) if args.view in VIEWS else tuple(VIEWS)
     if args.view is None and reader is None and isinstance(net.g_t, nn.Identity):

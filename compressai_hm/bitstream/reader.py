@@ -130,7 +130,7 @@ def load_reader(path: str | Path) -> StreamReader:
             raise ValueError("it is damaged: its content does not match its hash")
         net = _build(content["reads"], content["options"], content["state_dict"])
         name, stream = str(content["name"]), str(content["stream"])
-        return StreamReader(name, content["reads"], stream, net.eval())
+        return StreamReader(name, content["reads"], stream, net.eval().float())
     except (
         *(LookupError, TypeError, ValueError, RuntimeError, AttributeError),
         *(EOFError, OSError, pickle.UnpicklingError),
