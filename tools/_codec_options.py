@@ -165,10 +165,11 @@ def _add_rate(sub: argparse.ArgumentParser) -> None:
         "--roi-detector",
         action="append",
         default=[],
-        metavar="people|CONFIG[,CHECKPOINT]",
-        help="detector of regions of interest: people, which is in the package, or an "
-        "MMDetection config and weights; without weights, the published ones of "
-        "mmdet::...; may be given several times",
+        metavar="people|latent|CONFIG[,CHECKPOINT]",
+        help="detector of regions of interest: people, in the package; latent, "
+        "the same on the latent, which takes little time; or an MMDetection config "
+        "and weights; without weights, the published ones of mmdet::...; may be given "
+        "several times",
     )
     sub.add_argument(
         "--roi-detector-gain",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from compressai_hm import ENTRIES, Bitstream, BitstreamError, find_reader
+from compressai_hm import DEFAULT_MODEL, ENTRIES, Bitstream, BitstreamError, find_reader
 from compressai_hm.zoo import cfgs, load_checkpoint, load_model
 from compressai_hm.zoo.released import RELEASED, SCHEME, WEIGHTS, weights_file
 
@@ -91,54 +91,72 @@ def load_stream_detector(
         reader: Name or file of a reader; None for the package's for these weights.
         detector: Its detector, CONFIG,CHECKPOINT; None for the package's.
     """
-    import _launch
-
     from compressai_hm.detection import StreamDetector
 
     if reader is None:
-        name = weights_file(model or "", metric).removesuffix(".npz")
-        path = WEIGHTS / f"{name}.people.reader"
-        if not path.is_file():
-            raise ValueError(
-                f"the package has no reader of people for {name}: give --reader and "
-                "--detector"
-            )
-        reader, detector = str(path), f"{LATENT_PEOPLE},{SCHEME}{name}.people.pth"
-    config, _, checkpoint = detector.rpartition(",")
-    if not config:
-        raise ValueError(f"--detector takes CONFIG,CHECKPOINT, got {detector!r}")
-    if "::" not in config:
-        config = str(_launch.find_config(config))
+        reader, config, checkpoint = _find_latent_people(model, metric)
+    else:
+        config, checkpoint = _split_detector(detector)
     quiet_openmmlab()
     return StreamDetector(find_reader(reader, READERS), config, checkpoint)
 
 
+def _find_latent_people(model: str | None, metric: str) -> tuple[str, str, str]:
+    """Returns the package's reader of people for a codec, and its detector."""
+    name = weights_file(model or "", metric).removesuffix(".npz")
+    path = WEIGHTS / f"{name}.people.reader"
+    if not path.is_file():
+        others = sorted(p.name.split(".")[0] for p in WEIGHTS.glob("*.people.reader"))
+        raise ValueError(
+            f"the package has no reader of people for the latents of {name or 'these'}"
+            f"; it has those for {', '.join(others) or 'none'}"
+        )
+    config, _ = _split_detector(f"{LATENT_PEOPLE},")
+    return str(path), config, f"{SCHEME}{name}.people.pth"
+
+
+def _split_detector(text: str) -> tuple[str, str]:
+    """Returns the path or name of CONFIG[,CHECKPOINT]'s config, and the checkpoint."""
+    import _launch
+
+    config, _, checkpoint = text.rpartition(",")
+    if not config.endswith(".py"):
+        config, checkpoint = text, ""
+    if "::" not in config:
+        config = str(_launch.find_config(config))
+    return config, checkpoint
+
+
 @once
 def load_detector_regions(
-    names: tuple[str, ...], gain: float, classes: tuple[str, ...]
+    names: tuple[str, ...],
+    gain: float,
+    classes: tuple[str, ...],
+    model: str = DEFAULT_MODEL,
+    metric: str = "mse",
 ) -> "DetectorRegions":
     """Loads the detectors of regions of interest.
 
     Args:
-        names: Each is "people", CONFIG, or CONFIG,CHECKPOINT.
+        names: Each is "people", "latent", CONFIG, or CONFIG,CHECKPOINT.
         gain: Quantization step outside of detections over the step inside.
         classes: Names of the classes that count; empty for all.
+        model: Zoo entry of the codec, for "latent".
+        metric: What its weights were trained for, for "latent".
     """
-    import _launch
-
     from compressai_hm.detection import DetectorRegions
     from compressai_hm.detection.configs import find_weights
 
     detectors = []
     for text in names:
-        text = PEOPLE if text == "people" else text
-        config, _, checkpoint = text.rpartition(",")
-        if not config.endswith(".py"):
-            config, checkpoint = text, ""
-        if "::" not in config:
-            config = str(_launch.find_config(config))
-        checkpoint = checkpoint or find_weights(config)
-        detectors.append(dict(config=config, checkpoint=checkpoint))
+        if text == "latent":
+            reader, config, checkpoint = _find_latent_people(model, metric)
+            entry = dict(config=config, checkpoint=checkpoint, reader=reader)
+        else:
+            config, checkpoint = _split_detector(PEOPLE if text == "people" else text)
+            checkpoint = checkpoint or find_weights(config)
+            entry = dict(config=config, checkpoint=checkpoint)
+        detectors.append(entry)
     quiet_openmmlab()
     regions = DetectorRegions(detectors, gain, only=classes or None)
     regions.load()

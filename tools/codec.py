@@ -260,9 +260,9 @@ def encode_file(args: argparse.Namespace, source: Path, target: Path) -> Result:
         quality = choose_quality(args, x, most)
     net = load_weights(args.checkpoint, args.model, quality, args.metric)
     net = in_runtime(net, args.runtime, "g_a")
-    x, y = x.to(next(net.parameters()).device), None
+    x = x.to(next(net.parameters()).device)
     step = net.step if args.step is None else args.step
-    steps = find_steps(args, x, None if most else step)
+    steps, y = find_steps(args, x, None if most else step, net)
     if not most and step > net.coarsest_step:
         text = f"step {step:g} is coarser than {net.coarsest_step:g}, the coarsest that"
         warn(source, f"{text} its weights were trained for: the file may be larger")
@@ -286,20 +286,30 @@ _detector_lock = threading.Lock()
 
 
 def find_steps(
-    args: argparse.Namespace, x: torch.Tensor, step: float | None
-) -> QuantSteps:
-    """Chooses a picture's quantization steps; ``step`` is None for coding to a size."""
-    maps = []
+    args: argparse.Namespace, x: torch.Tensor, step: float | None, net: nn.Module
+) -> tuple[QuantSteps, torch.Tensor | None]:
+    """Chooses a picture's quantization steps; ``step`` is None for coding to a size.
+
+    Returns:
+        The steps, and the picture's latent if a detector has read it.
+    """
+    maps, y = [], None
     if args.roi_detector:
         with _detector_lock:
             regions = load_detector_regions(*detector_options(args))
-            maps = [regions.step_map(x, base_step(step))]
-    return choose_steps(tuple(x.shape[-2:]), step, args.roi, args.roi_gain, maps)
+            if regions.read_latents:
+                with torch.no_grad():
+                    y = net.analyze(x)
+            maps = [regions.step_map(x, base_step(step), net, y)]
+    size = tuple(x.shape[-2:])
+    steps = choose_steps(size, step, args.roi, args.roi_gain, maps)
+    return steps, None if args.refine else y
 
 
 def detector_options(args: argparse.Namespace) -> tuple:
     """Returns the arguments of :func:`load_detector_regions`."""
-    return tuple(args.roi_detector), args.roi_detector_gain, tuple(args.roi_class)
+    names, classes = tuple(args.roi_detector), tuple(args.roi_class)
+    return names, args.roi_detector_gain, classes, args.model, args.metric
 
 
 def choose_quality(args: argparse.Namespace, x: torch.Tensor, most: int) -> int:

@@ -85,6 +85,10 @@ class StreamReader:
                 f"these are of {stream}: take the weights that it was trained with"
             )
 
+    def digest(self) -> str:
+        """Returns a digest of the network's weights."""
+        return _digest_network(self.net)
+
     def save(self, path: str | Path) -> None:
         """Writes the reader to a file.
 

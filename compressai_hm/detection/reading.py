@@ -1,5 +1,7 @@
 """A decoded batch, and the features that a detector computes from it in training."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -91,6 +93,21 @@ class Reading(Decoded):
         """Returns the neck's features of the decoded view, ``(N, C, h, w)`` a level."""
         inputs = self.inputs  # raises a clear error if there is no detector
         return self.detector.extract_feat(inputs)
+
+    @contextmanager
+    def share_features(self) -> Iterator[None]:
+        """Lets the detector's own methods use ``features`` for ``inputs``.
+
+        Losses that compare features and the detector's losses then need one pass.
+        """
+        features, original = self.features, self.detector.extract_feat
+        self.detector.extract_feat = lambda x: (
+            features if x is self.inputs else original(x)
+        )
+        try:
+            yield
+        finally:
+            del self.detector.extract_feat  # copies must not call this detector's
 
     @cached_property
     def reference(self) -> tuple[Tensor, ...]:

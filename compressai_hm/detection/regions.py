@@ -13,12 +13,15 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from ..bitstream.reader import StreamReader, load_reader
 from ..encoder.regions import check_gain, importance_to_steps, mask_to_importance
 from ..geometry import Y_STRIDE, latent_size
+from ..models.human_machine import HumanMachineMixin
 from .configs import find_classes
 from .frozen_detector import FrozenDetector
+from .stream_detector import StreamDetector
 
-_KEYS = {"config", "checkpoint", "classes", "resize"}
+_KEYS = {"config", "checkpoint", "classes", "resize", "reader"}
 
 
 class DetectorRegions:
@@ -28,8 +31,10 @@ class DetectorRegions:
         detectors: Detectors of MMDetection, each ``dict(config=..., checkpoint=...)``:
             a model config, a whole config or the name of one ("mmdet::yolox/..."), and
             weights. A model config may add ``resize``, as ``model.resize``. If neither
-            weights nor config name the classes, add ``classes`` (names, or "coco"). An
-            object counts if any detector finds it.
+            weights nor config name the classes, add ``classes`` (names, or "coco").
+            With ``reader``, a :class:`StreamReader` or its file, the detector reads the
+            latent that the encoder has already. An object counts if any detector finds
+            it.
         gain: The quantization step elsewhere divided by the step at objects, in quarter
             octaves: 1.19, 1.41, 1.68, 2 and so on. Defaults to 1.41, which lowers the
             quality for people only a little.
@@ -80,10 +85,12 @@ class DetectorRegions:
             ``rules``, the numbers and classes; and ``detectors``, a list for each
             detector.
         """
-        detectors = [
-            [det.cfg, det.resize, det.checkpoint, entry.get("classes")]
-            for det, entry in zip(self.detectors, self._entries, strict=True)
-        ]
+        detectors = []
+        for det, entry in zip(self.detectors, self._entries, strict=True):
+            plain = [det.cfg, det.resize, det.checkpoint, entry.get("classes")]
+            if isinstance(det, StreamDetector):
+                plain.append(det.reader.digest())
+            detectors.append(plain)
         rules = self.gain, self.margin, self.score_thr, self.only
         return {"rules": rules, "detectors": detectors}
 
@@ -124,51 +131,92 @@ class DetectorRegions:
         pairs = zip(self.detectors, self._entries, strict=True)
         return [_find_names(detector, entry) for detector, entry in pairs]
 
-    def step_map(self, x: Tensor, step: float = 1.0) -> Tensor:
+    @property
+    def read_latents(self) -> bool:
+        """Returns whether a detector reads the latent."""
+        return any(isinstance(d, StreamDetector) for d in self.detectors)
+
+    def step_map(
+        self,
+        x: Tensor,
+        step: float = 1.0,
+        codec: HumanMachineMixin | None = None,
+        y: Tensor | None = None,
+    ) -> Tensor:
         """Returns a map of quantization steps for ``compress`` and ``encode``.
 
         Args:
             x: One picture, RGB in [0, 1], ``(1, 3, H, W)``.
             step: The step outside of objects. Defaults to 1.
+            codec: The codec, if detectors read latents. Defaults to None.
+            y: The picture's latent, if it is computed already. Defaults to None.
 
         Returns:
             ``(ceil(H / 16), ceil(W / 16))``.
         """
-        return importance_to_steps(self.importance(x), self.gain, step)
+        importance = self.importance(x, codec, y)
+        return importance_to_steps(importance, self.gain, step)
 
     @torch.no_grad()
-    def importance(self, x: Tensor) -> Tensor:
+    def importance(
+        self,
+        x: Tensor,
+        codec: HumanMachineMixin | None = None,
+        y: Tensor | None = None,
+    ) -> Tensor:
         """Returns a map that is 1 where an object is found and 0 elsewhere.
 
         Args:
             x: One picture, RGB in [0, 1], ``(1, 3, H, W)``.
+            codec: The codec, if detectors read latents. Defaults to None.
+            y: The picture's latent, if it is computed already. Defaults to None.
 
         Returns:
             ``(ceil(H / 16), ceil(W / 16))``, on the CPU.
         """
         size = tuple(x.shape[-2:])
         out = torch.zeros(latent_size(size))
-        for objects in self.detect(x):
+        for objects in self.detect(x, codec, y):
             inside = detections_to_importance(objects, size, self.margin)
             out = torch.maximum(out, inside)
         return out
 
     @torch.no_grad()
-    def detect(self, x: Tensor) -> list[InstanceData]:
+    def detect(
+        self,
+        x: Tensor,
+        codec: HumanMachineMixin | None = None,
+        y: Tensor | None = None,
+    ) -> list[InstanceData]:
         """Returns the objects that count, for each detector.
 
         Args:
             x: One picture, RGB in [0, 1], ``(1, 3, H, W)``.
+            codec: The codec, if detectors read latents. Defaults to None.
+            y: The picture's latent, if it is computed already. Defaults to None.
 
         Returns:
             Instances with ``bboxes``, ``(n, 4)`` in pixels, ``scores``, ``labels`` and
             perhaps ``masks``, on the CPU.
+
+        Raises:
+            ValueError: If a reader was trained on latents of another codec.
         """
         self.load()
         out = []
         for detector, labels in zip(self.detectors, self._labels, strict=True):
             with torch.autocast(x.device.type, enabled=False):
-                objects = detector.view.detect(detector.on(x.device), x[0])
+                if isinstance(detector, StreamDetector):
+                    if codec is None:
+                        raise ValueError(
+                            f"reader {detector.reader.name!r} reads latents: "
+                            "detector_regions needs the codec that makes them"
+                        )
+                    detector.reader.check(codec)
+                    y = codec.analyze(x) if y is None else y
+                    objects = detector.detect(y, tuple(x.shape[-2:]))
+                else:
+                    objects = detector.view.detect(detector.on(x.device), x[0])
             objects = objects[objects.scores >= self.score_thr]
             if labels is not None:
                 counts = [int(label) in labels for label in objects.labels]
@@ -212,7 +260,7 @@ def _dilate(mask: Tensor, margin: int) -> Tensor:
     return out[0, 0]
 
 
-def _build_detector(entry: dict) -> FrozenDetector:
+def _build_detector(entry: dict) -> FrozenDetector | StreamDetector:
     if (
         not isinstance(entry, dict)
         or set(entry) - _KEYS
@@ -222,6 +270,9 @@ def _build_detector(entry: dict) -> FrozenDetector:
             "detector_regions.detectors takes dict(config=..., checkpoint=..., "
             f"classes=..., resize=...), got {entry!r}"
         )
+    if reader := entry.get("reader"):
+        reader = reader if isinstance(reader, StreamReader) else load_reader(reader)
+        return StreamDetector(reader, entry["config"], entry["checkpoint"])
     init_default_scope("mmdet")
     detector = FrozenDetector(entry["config"], entry["checkpoint"], entry.get("resize"))
     if "codec" in detector.cfg:
@@ -233,7 +284,9 @@ def _build_detector(entry: dict) -> FrozenDetector:
     return detector
 
 
-def _find_names(detector: FrozenDetector, entry: dict) -> Sequence[str]:
+def _find_names(
+    detector: FrozenDetector | StreamDetector, entry: dict
+) -> Sequence[str]:
     """Returns the names of a detector's labels."""
     count = max(getattr(part, "num_classes", 0) for part in detector.module.modules())
     names = entry.get("classes") or detector.classes

@@ -33,18 +33,23 @@ class StreamDetector:
                 "detect in streams, take one that reads y_hat"
             )
         init_default_scope("mmdet")
-        cfg, resize = detector_config(config, None)
+        self.reader, self.checkpoint = reader, checkpoint
+        self.cfg, self.resize = detector_config(config, None)
+        self.view = DetectorView(**self.resize)
         options = {k: reader.net.options[k] for k in ("widths", "depths", "scale")}
         channels = reader.net.options["in_channels"]
-        self.reader, self.view = reader, DetectorView(**resize)
-        self.detector = MODELS.build(read_latent(cfg, channels, options)).eval()
-        replaced = self.detector.backbone.latent
-        if replaced.options != reader.net.options:
+        self.module = MODELS.build(read_latent(self.cfg, channels, options)).eval()
+        backbone = self.module.backbone
+        if backbone.latent.options != reader.net.options:
             raise ValueError(
                 f"reader {reader.name!r} was trained for another detector than {config}"
             )
-        self.classes = load_detector(self.detector, checkpoint, "backbone.latent.")
-        self.detector.backbone.latent = reader.net
+        backbone.latent = None
+        self.classes = load_detector(self.module, checkpoint)
+        backbone.latent = reader.net
+
+    def load(self) -> None:
+        """Does nothing: the weights are read already."""
 
     @torch.no_grad()
     def detect(self, y_hat: Tensor, size: tuple[int, int]) -> InstanceData:
@@ -58,10 +63,10 @@ class StreamDetector:
             Instances with ``bboxes``, ``(n, 4)`` in pixels of the picture, ``scores``
             and ``labels``, on the CPU.
         """
-        self.detector.to(y_hat.device)
+        self.module.to(y_hat.device)
         sample = DetDataSample(metainfo={"img_shape": size, "ori_shape": size})
-        inputs, samples = prepare_latents(self.detector, self.view, y_hat, [sample])
-        (result,) = self.detector.predict(inputs, samples)
+        inputs, samples = prepare_latents(self.module, self.view, y_hat, [sample])
+        (result,) = self.module.predict(inputs, samples)
         objects = result.pred_instances.cpu()
         objects.bboxes[:, 0::2].clamp_(0, size[1])
         objects.bboxes[:, 1::2].clamp_(0, size[0])

@@ -500,3 +500,16 @@ def test_two_processes_wait_for_no_unused_parameter(tmp_path, drawn_set, other):
         *("--launcher", "pytorch", "--work-dir", tmp_path),
     )
     assert (tmp_path / "epoch_1.pth").exists()
+
+
+def test_features_are_computed_once_for_all_losses(other):
+    model = build(
+        [dict(type="FeatureLoss"), dict(type="DetectorLoss")], trainable=("g_t",)
+    )
+    calls = []
+    model.detector.neck.register_forward_hook(lambda *_: calls.append(1))
+    both = seeded(model, tiny.batch())
+    assert len(calls) == 2  # of the decoded pictures, and of the others
+    assert "extract_feat" not in vars(model.detector)
+    alone = seeded(build([dict(type="DetectorLoss")], trainable=("g_t",)), tiny.batch())
+    assert {key for key in alone if key.startswith("loss")} < set(both)

@@ -23,7 +23,8 @@ class DetectorLoss(MachineLoss):
             reading: The batch, with annotations.
         """
         inputs, samples = reading.inputs, reading.annotations
-        return reading.detector.loss(inputs, samples)
+        with reading.share_features():
+            return reading.detector.loss(inputs, samples)
 
 
 @MODELS.register_module()

@@ -383,7 +383,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         step = (
             self.step
             if self.detector_regions is None
-            else self.detector_regions.step_map(x, self.step)
+            else self.detector_regions.step_map(x, self.step, self.codec)
         )
         return QuantSteps.of(step, tuple(x.shape[-2:]))
 

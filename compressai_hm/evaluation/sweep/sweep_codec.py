@@ -91,9 +91,12 @@ class SweepCodec:
             x: RGB, uint8, ``(1, 3, H, W)``.
         """
         x, options = x.to(self.device).float() / 255, self.options
-        if self.detector_regions:
-            steps = self.detector_regions.step_map(x, options.get("step", 1.0))
+        if regions := self.detector_regions:
+            y = self.codec.analyze(x) if regions.read_latents else None
+            steps = regions.step_map(x, options.get("step", 1.0), self.codec, y)
             options = {**options, "step": steps}
+            if y is not None:
+                options["y"] = y
         if self.model is not None:
             options = {**options, "y": self.model.refine(x, self.refine, self.codec)}
         elif self.refine:
