@@ -36,12 +36,14 @@ from tqdm import tqdm
 
 import compressai_hm.zoo
 from compressai_hm import (
+    DEFAULT_MODEL,
     ENTRIES,
     HM_MODELS,
     Bitstream,
     HumanMachineMixin,
     QuantSteps,
     decode,
+    decode_to_latent,
     encode,
     picture_bits,
 )
@@ -55,6 +57,7 @@ from compressai_hm.zoo import load_checkpoint, load_model
 from compressai_hm.zoo.released import RELEASED
 
 DEMO_CODEC = Path(compressai_hm.zoo.__file__).parent / "weights/demo_codec.pth"
+KODIM14 = Path(__file__).parent / "pictures/kodim14.png"
 COMPARED = [n for n, entry in ENTRIES.items() if not (entry.steps or entry.released)]
 """The zoo entries that CompressAI has as well."""
 EXPORTED = ["hm-compact", "hm-mbt2018-mean", "hm-cheng2020-anchor"]
@@ -429,39 +432,44 @@ def edges(args: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def latent(args: argparse.Namespace) -> None:
-    """Compares detection from y_hat with detection from a decoded picture.
+    """Compares finding people in the latent with finding them in the picture.
 
-    Both sides begin with decoding the same y_hat. Weights are those that the configs
-    name if they can be loaded, or else random, which changes no size.
+    "detect" is from the file to detections; "encode" has a map of regions, which either
+    finding draws, and is compared with encoding without a map.
     """
-    from mmdet.structures import DetDataSample
-    from torch.utils.flop_counter import FlopCounterMode
+    from _shared import load_detector_regions
 
-    def detect(model: nn.Module, coded: dict) -> None:
-        size = coded["shape"]
-        view, _ = model.codec.decode_latent(coded["strings"], size)
-        if model.task_view == "x_bar":
-            view = model.codec.synthesize(view, size, ("machine",))["x_bar"].clamp(0, 1)
-        sample = DetDataSample(metainfo={"img_shape": size, "ori_shape": size})
-        model.detector.predict(*model.prepare_for_detector(view, sample))
+    net = load_model(DEFAULT_MODEL, args.quality, pretrained=True)
+    x = read_picture(args.picture)
+    data, size = encode(net, x), tuple(x.shape[-2:])
+    regions = {n: load_detector_regions((n,), 1.41, ()) for n in ("latent", "people")}
 
-    sides, operations = {}, {}
-    for name, config in (("picture", args.picture), ("latent", args.latent)):
-        model = _build(config)[1].eval()
-        coded = model.codec.compress(_make_picture(args.size))
-        sides[name] = partial(detect, model, coded)
-        with FlopCounterMode(display=False) as counter:
-            sides[name]()
-        operations[name] = counter.get_total_flops() / 2e9
+    def detect(name: str) -> None:
+        (detector,) = regions[name].detectors
+        _, y_hat = decode_to_latent(net, data)
+        if name == "latent":
+            detector.detect(y_hat, size)
+        else:
+            x_hat = net.synthesize(y_hat, size, ("human",))["x_hat"].clamp(0, 1)
+            detector.view.detect(detector.module, x_hat[0])
+
+    def encode_with(name: str | None) -> None:
+        y = net.analyze(x)
+        steps = regions[name].step_map(x, net.step, net, y) if name else net.step
+        encode(net, x, y=y, step=steps)
+
+    sides = {f"detect {name}": partial(detect, name) for name in regions}
+    for name in (None, *regions):
+        sides[f"encode {name or 'without a map'}"] = partial(encode_with, name)
     seconds, _ = _take_turns(sides, args.repeats)
-    medians = {name: np.median(rounds[:, 0]) for name, rounds in seconds.items()}
-    print(f"{torch.get_num_threads()} threads, medians of {args.repeats}")
-    for name in sides:
-        print(f"{name:10}{medians[name]:8.3f} s {operations[name]:10.2f} GMAC")
-    ratios = [
-        figures["latent"] / figures["picture"] for figures in (medians, operations)
-    ]
-    print("latent / picture: time {:.2f}, MACs {:.2f}".format(*ratios))
+    medians = {name: np.median(rounds[:, 1]) for name, rounds in seconds.items()}
+    for name, base in zip(
+        sides,
+        2 * ["detect people"] + 3 * ["encode without a map"],
+        strict=True,
+    ):
+        ratio = medians[name] / medians[base]
+        print(f"{name:22}{medians[name]:8.3f} CPU s   {ratio:.2f} of {base}")
 
 
 def _make_picture(size: tuple[int, int]) -> torch.Tensor:
@@ -570,8 +578,8 @@ def main() -> None:
             command.add_argument("--repeats", type=int, default=repeats)
         return command
 
-    demo = "mmdet_configs/hm_faster_rcnn{}_demo.py"
-    add(train, repeats=9).add_argument("--config", default=demo.format(""))
+    demo = "mmdet_configs/hm_faster_rcnn_demo.py"
+    add(train, repeats=9).add_argument("--config", default=demo)
     command = add(codec, "size", "quality", repeats=3)
     command.add_argument("--models", nargs="+", choices=COMPARED)
     text = "load CompressAI's weights"
@@ -587,9 +595,9 @@ def main() -> None:
     command.add_argument("--threads", type=int, default=2)
     add(fixed_point, "pictures", "checkpoint")
     add(folder, "pictures", "checkpoint", repeats=5)
-    command = add(latent, "size", repeats=5)
-    command.add_argument("--picture", default=demo.format(""), help="config")
-    command.add_argument("--latent", default=demo.format("_latent"), help="config")
+    command = add(latent, repeats=9)
+    command.add_argument("--quality", type=int, default=2)
+    command.add_argument("--picture", type=Path, default=KODIM14)
     command = add(edges, "pictures")
     command.add_argument("--model", choices=RELEASED, default="hm-compact")
     command.add_argument("--steps", nargs="+", type=float, default=[5.6, 2.7, 1.9])

@@ -99,6 +99,9 @@ class Reading(Decoded):
         """Lets the detector's own methods use ``features`` for ``inputs``.
 
         Losses that compare features and the detector's losses then need one pass.
+
+        Returns:
+            A context.
         """
         features, original = self.features, self.detector.extract_feat
         self.detector.extract_feat = lambda x: (

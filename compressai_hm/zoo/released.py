@@ -6,6 +6,8 @@
                                tables that its streams are coded with
     weights/NAME-METRIC.npz    the same, trained for another metric than "mse"
     weights/*.pth              codecs and detectors that configs name
+    weights/NAME.people.*      the person detector on the latents of these weights: a
+                               reader, and the rest of it
     weights/SHA256SUMS         of every file; for `sha256sum --check`
 
 Tables are stored because another machine's floating point might make others.
@@ -25,6 +27,7 @@ from ..models.entries import ENTRIES
 
 WEIGHTS = Path(__file__).parent / "weights"
 SUMS = "SHA256SUMS"
+_SUFFIXES = (".npz", ".pth", ".reader")
 RELEASED: tuple[str, ...] = tuple(n for n, entry in ENTRIES.items() if entry.released)
 """Zoo names with released weights, for ``pretrained=True``."""
 
@@ -160,7 +163,7 @@ def write_sums() -> None:
     """Writes SHA256SUMS for the present files."""
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
-        for path in sorted([*WEIGHTS.glob("*.pth"), *WEIGHTS.glob("*.npz")])
+        for path in sorted(p for p in WEIGHTS.iterdir() if p.suffix in _SUFFIXES)
     ]
     write_whole("".join(lines).encode(), WEIGHTS / SUMS)
 
