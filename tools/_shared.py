@@ -81,7 +81,11 @@ def load_for_stream(
 
 @once
 def load_stream_detector(
-    model: str | None, metric: str, reader: str | None, detector: str | None
+    model: str | None,
+    metric: str,
+    reader: str | None = None,
+    detector: str | None = None,
+    score_thr: float = 0.0,
 ) -> "StreamDetector":
     """Loads a detector that reads streams.
 
@@ -90,15 +94,19 @@ def load_stream_detector(
         metric: What its weights were trained for.
         reader: Name or file of a reader; None for the package's for these weights.
         detector: Its detector, CONFIG,CHECKPOINT; None for the package's.
+        score_thr: The lowest score of detections.
     """
     from compressai_hm.detection import StreamDetector
+    from compressai_hm.detection.configs import raise_threshold
 
     if reader is None:
         reader, config, checkpoint = _find_latent_people(model, metric)
     else:
         config, checkpoint = _split_detector(detector)
     quiet_openmmlab()
-    return StreamDetector(find_reader(reader, READERS), config, checkpoint)
+    found = StreamDetector(find_reader(reader, READERS), config, checkpoint)
+    raise_threshold(found.module, score_thr)
+    return found
 
 
 def _find_latent_people(model: str | None, metric: str) -> tuple[str, str, str]:

@@ -437,21 +437,23 @@ def latent(args: argparse.Namespace) -> None:
     "detect" is from the file to detections; "encode" has a map of regions, which either
     finding draws, and is compared with encoding without a map.
     """
-    from _shared import load_detector_regions
+    from _shared import load_detector_regions, load_stream_detector
 
     net = load_model(DEFAULT_MODEL, args.quality, pretrained=True)
     x = read_picture(args.picture)
     data, size = encode(net, x), tuple(x.shape[-2:])
     regions = {n: load_detector_regions((n,), 1.41, ()) for n in ("latent", "people")}
 
+    reads_latent = load_stream_detector(DEFAULT_MODEL, "mse", None, None, 0.3)
+    (reads_picture,) = regions["people"].detectors
+
     def detect(name: str) -> None:
-        (detector,) = regions[name].detectors
         _, y_hat = decode_to_latent(net, data)
         if name == "latent":
-            detector.detect(y_hat, size)
+            reads_latent.detect(y_hat, size)
         else:
             x_hat = net.synthesize(y_hat, size, ("human",))["x_hat"].clamp(0, 1)
-            detector.view.detect(detector.module, x_hat[0])
+            reads_picture.view.detect(reads_picture.module, x_hat[0])
 
     def encode_with(name: str | None) -> None:
         y = net.analyze(x)

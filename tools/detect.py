@@ -113,7 +113,7 @@ def detect_file(
     stream = Bitstream.read(data)
     net = load_for_stream(stream, args.checkpoint)
     found = load_stream_detector(
-        stream.model, stream.metric, args.reader, args.detector
+        stream.model, stream.metric, args.reader, args.detector, args.score_thr
     )
     found.reader.check(net)
     _, y_hat = decode_to_latent(net, data, args.max_pixels)

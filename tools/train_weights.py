@@ -98,7 +98,9 @@ def write_latent(name: str, weights: dict[str, Tensor], reader: Path) -> None:
     rest = {
         key.removeprefix("detector."): value
         for key, value in released.rounded(weights).items()
-        if key.startswith("detector.") and ".backbone.latent." not in key
+        if key.startswith("detector.")
+        and ".backbone.latent." not in key
+        and not key.endswith("num_batches_tracked")
     }
     meta = dict(dataset_meta=dict(classes=("person",)))
     path = released.WEIGHTS / f"{name}.people.pth"

@@ -1,5 +1,7 @@
 """A detector that finds objects in streams, without decoding pictures."""
 
+import copy
+
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
@@ -20,25 +22,34 @@ class StreamDetector:
         reader: A reader of y_hat, which replaces the detector's backbone.
         config: The detector: a whole MMDetection config, or the name of one.
         checkpoint: Weights of the rest of the detector.
+        ratio: Factor of the size at which the detector reads pictures; smaller is
+            faster. Defaults to 1.0.
 
     Raises:
         ValueError: If the reader does not read y_hat.
         RuntimeError: If the weights are of another detector.
     """
 
-    def __init__(self, reader: StreamReader, config: dict | str, checkpoint: str):
+    def __init__(
+        self,
+        reader: StreamReader,
+        config: dict | str,
+        checkpoint: str,
+        ratio: float = 1.0,
+    ):
         if reader.reads != "y_hat":
             raise ValueError(
                 f"reader {reader.name!r} reads {reader.reads} and gives pictures; to "
                 "detect in streams, take one that reads y_hat"
             )
         init_default_scope("mmdet")
-        self.reader, self.checkpoint = reader, checkpoint
+        self.reader, self.checkpoint, self.ratio = reader, checkpoint, ratio
         self.cfg, self.resize = detector_config(config, None)
         self.view = DetectorView(**self.resize)
         options = {k: reader.net.options[k] for k in ("widths", "depths", "scale")}
         channels = reader.net.options["in_channels"]
-        self.module = MODELS.build(read_latent(self.cfg, channels, options)).eval()
+        cfg = read_latent(copy.deepcopy(self.cfg), channels, options)
+        self.module = MODELS.build(cfg).eval()
         backbone = self.module.backbone
         if backbone.latent.options != reader.net.options:
             raise ValueError(
@@ -65,7 +76,9 @@ class StreamDetector:
         """
         self.module.to(y_hat.device)
         sample = DetDataSample(metainfo={"img_shape": size, "ori_shape": size})
-        inputs, samples = prepare_latents(self.module, self.view, y_hat, [sample])
+        inputs, samples = prepare_latents(
+            self.module, self.view, y_hat, [sample], self.ratio
+        )
         (result,) = self.module.predict(inputs, samples)
         objects = result.pred_instances.cpu()
         objects.bboxes[:, 0::2].clamp_(0, size[1])
