@@ -179,7 +179,7 @@ def test_regions_are_found_in_the_latent(folder):
     assert regions.read_latents
     (objects,) = regions.detect(x, codec)
     reader = load_reader(folder / "nano.reader")
-    direct = StreamDetector(reader, entry["config"], entry["checkpoint"], ratio=5 / 7)
+    direct = StreamDetector(reader, entry["config"], entry["checkpoint"], ratio=9 / 14)
     found = direct.detect(codec.analyze(x), (96, 128))
     found = found[found.scores >= 0.5003]
     assert len(found) and torch.equal(objects.bboxes, found.bboxes)
