@@ -1,11 +1,12 @@
-# A small version of hm_faster_rcnn_latent.py, on 2000 drawn pictures. The neck and
-# heads start from the demo's detector, the backbone from random weights.
+# A small version of hm_faster_rcnn_latent.py, on 2000 drawn pictures.
 _base_ = "hm_faster_rcnn_demo.py"
 model = dict(
     type="LatentHumanMachineDetector",
-    latent_backbone=dict(widths=(64, 96), depths=(3, 3, 1)),
+    latent_backbone=dict(widths=(64,), depths=(3,)),
     lambda_human=0,  # only what detectors read is trained
     lambda_machine=1.0,
+    machine_losses=[dict(type="FeatureLoss", weight=2.0), dict(type="DetectorLoss")],
+    latent_cache=dict(variants=1),
     trainable=("latent_backbone", "detector"),
     reader="latent_demo",
 )

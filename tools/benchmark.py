@@ -414,7 +414,7 @@ def edges(args: argparse.Namespace) -> None:
             "line": rows == height // 2,
         }
         for step in args.steps:
-            base = QuantSteps.of(step, (1, 1)).base
+            base = QuantSteps.nearest(step, (1, 1)).base
             coarse_bits = measure(QuantSteps(base))
             fine_bits = measure(QuantSteps(base - 2 * OCTAVE))
             for name, fine in maps.items():

@@ -57,7 +57,7 @@ def encode(
         )
     size = tuple(x.shape[-2:])
     coded = net.encode_latent(
-        y, [QuantSteps.of(net.step if step is None else step, size)]
+        y, [QuantSteps.nearest(net.step if step is None else step, size)]
     )
     return pack(net, coded, size, quality, metric)
 

@@ -12,7 +12,7 @@ ViewsAndBits = tuple[dict[str, Tensor], float]
 """The views, clamped to [0, 1], with y_hat where it is asked for; and the bits."""
 
 
-def by_bytes(
+def code_to_bytes(
     codec: HumanMachineMixin, x: Tensor, steps: QuantSteps, latent: bool = False
 ) -> ViewsAndBits:
     """Returns a picture's decoded views and bits, through a real bitstream.
@@ -38,7 +38,7 @@ def by_bytes(
     return _clamp(codec.synthesize(y_hat, size)) | {"y_hat": y_hat}, bits
 
 
-def by_forward(
+def code_by_forward(
     codec: HumanMachineMixin, x: Tensor, steps: QuantSteps, latent: bool = False
 ) -> ViewsAndBits:
     """Returns a picture's decoded views and bits, through the codec's eval forward.
@@ -52,7 +52,7 @@ def by_forward(
         latent: Not used, y_hat is always returned. Defaults to False.
 
     Returns:
-        As :func:`by_bytes`.
+        As :func:`code_to_bytes`.
     """
     size = tuple(x.shape[-2:])
     coded = codec.code_latent(codec.analyze(x), [steps])
@@ -67,8 +67,8 @@ def _count_map_bits(steps: QuantSteps) -> int:
 
 
 CODINGS: dict[str, Callable[..., ViewsAndBits]] = {
-    "bytes": by_bytes,
-    "forward": by_forward,
+    "bytes": code_to_bytes,
+    "forward": code_by_forward,
 }
 """The functions that the values of ``model.coding`` name."""
 

@@ -67,7 +67,7 @@ def encode_to_size(
             files[base] = pack(net, coded, size, quality, metric)
         return len(files[base])
 
-    coarsest = QuantSteps.of(net.coarsest_step, size).base
+    coarsest = QuantSteps.nearest(net.coarsest_step, size).base
     first = min(0 if step is None else step.base, coarsest)
     base = _find_finest(measure_size, most, first, coarsest)
     if base is None:

@@ -69,7 +69,7 @@ def refine(
     if not codec.learned:
         raise ValueError(f"{type(codec).__name__} has no latent to refine")
     size = tuple(x.shape[-2:])
-    steps = [QuantSteps.of(codec.step if step is None else step, size)]
+    steps = [QuantSteps.nearest(codec.step if step is None else step, size)]
 
     with _random_state_kept(x.device), _enable_gradients_for_y(codec):
         with torch.no_grad():

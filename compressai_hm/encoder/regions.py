@@ -53,7 +53,7 @@ def choose_steps(
         importance = mask_to_importance(read_regions(regions, size))
         maps.append(importance_to_steps(importance, gain, base))
     whole = 1.0 if step is None else step
-    steps = QuantSteps.of(torch.stack(maps).amin(0) if maps else whole, size)
+    steps = QuantSteps.nearest(torch.stack(maps).amin(0) if maps else whole, size)
     return QuantSteps(0, steps.offsets) if step is None else steps
 
 

@@ -71,7 +71,9 @@ class CodingTables:
     buffers: Mapping[str, Mapping[str, Tensor]]
 
     @classmethod
-    def of(cls, model: nn.Module, scale_tables: Mapping[str, Tensor]) -> "CodingTables":
+    def read_from(
+        cls, model: nn.Module, scale_tables: Mapping[str, Tensor]
+    ) -> "CodingTables":
         """Makes the tables of the present weights, on the CPU in float32.
 
         Args:

@@ -139,7 +139,7 @@ class TablesMixin:
             for tables in (coding.given, coding.made):
                 if tables is not None and tables.digest == digest:
                     return tables
-            coding.made = CodingTables.of(self, scale_tables)
+            coding.made = CodingTables.read_from(self, scale_tables)
             return coding.made
 
     def _scale_tables(self) -> dict[str, Tensor]:
@@ -205,7 +205,7 @@ class TablesMixin:
             scales = torch.tensor([float(s) for s in scale_table], dtype=torch.float32)
             coding.scale_tables = dict.fromkeys(scale_tables, scales)
         if force:
-            coding.given = CodingTables.of(self, self._scale_tables())
+            coding.given = CodingTables.read_from(self, self._scale_tables())
         else:
             coding.given = self._present_tables()
         coding.coders_of = None

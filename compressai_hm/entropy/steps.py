@@ -62,7 +62,7 @@ class QuantSteps:
     offsets: np.ndarray | None = None
 
     @classmethod
-    def of(
+    def nearest(
         cls, step: "float | Tensor | QuantSteps", size: tuple[int, int]
     ) -> "QuantSteps":
         """Returns the steps nearest to real numbers.

@@ -250,7 +250,7 @@ class HumanMachineMixin(TablesMixin):
     ) -> list[QuantSteps] | None:
         """Returns the steps of several pictures; None where all are 1."""
         if steps is None and self.step != 1:
-            return [QuantSteps.of(self.step, (1, 1))] * count
+            return [QuantSteps.nearest(self.step, (1, 1))] * count
         return steps
 
     @torch.compiler.disable
@@ -338,8 +338,8 @@ class HumanMachineMixin(TablesMixin):
             ValueError: See :meth:`forward`; also if a step or map is invalid.
         """
         y, shape = self.analyze(x), tuple(x.shape[-2:])
-        usual = QuantSteps.of(self.step, shape)
-        steps = usual if step is None else QuantSteps.of(step, shape)
+        usual = QuantSteps.nearest(self.step, shape)
+        steps = usual if step is None else QuantSteps.nearest(step, shape)
         coded = self.encode_latent(y, [steps] * len(y))
         out = {"strings": coded.strings, "shape": shape}
         return out if steps == usual else {**out, "steps": coded.steps}

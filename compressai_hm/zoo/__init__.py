@@ -82,7 +82,7 @@ def load_model(
         )
     net = entry.model(*entry.channels[quality], **{**entry.g_t, **kwargs})
     net.step = entry.steps.get(quality, net.step) if step is None else float(step)
-    QuantSteps.of(net.step, (1, 1))  # checks it
+    QuantSteps.nearest(net.step, (1, 1))  # checks it
     if pretrained is True:
         masks = {k: v for k, v in net.state_dict().items() if k.endswith(".mask")}
         net.load_state_dict({**masks, **load_released(name, metric)})

@@ -114,7 +114,7 @@ def test_a_photograph_costs_less(photograph, step):
     if step == "map":
         step = torch.full((12, 16), 2.0)
         step[4:9, 3:12] = 1.0
-    steps = QuantSteps.of(step, size)
+    steps = QuantSteps.nearest(step, size)
     y = refine(net, photograph, None, 20, step)
     assert torch.equal(y, refine(net, photograph, None, 20, step))  # a file comes again
     loss = human_loss(net, photograph, net.analyze(photograph), steps)
@@ -153,7 +153,7 @@ def test_where_there_is_nothing_to_see_nothing_moves():
     x = torch.full((1, 3, 64, 64), 0.5)
     with torch.no_grad():
         y = net.analyze(x)
-        assert human_loss(net, x, y, QuantSteps.of(16, (64, 64))) is None
+        assert human_loss(net, x, y, QuantSteps.nearest(16, (64, 64))) is None
     assert torch.equal(refine(net, x, None, 5, 16), y)
 
 

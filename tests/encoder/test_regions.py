@@ -41,9 +41,9 @@ def test_nothing_and_everything_are_uniform(size, fill, step):
 def test_the_step_elsewhere_is_the_one_asked_for(share, gain):
     mask = torch.zeros(160, 160)
     mask[: int(160 * share)] = 1
-    steps = QuantSteps.of(map_of_mask(mask, gain, 1.5), (160, 160))
+    steps = QuantSteps.nearest(map_of_mask(mask, gain, 1.5), (160, 160))
     values = np.unique(steps.values((12, 12))[:10, :10])
-    assert values[1] == QuantSteps.of(1.5, (16, 16)).values((1, 1))
+    assert values[1] == QuantSteps.nearest(1.5, (16, 16)).values((1, 1))
     octaves = np.log2(values[1] / values[0])
     assert octaves == pytest.approx(round(4 * np.log2(gain)) / 4, abs=0.01)
 

@@ -126,7 +126,7 @@ def test_measures_are_taken_on_the_cpu_where_there_is_no_float64(monkeypatch):
     assert psnr(x, x.flip(0) + 1, 255) == expected[0]
     steps = importance_to_steps(x[0, 0] / 255.0, 2.0)
     assert torch.equal(steps, expected[1])
-    assert QuantSteps.of(steps.float(), (161 * 16, 170 * 16)).offsets is not None
+    assert QuantSteps.nearest(steps.float(), (161 * 16, 170 * 16)).offsets is not None
     assert len(moved) == 4
 
 

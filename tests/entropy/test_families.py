@@ -99,7 +99,7 @@ def test_training_with_ste_sees_what_is_coded(steps):
         offsets = np.zeros((16, 20), np.int8)
         offsets[4:9, 3:12] = -6
         steps = QuantSteps(150, offsets)
-    steps = [QuantSteps.of(steps, size)]
+    steps = [QuantSteps.nearest(steps, size)]
     y = net.analyze(x)
     y = net.gain(y, net.gain.coarseness(y, steps)).detach()
     between_gains = super(GainsMixin, net)

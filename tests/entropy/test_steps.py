@@ -31,7 +31,7 @@ def drawn_map(h, w, seed=0):
 def settings(h, w):
     # Finer steps saturate: these random weights predict means of thousands.
     maps = [QuantSteps(150, drawn_map(h, w)), QuantSteps(200, drawn_map(h, w, 1))]
-    return [*(QuantSteps.of(step, (16 * h, 16 * w)) for step in REAL), *maps]
+    return [*(QuantSteps.nearest(step, (16 * h, 16 * w)) for step in REAL), *maps]
 
 
 def test_widths_are_the_nearest_integers_and_frozen():
@@ -46,23 +46,23 @@ def test_widths_are_the_nearest_integers_and_frozen():
 
 def test_steps_are_the_nearest_there_are():
     for step in (0.125, 0.7, 1.0, 1.37, 3.2, 16):
-        value = QuantSteps.of(step, (64, 64)).values((4, 4))
+        value = QuantSteps.nearest(step, (64, 64)).values((4, 4))
         assert np.abs(np.log2(value / step)).max() <= 0.51 / 96
     chosen = torch.full((3, 5), 2.0)
     chosen[1, 2:4] = 1.0
-    own = QuantSteps.of(chosen, (40, 70))
+    own = QuantSteps.nearest(chosen, (40, 70))
     assert own.offsets.shape == (4, 8)
     values = own.values((4, 8))
     assert np.abs(np.log2(values[:3, :5] / chosen.numpy())).max() < 0.01
     assert (values[3:] == values[2]).all()  # the padding is as its edge
-    assert QuantSteps.of(torch.full((3, 5), 2.0), (40, 70)) == QuantSteps.of(
+    assert QuantSteps.nearest(torch.full((3, 5), 2.0), (40, 70)) == QuantSteps.nearest(
         2.0, (40, 70)
     )
     for step in (0.1, 17, math.nan, -1, torch.full((3, 5), 20.0)):
         with pytest.raises(ValueError, match=r"from 0\.125 to 16"):
-            QuantSteps.of(step, (40, 70))
+            QuantSteps.nearest(step, (40, 70))
     with pytest.raises(ValueError, match=r"70x40 must be \(3, 5\).*got \(2, 5\)"):
-        QuantSteps.of(torch.ones(2, 5), (40, 70))
+        QuantSteps.nearest(torch.ones(2, 5), (40, 70))
 
 
 @families
@@ -131,7 +131,7 @@ def test_files_hold_step_and_map(name):
         data = encode(net, x, step=step)
         stream = Bitstream.read(data)
         assert bool(stream.map) == has_map
-        assert stream.steps() == QuantSteps.of(step, (70, 100))
+        assert stream.steps() == QuantSteps.nearest(step, (70, 100))
         views, coded = decode(net, data), net.compress(x, step)
         assert coded["strings"] == [[stream.y], [stream.z]]
         other = net.decompress(**coded)

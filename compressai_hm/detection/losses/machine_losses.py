@@ -77,7 +77,7 @@ class MachineLosses:
     def __bool__(self) -> bool:
         return bool(self.losses)
 
-    def of(self, detector: FrozenDetector | None) -> list[MachineLoss]:
+    def find_losses(self, detector: FrozenDetector | None) -> list[MachineLoss]:
         """Returns the losses that use one detector.
 
         Args:
@@ -121,7 +121,7 @@ class MachineLosses:
             _move_to(decoded.x.device, loss)
             detector = loss.detector
             if detector not in readings:
-                compares = any(other.compares for other in self.of(detector))
+                compares = any(other.compares for other in self.find_losses(detector))
                 readings[detector] = (detector or model).read(decoded, compares)
             prefix = loss.prefix or (detector.name if detector else None)
             for key, value in loss(readings[detector]).items():
@@ -144,8 +144,10 @@ class MachineLosses:
         result.detectors = self.detectors
         result.losses = [loss for loss in self.losses if loss.annotations is None]
         for detector in (None, *self.detectors):
-            replaces = any(loss.annotations for loss in self.of(detector))
-            present = any(isinstance(x, FeatureLoss) for x in result.of(detector))
+            replaces = any(loss.annotations for loss in self.find_losses(detector))
+            present = any(
+                isinstance(x, FeatureLoss) for x in result.find_losses(detector)
+            )
             if replaces and not present:
                 loss = FeatureLoss()
                 loss.detector = detector

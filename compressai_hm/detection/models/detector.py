@@ -153,7 +153,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
         self.steps = None if steps is None else RandomSteps(**steps)
         codec_step = self.codec.step if self.codec.learned else 1.0
         self.step = codec_step if step is None else step
-        QuantSteps.of(self.step, (1, 1))  # raises if it is out of its range
+        QuantSteps.nearest(self.step, (1, 1))  # raises if it is out of its range
         self.detector_regions = (
             None if detector_regions is None else DetectorRegions(**detector_regions)
         )
@@ -194,7 +194,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
     def _check_losses(self) -> None:
         if not self._uses_machine_loss or "detector" not in self.trainable:
             return
-        for loss in self.machine_losses.of(None):
+        for loss in self.machine_losses.find_losses(None):
             if loss.compares:
                 raise ValueError(
                     f"model.machine_losses: {type(loss).__name__} compares what the "
@@ -385,7 +385,7 @@ class HumanMachineDetector(TrainablePartsMixin, WeightsMixin, BaseDetector):
             if self.detector_regions is None
             else self.detector_regions.step_map(x, self.step, self.codec)
         )
-        return QuantSteps.of(step, tuple(x.shape[-2:]))
+        return QuantSteps.nearest(step, tuple(x.shape[-2:]))
 
     def prepare_for_detector(
         self, view: Tensor, sample: DetDataSample

@@ -60,7 +60,7 @@ class TrainablePartsMixin:
             reached.add("g_s")
         if self._uses_machine_loss:
             reached |= self._find_machine_parts()
-            if self.machine_losses.of(None):
+            if self.machine_losses.find_losses(None):
                 reached.add("detector")
         return reached
 

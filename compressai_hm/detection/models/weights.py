@@ -36,7 +36,7 @@ class WeightsMixin:
                 self._load_detector()
             elif (
                 self._uses_machine_loss
-                and self.machine_losses.of(None)
+                and self.machine_losses.find_losses(None)
                 and "detector" not in self.trainable
             ):
                 print_log(

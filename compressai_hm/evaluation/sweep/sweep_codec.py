@@ -245,7 +245,7 @@ def _check_steps(entry: dict, qualities: list[int], classical: bool) -> None:
         raise ValueError(f"codec {name!r} names a step twice: {steps}")
     for step in steps:
         try:
-            QuantSteps.of(step, (16, 16))
+            QuantSteps.nearest(step, (16, 16))
         except (TypeError, ValueError) as e:
             raise ValueError(f"codec {name!r}: {e}") from None
     if not entry.get("checkpoints") and qualities[0] not in cfgs[entry["type"]]:
