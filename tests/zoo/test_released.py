@@ -10,9 +10,18 @@ import pytest
 import torch
 from compressai.zoo import image_models
 
-from compressai_hm import ENTRIES, Bitstream, decode, encode
+from compressai_hm import (
+    ENTRIES,
+    Bitstream,
+    decode,
+    decode_to_latent,
+    encode,
+    load_reader,
+)
+from compressai_hm.detection import StreamDetector
 from compressai_hm.detection.configs import build_codec
 from compressai_hm.detection.datasets.drawn import draw
+from compressai_hm.io.pictures import read_picture
 from compressai_hm.zoo import cfgs, load_checkpoint, released
 
 from ..families import busy
@@ -198,3 +207,37 @@ def write():
             "psnr": {k: round(psnr(x, v), 3) for k, v in views.items()},
         }
     path.write_text(json.dumps(expected, indent=1) + "\n")
+
+
+def test_readers_are_of_the_released_weights():
+    paths = list(released.WEIGHTS.glob("*.people.reader"))
+    assert paths
+    for path in paths:
+        name, reader = path.name.split(".")[0], load_reader(path)
+        net = image_models[name](1, pretrained=True)
+        reader.check(net)
+        rest = path.with_suffix(".pth")
+        assert path.stat().st_size + rest.stat().st_size <= 5.2e6
+        sums = (released.WEIGHTS / released.SUMS).read_text()
+        for file in (path, rest):
+            assert (
+                f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}" in sums
+            )
+
+
+def test_people_are_found_in_a_file():
+    path = Path(__file__).parents[2] / "tools/pictures/kodim14.png"
+    net, x = load("hm-compact", 4), read_picture(path)
+    reader = load_reader(released.WEIGHTS / "hm-compact.people.reader")
+    config = Path(__file__).parents[2] / "mmdet_configs/person/rtmdet_latent.py"
+    weights = f"{released.SCHEME}hm-compact.people.pth"
+    found = StreamDetector(reader, str(config), weights)
+    _, y_hat = decode_to_latent(net, encode(net, x))
+    objects = found.detect(y_hat, (512, 768))
+    people = objects[objects.scores > 0.3].bboxes
+    boat = torch.tensor([50.0, 90.0, 720.0, 480.0])  # they all sit in it
+    assert len(people) >= 3
+    inside = (people[:, :2] > boat[:2]).all(1) & (people[:, 2:] < boat[2:]).all(1)
+    assert inside.float().mean() > 0.8
+    tiny = found.detect(net.analyze(torch.rand(1, 3, 1, 1)), (1, 1))
+    assert not len(tiny[tiny.scores > 0.3])
