@@ -7,6 +7,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 
 from compressai_hm import QuantSteps
 from compressai_hm.detection import (
@@ -20,6 +21,7 @@ from compressai_hm.detection.reading import Decoded
 from . import tiny
 from .test_detector import losses
 from .test_distilled_detector import nano
+from .test_training import StopInSecondEpoch, assert_same, checkpoint
 
 LATENT = dict(codec=tiny.CODEC, latent_backbone=dict(widths=[16], depths=[1]))
 
@@ -213,3 +215,35 @@ def test_ratios_of_a_square_fit_the_neck():
     view = DetectorView(scale=(448, 448), pad_to_square=True)
     sides = {round(448 * view.draw_ratio(0.5, 1.0)) for _ in range(200)}
     assert sides <= set(range(224, 449, 32)) and len(sides) > 5
+
+
+def test_a_taught_detector_resumes(detector, drawn_set, tmp_path):
+    def runner(folder, **changes):
+        cfg = tiny.config(tmp_path / folder, drawn_set, **changes)
+        options = dict(latent_cache=dict(variants=2), steps=dict(low=1, high=4))
+        losses = [*TAUGHT, dict(type="DetectorLoss")]
+        cfg.model = dict(
+            type="LatentHumanMachineDetector",
+            machine_losses=losses,
+            ratio_range=(0.7, 1.0),
+            **{k: v for k, v in FROZEN.items() if k != "task_view"},
+            **detector,
+            **LATENT,
+            **options,
+        )
+        cfg.optim_wrapper.optimizer = dict(type="AdamW", lr=1e-3)
+        cfg.custom_hooks = [dict(type="ReseedHook")]
+        cfg.param_scheduler = None
+        cfg.train_cfg.val_begin = 3
+        return Runner.from_cfg(cfg)
+
+    if detector["detector"]["type"] == "RTMDet":
+        pytest.skip("of one class, unlike the drawn set")
+    runner("straight").train()
+    stopped = runner("resumed")
+    stopped.register_hook(StopInSecondEpoch(), "LOWEST")
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    runner("resumed", resume=True).train()
+    a, b = (checkpoint(tmp_path / folder) for folder in ("straight", "resumed"))
+    assert_same(a["state_dict"], b["state_dict"])
