@@ -116,7 +116,7 @@ def check_free(path: Path, overwrite: bool = False) -> None:
         ValueError: If a file exists there.
     """
     if path.exists() and not overwrite:
-        raise ValueError(f"{path} is there already; --overwrite replaces it")
+        raise ValueError(f"{path} exists: --overwrite (overwrite=True) replaces it")
 
 
 def _find_coded(folder: Path) -> Iterator[Path]:

@@ -90,7 +90,7 @@ def read_regions(regions: Sequence[str], size: tuple[int, int]) -> Tensor:
         mask = _read_mask(Path(text))
         if mask.shape != inside.shape:
             raise ValueError(
-                f"--roi {text}: the mask has {mask.shape[1]}x{mask.shape[0]} pixels, "
+                f"region {text}: the mask has {mask.shape[1]}x{mask.shape[0]} pixels, "
                 f"the picture {size[1]}x{size[0]}"
             )
         inside |= mask

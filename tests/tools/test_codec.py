@@ -373,14 +373,14 @@ def test_no_file_is_replaced_unasked(tool, tmp_path):
     tool("encode", tmp_path / "x/a.png", *options)
     before = (tmp_path / "s/a.hmc").read_bytes()
     code, _, err = tool("encode", tmp_path / "y/a.png", *options)
-    assert code == 2 and "a.hmc is there already; --overwrite replaces it" in err
+    assert code == 2 and "a.hmc exists: --overwrite" in err
     assert (tmp_path / "s/a.hmc").read_bytes() == before
     code, *_ = tool("encode", tmp_path / "y/a.png", *options, "--overwrite")
     assert code == 0 and (tmp_path / "s/a.hmc").read_bytes() != before
 
     Image.new("RGB", (4, 4)).save(tmp_path / "s/a.machine.png")  # somebody's own
     code, _, err = tool("decode", tmp_path / "s/a.hmc", *options)
-    assert code == 2 and "a.machine.png is there already" in err
+    assert code == 2 and "a.machine.png exists" in err
     assert not (tmp_path / "s/a.human.png").exists()
     code, *_ = tool("decode", tmp_path / "s/a.hmc", *options, "--overwrite")
     assert code == 0 and Image.open(tmp_path / "s/a.machine.png").size == (16, 16)
@@ -390,7 +390,7 @@ def test_export_replaces_no_file_unasked(tool, tmp_path):
     (tmp_path / "g_s.onnx").write_text("somebody's own")
     own = "export", "--checkpoint", DEMO, "--out", tmp_path
     code, _, err = tool(*own)
-    assert code == 2 and "g_s.onnx is there already; --overwrite replaces it" in err
+    assert code == 2 and "g_s.onnx exists: --overwrite" in err
     assert names(tmp_path) == ["g_s.onnx"]
     code, *_ = tool(*own, "--overwrite")
     assert code == 0 and names(tmp_path) == ["g_a.onnx", "g_s.onnx", "g_t.onnx"]
@@ -617,7 +617,7 @@ def test_bits_go_where_they_matter(tool, tmp_path):
     assert shades[0, 0, 50, 50] > shades[0, 0, 50, 200] + 0.2
     (tmp_path / "mask/a.map.png").write_bytes(b"mine")
     code, _, err = tool("info", tmp_path / "mask", "--map-png")
-    assert code == 2 and "a.map.png is there already; --overwrite replaces it" in err
+    assert code == 2 and "a.map.png exists: --overwrite" in err
     assert (tmp_path / "mask/a.map.png").read_bytes() == b"mine"
     assert tool("info", tmp_path / "mask", "--map-png", "--overwrite")[0] == 0
     assert (read_picture(tmp_path / "mask/a.map.png") == shades).all()

@@ -91,7 +91,7 @@ def test_what_is_there_is_kept(tool, mixed, tmp_path, four):  # noqa: F811
     out.mkdir()
     (out / "03.hmc").write_bytes(b"mine")
     code, _, err = tool("encode", mixed, "--checkpoint", DEMO, "--out", out)
-    assert code == 1 and "03.hmc is there already; --overwrite" in err
+    assert code == 1 and "03.hmc exists: --overwrite" in err
     assert (out / "03.hmc").read_bytes() == b"mine" and len(content(out)) == 9
 
 
