@@ -10,6 +10,7 @@ package has those of its person detector for its own weights.
 import argparse
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -175,5 +176,6 @@ def _number_categories(classes: tuple[str, ...]) -> dict[str, int]:
 
 
 if __name__ == "__main__":
+    warnings.filterwarnings("ignore", module="torch")  # of MMDetection's calls
     torch.set_grad_enabled(False)
     _command.run(main)

@@ -17,6 +17,7 @@ from ..bitstream.reader import StreamReader, load_reader
 from ..encoder.regions import check_gain, importance_to_steps, mask_to_importance
 from ..geometry import Y_STRIDE, latent_size
 from ..models.human_machine import HumanMachineMixin
+from ..zoo.released import local_path
 from .configs import find_classes, raise_threshold
 from .frozen_detector import FrozenDetector
 from .stream_detector import StreamDetector
@@ -275,7 +276,8 @@ def _build_detector(entry: dict) -> FrozenDetector | StreamDetector:
             f"classes=..., resize=...), got {entry!r}"
         )
     if reader := entry.get("reader"):
-        reader = reader if isinstance(reader, StreamReader) else load_reader(reader)
+        if not isinstance(reader, StreamReader):
+            reader = load_reader(local_path(reader))
         return StreamDetector(
             reader, entry["config"], entry["checkpoint"], _LATENT_RATIO
         )

@@ -74,6 +74,13 @@ class StreamDetector:
             Instances with ``bboxes``, ``(n, 4)`` in pixels of the picture, ``scores``
             and ``labels``, on the CPU.
         """
+        resized, _ = self.view.sizes(*size, self.ratio)
+        if not all(resized):  # too thin to be resized
+            return InstanceData(
+                bboxes=torch.zeros(0, 4),
+                scores=torch.zeros(0),
+                labels=torch.zeros(0, dtype=torch.long),
+            )
         self.module.to(y_hat.device)
         sample = DetDataSample(metainfo={"img_shape": size, "ori_shape": size})
         inputs, samples = prepare_latents(

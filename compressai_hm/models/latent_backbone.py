@@ -158,9 +158,9 @@ class LatentBackbone(nn.Module):
         down, across = torch.meshgrid(
             2 * y / height - 1, 2 * x / width - 1, indexing="ij"
         )
-        places = torch.stack((across, down), -1)[None].to(features)
-        features = F.grid_sample(
-            features, places, padding_mode="border", align_corners=False
+        places = torch.stack((across, down), -1)[None].float()
+        features = F.grid_sample(  # half precision would move places
+            features.float(), places, padding_mode="border", align_corners=False
         )
         return features * inside
 

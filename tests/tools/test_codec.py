@@ -733,3 +733,13 @@ def test_what_is_no_region_is_told(tool, pictures, roi, named, tmp_path, monkeyp
     Image.new("L", (8, 8)).save("mask.png")
     code, _, err = tool("encode", pictures / "a.png", "--checkpoint", DEMO, *roi)
     assert code == 2 and named in err
+
+
+def test_regions_are_found_in_the_latent(tool, tmp_path):
+    photo = ROOT / "tools/pictures/kodim14.png"
+    options = ("--roi-detector", "latent", "--out", tmp_path)
+    code, out, _ = tool("encode", photo, *options, "--bpp", 0.1)
+    assert code == 0 and 5 <= int(re.search(r"(\d+)% of it finer", out)[1]) <= 60
+    code, _, err = tool("encode", photo, *options, "--metric", "person")
+    assert code == 2
+    assert "no reader of people for the latents of hm-mbt2018-vbr-s-v2-person" in err

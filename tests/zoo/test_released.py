@@ -239,5 +239,6 @@ def test_people_are_found_in_a_file():
     assert len(people) >= 3
     inside = (people[:, :2] > boat[:2]).all(1) & (people[:, 2:] < boat[2:]).all(1)
     assert inside.float().mean() > 0.8
-    tiny = found.detect(net.analyze(torch.rand(1, 3, 1, 1)), (1, 1))
-    assert not len(tiny[tiny.scores > 0.3])
+    for size in ((1, 1), (1, 3000), (40, 9)):
+        few = found.detect(net.analyze(torch.rand(1, 3, *size)), size)
+        assert not len(few[few.scores > 0.3])

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ...entropy import QuantSteps
@@ -257,6 +258,7 @@ class _LatentCache:
                 "model.latent_cache takes variants from 1 on and bytes from 0 on, got "
                 f"variants={variants}, bytes={bytes}"
             )
+        print_log(f"coded latents take up to {bytes / 1e9:.2f} GB of memory", "current")
         self.variants, self.free = variants, bytes
         self._kept: dict[tuple, tuple] = {}
 
