@@ -152,28 +152,25 @@ class LatentHumanMachineDetector(HumanMachineDetector):
             )
             for i, sample in enumerate(samples)
         ]
-        size = [max(y.shape[i] for y, _, _ in coded) for i in (1, 2)]
+        size = [max(y.shape[i] for y, _ in coded) for i in (1, 2)]
         latents = [
             F.pad(y, (0, size[1] - y.shape[2], 0, size[0] - y.shape[1]))
-            for y, _, _ in coded
+            for y, _ in coded
         ]
         latent = {
             "y_hat": torch.stack(latents).to(x),
-            "bits": x.new_tensor([bits for _, bits, _ in coded]),
+            "bits": x.new_tensor([bits for _, bits in coded]),
         }
-        return latent, None if self.steps is None else [steps for *_, steps in coded]
+        return latent, None  # steps weigh gradients of the stream, which is frozen
 
-    def _code_one(
-        self, x: Tensor, sample: DetDataSample
-    ) -> tuple[Tensor, float, QuantSteps | None]:
-        """Returns the latent of one picture without a batch's padding, bits, steps."""
+    def _code_one(self, x: Tensor, sample: DetDataSample) -> tuple[Tensor, float]:
+        """Returns the latent of one picture without a batch's padding, and its bits."""
         size = tuple(sample.img_shape[:2])
         y = self.codec.analyze(x[..., : size[0], : size[1]])
         steps = None if self.steps is None else self.steps.draw(1, y.shape[-2:])
         latent = self.codec.code_latent(y, steps)
         bits = float(picture_bits(latent["likelihoods"], [size])[0])
-        y_hat = latent["y_hat"][0].half().cpu()
-        return y_hat, bits, None if steps is None else steps[0]
+        return latent["y_hat"][0].half().cpu(), bits
 
     def read(self, decoded: Decoded, compares: bool) -> Reading:
         """Reads a batch of latents in training.
