@@ -83,7 +83,7 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
                 scheduler_kwargs={"dashboard": False},
                 preload=[_PRELOAD],
             )
-            stack.enter_context(cluster)
+            stack.callback(_close, cluster)
             # The nanny warns of processes that take seconds to end.
             nanny = logging.getLogger("distributed.nanny")
             stack.callback(nanny.setLevel, logging.ERROR)
@@ -102,6 +102,15 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
                     "`dask scheduler`, or correct the address"
                 ) from e
         yield stack.enter_context(client)
+
+
+def _close(cluster: LocalCluster) -> None:
+    """Closes a cluster, also while one of its workers is being started again.
+
+    Dask cannot join such a process, and its error would hide why the cluster is closed.
+    """
+    with contextlib.suppress(AssertionError):
+        cluster.close()
 
 
 def _find_address(scheduler: str) -> str:

@@ -236,3 +236,14 @@ def test_a_worker_runs_what_is_meant_and_only_once(people, tmp_path, monkeypatch
     Image.open(picture).rotate(180).save(picture)
     with pytest.raises(RuntimeError, match="tcp://x:1 finds other pictures, .*JPEG at"):
         work("d")
+
+
+def test_a_worker_that_is_being_started_does_not_hide_the_error(monkeypatch):
+    def close(*_):
+        raise AssertionError("can only join a started process")
+
+    monkeypatch.setattr(cluster.LocalCluster, "close", close)
+    monkeypatch.setattr(cluster.LocalCluster, "__init__", lambda *_, **__: None)
+    monkeypatch.setattr(cluster, "Client", lambda *_, **__: contextlib.nullcontext())
+    with pytest.raises(ValueError, match="why"), cluster.connect(1, None):
+        raise ValueError("why")
