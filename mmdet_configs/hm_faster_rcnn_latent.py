@@ -1,4 +1,4 @@
-# As hm_rtmdet_latent.py, with Faster R-CNN, whose two stages learn the boxes that it
+# This is hm_rtmdet_latent.py with Faster R-CNN. Its two stages learn the boxes that it
 # finds in the uncompressed picture.
 _base_ = "hm_rtmdet_latent.py"
 demo_config = "hm_faster_rcnn_latent_demo.py"

@@ -1,4 +1,4 @@
-# As hm_rtmdet_latent.py, with YOLOX-s.
+# This is hm_rtmdet_latent.py with YOLOX-s.
 _base_ = "hm_rtmdet_latent.py"
 model = dict(
     detector="mmdet::yolox/yolox_s_8xb8-300e_coco.py",

@@ -103,10 +103,16 @@ class Reading(Decoded):
         Returns:
             A context.
         """
-        features, original = self.features, self.detector.extract_feat
-        self.detector.extract_feat = lambda x: (
-            features if x is self.inputs else original(x)
-        )
+        original = self.detector.extract_feat
+
+        def extract(inputs: Tensor) -> tuple[Tensor, ...]:
+            if inputs is not self.inputs:
+                return original(inputs)
+            if "features" not in vars(self):
+                self.features = original(inputs)
+            return self.features
+
+        self.detector.extract_feat = extract
         try:
             yield
         finally:

@@ -2,7 +2,6 @@
 
 import importlib
 import io
-import logging
 import os
 import re
 import runpy
@@ -11,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,19 +45,8 @@ DEMO = Path(compressai_hm.zoo.__file__).parent / "weights/demo_codec.pth"
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys):
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["codec.py", *map(str, args)])
-        monkeypatch.delitem(sys.modules, "_shared", raising=False)  # it keeps weights
-        # MMEngine's handlers keep the streams of the test before.
-        monkeypatch.setattr(logging, "raiseExceptions", False)
-        with pytest.raises(SystemExit) as stop:
-            _command.run(runpy.run_path(str(TOOL))["main"])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return stop.value.code, out, err
-
-    return run
+def tool(run_tool):
+    return partial(run_tool, "codec")
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """tools/detect.py, as it is typed: objects in streams of a tiny detector."""
 
 import json
-import logging
-import runpy
 import sys
+from functools import partial
 from pathlib import Path
 
-import _command
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -34,18 +32,8 @@ DEMO = Path(compressai_hm.zoo.__file__).parent / "weights/demo_codec.pth"
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys):
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["detect.py", *map(str, args)])
-        monkeypatch.delitem(sys.modules, "_shared", raising=False)  # it keeps weights
-        monkeypatch.setattr(logging, "raiseExceptions", False)
-        with pytest.raises(SystemExit) as stop:
-            _command.run(runpy.run_path(str(ROOT / "tools/detect.py"))["main"])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return stop.value.code, out, err
-
-    return run
+def tool(run_tool):
+    return partial(run_tool, "detect")
 
 
 @pytest.fixture(scope="module")

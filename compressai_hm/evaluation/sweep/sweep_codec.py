@@ -260,7 +260,9 @@ def _check_detector_regions(entry: dict, classical: type | None) -> None:
             f"codec {name!r}: detector_regions need an HM codec without config, or HEVC"
         )
     try:
-        _find_detector_regions(entry)
+        regions = _find_detector_regions(entry)
+        if classical and regions.read_latents:
+            raise ValueError("detector_regions: a reader needs an HM codec's latent")
     except (TypeError, ValueError, KeyError, OSError, RuntimeError) as e:
         raise ValueError(f"codec {name!r}: {e}") from None
 

@@ -5,6 +5,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from compressai_hm.evaluation.sweep import Sweep
+from compressai_hm.evaluation.sweep.sweep_codec import check_codec
 
 from ..conftest import ROOT, finish
 
@@ -119,3 +120,16 @@ def test_what_changed_is_measured_again_and_nothing_else(cfg, tmp_path):
 
     cfg.codecs[0].type = "webp"
     assert len(list(Sweep(cfg, tmp_path).finished())) == 1  # the uncompressed
+
+
+def test_a_reader_draws_no_map_for_hevc():
+    detector = dict(
+        config=str(ROOT / "mmdet_configs/person/rtmdet_latent.py"),
+        checkpoint="compressai_hm://hm-compact.people.pth",
+        reader="compressai_hm://hm-compact.people.reader",
+    )
+    regions = dict(detectors=[detector])
+    entry = dict(name="x", qualities=[30], detector_regions=regions)
+    with pytest.raises(ValueError, match="'x': .* a reader needs an HM codec's latent"):
+        check_codec(dict(entry, type="hevc"))
+    assert check_codec(dict(entry, type="hm-compact", qualities=[2])) == [2]
