@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from mmcv.cnn import fuse_conv_bn
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.registry import init_default_scope
@@ -57,6 +58,9 @@ class StreamDetector:
             )
         backbone.latent = None
         self.classes = load_detector(self.module, checkpoint)
+        for part in (backbone, self.module.neck if self.module.with_neck else None):
+            if part is not None:
+                fuse_conv_bn(part)  # heads may share convolutions between levels
         backbone.latent = reader.net
 
     def load(self) -> None:
@@ -81,7 +85,8 @@ class StreamDetector:
                 scores=torch.zeros(0),
                 labels=torch.zeros(0, dtype=torch.long),
             )
-        self.module.to(y_hat.device)
+        if next(self.module.parameters()).device != y_hat.device:
+            self.module.to(y_hat.device)
         sample = DetDataSample(metainfo={"img_shape": size, "ori_shape": size})
         inputs, samples = prepare_latents(
             self.module, self.view, y_hat, [sample], self.ratio

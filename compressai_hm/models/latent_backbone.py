@@ -139,9 +139,18 @@ class LatentBackbone(nn.Module):
             :meth:`forward` reads. It is 0 in the padding.
         """
         rows, columns = latent_size(size)  # the others are padding, or of a batch
-        features, pixels = self.stem(y_hat[..., :rows, :columns]), float(GRID)
-        merged = int(1 / max(factors))
-        if merged > 1:  # else interpolation would skip positions
+        y_hat, pixels = y_hat[..., :rows, :columns], float(GRID)
+        merged = int(1 / max(factors))  # else interpolation would skip positions
+        if merged % _SPLIT:
+            features = self.stem(y_hat)
+        else:  # as below, but the stem need not compute what would be merged
+            conv, pixels, merged = self.stem[0], pixels * _SPLIT, merged // _SPLIT
+            weight, bias = (
+                p.unflatten(0, (-1, _SPLIT**2)).mean(1)
+                for p in (conv.weight, conv.bias)
+            )
+            features = F.conv2d(y_hat, weight, bias)
+        if merged > 1:
             features = F.avg_pool2d(
                 features, merged, ceil_mode=True, count_include_pad=False
             )
