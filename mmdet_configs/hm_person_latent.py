@@ -1,19 +1,22 @@
 # The package's person detector reads hm-compact's latent. It teaches itself, on the
 # uncompressed pictures, and labels count beside it. COCO_PERSON and MMDET_DATASETS name
-# the folders that tools/coco_subsets.py makes. EPOCHS is how long it trains.
+# the folders that tools/coco_subsets.py makes. EPOCHS is how long it trains, and METRIC
+# which of hm-compact's weights it reads.
 _base_ = [
     "_base_/default_runtime.py",
     "_base_/models/human_machine.py",
     "_base_/datasets/coco_person.py",
 ]
+metric = "{{$METRIC:mse}}"
+work_dir = f"work_dirs/person_latent_{metric}"
 model = dict(
     type="LatentHumanMachineDetector",
-    codec=dict(type="hm-compact", quality=4, pretrained=True),
+    codec=dict(type="hm-compact", quality=4, pretrained=True, metric=metric),
     detector="{{fileDirname}}/person/rtmdet_latent.py",
     detector_checkpoint="compressai_hm://person_detector.pth",
     steps=dict(low=1.0, high=6.0),
     latent_cache=dict(variants=3, bytes=4e9),
-    latent_backbone=dict(widths=(88,), depths=(4,)),
+    latent_backbone=dict(widths=(80,), depths=(4,)),
     ratio_range=(0.6, 1.0),
     lambda_human=0,  # only what detectors read is trained
     machine_losses=[

@@ -1,14 +1,16 @@
 """Trains weights of the package (compressai_hm/zoo/weights) again.
 
-    python tools/train_weights.py demo      the demo's, on drawn pictures: 1 to 2 hours
-    python tools/train_weights.py person    the person detector, on COCO: over an hour
-    python tools/train_weights.py compact   hm-compact, from scratch: 17 hours of a core
-    python tools/train_weights.py latent    the person detector on its latent: 5 hours
+    python tools/train_weights.py demo            on drawn pictures: 1 to 2 hours
+    python tools/train_weights.py person          the person detector: over an hour
+    python tools/train_weights.py compact         hm-compact, from scratch: 17 hours
+    python tools/train_weights.py compact_person  then for persons: half an hour
+    python tools/train_weights.py latent          the person detector on the latents of
+                                                  each of hm-compact's weights: 10 hours
 
 The times are for 2 cores. tools/coco_subsets.py builds the sets of COCO. MOBILENETV2
-names the file of the detector's backbone, and RTMDET_NANO that of its teacher. The same
-command continues a training that was stopped. The training of hm-mbt2018-vbr-s-v2 is
-not included.
+names the file of the person detector's backbone, RTMDET_NANO that of its teacher, and
+DETECTORS the folder of those that hm-compact is trained for. The same command continues
+a training that was stopped.
 """
 
 import os
@@ -25,6 +27,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from compressai_hm import HM_MODELS, load_reader
+from compressai_hm.models.entries import ENTRIES
 from compressai_hm.zoo import load_checkpoint, released
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +37,7 @@ WORK = Path("work_dirs")
 def main() -> None:
     """Runs the recipe that the command line names."""
     parser = _command.parser(__doc__)
-    recipes = {f.__name__: f for f in (demo, person, compact, latent)}
+    recipes = {f.__name__: f for f in (demo, person, compact, compact_person, latent)}
     parser.add_argument("weights", choices=recipes)
     recipes[parser.parse_args().weights]()
 
@@ -77,11 +80,21 @@ def compact() -> None:
     released.write_released("hm-compact", net)
 
 
+def compact_person() -> None:
+    """Trains hm-compact further, for detectors of persons."""
+    train("mmdet_configs/hm_compact_person.py", env={"OMP_NUM_THREADS": "1"})
+    net = load_checkpoint(WORK / "hm_compact_person/codec.pth.tar")
+    released.write_released("hm-compact", net, "person")
+
+
 def latent() -> None:
-    """Trains what reads hm-compact's latent in place of the person detector's parts."""
-    config = "mmdet_configs/hm_person_latent.py"
-    weights = load_trained(config, env={"OMP_NUM_THREADS": "1"})
-    write_latent("hm-compact", weights, WORK / "hm_person_latent/people.reader")
+    """Trains what reads latents in place of the person detector's first stages."""
+    for metric in ENTRIES["hm-compact"].released:
+        os.environ["METRIC"] = metric  # for the config
+        config, env = "mmdet_configs/hm_person_latent.py", {"OMP_NUM_THREADS": "1"}
+        weights = load_trained(config, env=env)
+        name = released.weights_file("hm-compact", metric).removesuffix(".npz")
+        write_latent(name, weights, WORK / f"person_latent_{metric}/people.reader")
 
 
 def write_latent(name: str, weights: dict[str, Tensor], reader: Path) -> None:

@@ -1,4 +1,5 @@
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -45,3 +46,27 @@ def test_the_person_detector_is_the_rounded_last_checkpoint(tmp_path, monkeypatc
     for key, value in shipped.module.state_dict().items():
         rounded = weights[key].half() if value.is_floating_point() else weights[key]
         assert torch.equal(value, rounded.to(value)), key
+
+
+def test_readers_are_trained_for_each_of_the_weights(tmp_path, monkeypatch):
+    tool = runpy.run_path(str(ROOT / "tools/train_weights.py"))
+    started, written = [], []
+    names = tool["latent"].__globals__
+    entry = tool["ENTRIES"]["hm-compact"]
+    monkeypatch.setitem(
+        names["ENTRIES"], "hm-compact", replace(entry, released=("mse", "person"))
+    )
+    monkeypatch.setitem(names, "train", lambda *args, **kw: started.append(args))
+    monkeypatch.setitem(names, "write_latent", lambda *args: written.append(args))
+    monkeypatch.setenv("METRIC", "")
+    monkeypatch.chdir(tmp_path)
+    for i, metric in enumerate(("mse", "person")):
+        folder = tmp_path / f"work_dirs/person_latent_{metric}"
+        folder.mkdir(parents=True)
+        saved = dict(meta=dict(iter=1, epoch=1), optimizer={}, state_dict={})
+        saved["state_dict"]["i"] = torch.tensor(i)
+        torch.save(saved, folder / "epoch_1.pth")
+    tool["latent"]()
+    assert [name for name, *_ in written] == ["hm-compact", "hm-compact-person"]
+    assert [int(weights["i"]) for _, weights, _ in written] == [0, 1]
+    assert len(started) == 2
