@@ -22,6 +22,9 @@ READERS = [Path("work_dirs")]
 """Folders that are searched for readers."""
 
 LATENT_PEOPLE = "person/rtmdet_latent.py"
+_LATENT_SCORES = 0.15, 0.3
+"""Thresholds for regions: on the latent the detector is less sure than on pictures."""
+
 PEOPLE = "person/rtmdet_mobilenetv2.py,compressai_hm://person_detector.pth"
 """The package's detector, for --roi-detector people."""
 
@@ -159,7 +162,12 @@ def load_detector_regions(
     for text in names:
         if text == "latent":
             reader, config, checkpoint = _find_latent_people(model, metric)
-            entry = dict(config=config, checkpoint=checkpoint, reader=reader)
+            entry = dict(
+                config=config,
+                checkpoint=checkpoint,
+                reader=reader,
+                score_thr=_LATENT_SCORES,
+            )
         else:
             config, checkpoint = _split_detector(PEOPLE if text == "people" else text)
             checkpoint = checkpoint or find_weights(config)

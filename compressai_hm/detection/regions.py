@@ -6,6 +6,7 @@ neither the decoder nor any other detector needs extra information.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.datasets import CocoDataset
@@ -25,7 +26,7 @@ from .stream_detector import StreamDetector
 _LATENT_RATIO = 9 / 14
 """Factor of a detector's size on latents. It halves the time, and a map is coarse."""
 
-_KEYS = {"config", "checkpoint", "classes", "resize", "reader"}
+_KEYS = {"config", "checkpoint", "classes", "resize", "reader", "score_thr"}
 
 
 class DetectorRegions:
@@ -37,13 +38,15 @@ class DetectorRegions:
             weights. A model config may add ``resize``, as ``model.resize``. If neither
             weights nor config name the classes, add ``classes`` (names, or "coco").
             With ``reader``, a :class:`StreamReader` or its file, the detector reads the
-            latent that the encoder has already. An object counts if any detector finds
-            it.
+            latent that the encoder has already. ``score_thr`` replaces that below. Of
+            several thresholds, an object counts by the share that its score reaches. An
+            object counts if any detector finds it.
         gain: The quantization step elsewhere divided by the step at objects, in quarter
             octaves: 1.19, 1.41, 1.68, 2 and so on. Defaults to 1.41, which lowers the
             quality for people only a little.
         margin: Pixels around an object that belong to it. Defaults to 8.
-        score_thr: The lowest score of objects that count. Defaults to 0.3.
+        score_thr: The lowest score of objects that count, or a list of such. Defaults
+            to 0.3.
         only: Names of the classes that count. Defaults to None, which counts all.
 
     Raises:
@@ -55,7 +58,7 @@ class DetectorRegions:
         detectors: Sequence[dict],
         gain: float = 1.41,
         margin: float = 8.0,
-        score_thr: float = 0.3,
+        score_thr: float | Sequence[float] = 0.3,
         only: Sequence[str] | None = None,
     ):
         if isinstance(detectors, dict) or not detectors:
@@ -74,9 +77,14 @@ class DetectorRegions:
         except ValueError as e:
             raise ValueError(f"detector_regions.{e}") from None
         self.gain, self.margin = float(gain), float(margin)
-        self.score_thr, self.only = float(score_thr), only
+        self.only = only
         self.detectors = [_build_detector(entry) for entry in detectors]
         self._entries = list(detectors)
+        thresholds = _list_thresholds(score_thr)
+        self.score_thr = thresholds[0] if len(thresholds) == 1 else thresholds
+        self._thresholds = [
+            _list_thresholds(entry.get("score_thr", score_thr)) for entry in detectors
+        ]
         self._labels: list[set[int] | None] | None = None
 
     def identity(self) -> dict:
@@ -94,6 +102,8 @@ class DetectorRegions:
             plain = [det.cfg, det.resize, det.checkpoint, entry.get("classes")]
             if isinstance(det, StreamDetector):
                 plain.append(det.reader.digest())
+            if "score_thr" in entry:
+                plain.append(_list_thresholds(entry["score_thr"]))
             detectors.append(plain)
         rules = self.gain, self.margin, self.score_thr, self.only
         return {"rules": rules, "detectors": detectors}
@@ -108,10 +118,10 @@ class DetectorRegions:
         """
         if self._labels is not None:
             return
-        for detector in self.detectors:
+        for detector, thresholds in zip(self.detectors, self._thresholds, strict=True):
             detector.load()
             detector.module.eval()
-            raise_threshold(detector.module, self.score_thr)
+            raise_threshold(detector.module, thresholds[0])
         self._labels = [None] * len(self.detectors)
         if self.only is None:
             return
@@ -171,6 +181,9 @@ class DetectorRegions:
     ) -> Tensor:
         """Returns a map that is 1 where an object is found and 0 elsewhere.
 
+        Where a detector has several thresholds, it is the share of them that are
+        reached.
+
         Args:
             x: One picture, RGB in [0, 1], ``(1, 3, H, W)``.
             codec: The codec, if detectors read latents. Defaults to None.
@@ -181,9 +194,15 @@ class DetectorRegions:
         """
         size = tuple(x.shape[-2:])
         out = torch.zeros(latent_size(size))
-        for objects in self.detect(x, codec, y):
-            inside = detections_to_importance(objects, size, self.margin)
-            out = torch.maximum(out, inside)
+        found = self.detect(x, codec, y)
+        for objects, thresholds in zip(found, self._thresholds, strict=True):
+            maps = [
+                detections_to_importance(
+                    objects[objects.scores >= t], size, self.margin
+                )
+                for t in thresholds
+            ]
+            out = torch.maximum(out, torch.stack(maps).mean(0))
         return out
 
     @torch.no_grad()
@@ -209,7 +228,9 @@ class DetectorRegions:
         """
         self.load()
         out = []
-        for detector, labels in zip(self.detectors, self._labels, strict=True):
+        for detector, labels, (lowest, *_) in zip(
+            self.detectors, self._labels, self._thresholds, strict=True
+        ):
             with torch.autocast(x.device.type, enabled=False):
                 if isinstance(detector, StreamDetector):
                     if codec is None:
@@ -222,7 +243,7 @@ class DetectorRegions:
                     objects = detector.detect(y, tuple(x.shape[-2:]))
                 else:
                     objects = detector.view.detect(detector.on(x.device), x[0])
-            objects = objects[objects.scores >= self.score_thr]
+            objects = objects[objects.scores >= lowest]
             if labels is not None:
                 counts = [int(label) in labels for label in objects.labels]
                 objects = objects[torch.tensor(counts, dtype=torch.bool)]
@@ -273,7 +294,7 @@ def _build_detector(entry: dict) -> FrozenDetector | StreamDetector:
     ):
         raise ValueError(
             "detector_regions.detectors takes dict(config=..., checkpoint=..., "
-            f"classes=..., resize=...), got {entry!r}"
+            f"classes=..., resize=..., reader=..., score_thr=...), got {entry!r}"
         )
     if reader := entry.get("reader"):
         if not isinstance(reader, StreamReader):
@@ -290,6 +311,20 @@ def _build_detector(entry: dict) -> FrozenDetector | StreamDetector:
         )
     detector.build()
     return detector
+
+
+def _list_thresholds(score_thr: float | Sequence[float]) -> list[float]:
+    """Returns the thresholds of scores, the lowest first."""
+    try:
+        values = [float(v) for v in np.ravel(score_thr)]
+    except (TypeError, ValueError):
+        values = []
+    if not values or not all(v >= 0 for v in values):
+        raise ValueError(
+            "detector_regions: score_thr must be a number from 0 on, or a list of "
+            f"such, got {score_thr!r}"
+        )
+    return sorted(values)
 
 
 def _find_names(

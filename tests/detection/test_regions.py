@@ -92,6 +92,19 @@ def test_nothing_found_is_uniform(picture):
     assert DetectorRegions([DEMO]).step_map(gray).shape == (3, 5)
 
 
+def test_less_sure_objects_count_less(picture):
+    """Of several thresholds, an object counts by the share that its score reaches."""
+    sure, rest = (
+        DetectorRegions([DEMO], score_thr=t).importance(picture) for t in (0.9, 0.05)
+    )
+    assert 0 < sure.mean() < rest.mean()
+    regions = DetectorRegions([{**DEMO, "score_thr": [0.9, 0.05]}], gain=4.0)
+    assert torch.equal(regions.importance(picture), (sure + rest) / 2)
+    steps = regions.step_map(picture, 2.0)
+    assert set(steps.flatten().tolist()) == {0.5, 1.0, 2.0}
+    assert regions.identity() != DetectorRegions([DEMO], gain=4.0).identity()
+
+
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (1, 1), (17, 1)])
 def test_pictures_too_thin_for_a_detector_are_uniform(size):
     steps = DetectorRegions([DEMO]).step_map(torch.rand(1, 3, *size))
@@ -151,6 +164,8 @@ PEOPLE = dict(dataset=dict(type="CocoDataset", metainfo=dict(classes=("person",)
         (dict(detectors=[DEMO], margin=-1), "margin must be 0 or more, got -1"),
         (dict(detectors=[DEMO], only="person"), "only must be a list of names"),
         (dict(detectors=[DEMO], only=[]), "only must be a list of names"),
+        (dict(detectors=[DEMO], score_thr="high"), "score_thr must be a number"),
+        (dict(detectors=[{**DEMO, "score_thr": []}]), r"such, got \[\]"),
     ],
 )
 def test_bad_options_name_their_key(options, named):
