@@ -20,7 +20,7 @@ bsds_root = "{{$BSDS500:data/BSDS500/data/images}}"
 model = dict(
     codec=dict(type="hm-compact", quality=4),
     lambda_human=0.0035,
-    steps=dict(low=0.35, high=6.0, regions=0.4, weight=1.0),
+    steps=dict(low=0.35, high=6.0, regions=0.4, weight=0.5),
 )
 train_dataloader = dict(
     batch_size=4,

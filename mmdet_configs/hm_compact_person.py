@@ -25,7 +25,7 @@ model = dict(
     lambda_human=0.0035,
     lambda_machine=0.55,
     machine_losses=[dict(type="ObjectFeatureLoss", **kw) for kw in loss_detectors],
-    steps=dict(low=0.35, high=6.0, regions=0.4, weight=1.0),
+    steps=dict(low=0.35, high=6.0, regions=0.4, weight=0.5),
     trainable=("g_a", "g_s", "entropy"),
 )
 train_pipeline = [
