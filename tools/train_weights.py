@@ -2,7 +2,7 @@
 
     python tools/train_weights.py demo            on drawn pictures: 1 to 2 hours
     python tools/train_weights.py person          the person detector: over an hour
-    python tools/train_weights.py compact         hm-compact, from scratch: 17 hours
+    python tools/train_weights.py compact         hm-compact, from scratch: 2 hours
     python tools/train_weights.py compact_person  then for persons: half an hour
     python tools/train_weights.py latent          the person detector on the latents of
                                                   each of hm-compact's weights: 10 hours
@@ -26,8 +26,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from compressai_hm import HM_MODELS, load_reader
-from compressai_hm.models.entries import ENTRIES
+from compressai_hm import ENTRIES, HM_MODELS, load_reader
 from compressai_hm.zoo import load_checkpoint, released
 
 ROOT = Path(__file__).resolve().parents[1]

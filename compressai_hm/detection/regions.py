@@ -38,15 +38,15 @@ class DetectorRegions:
             weights. A model config may add ``resize``, as ``model.resize``. If neither
             weights nor config name the classes, add ``classes`` (names, or "coco").
             With ``reader``, a :class:`StreamReader` or its file, the detector reads the
-            latent that the encoder has already. ``score_thr`` replaces that below. Of
-            several thresholds, an object counts by the share that its score reaches. An
+            latent that the encoder has already. ``score_thr`` replaces that below. An
             object counts if any detector finds it.
         gain: The quantization step elsewhere divided by the step at objects, in quarter
             octaves: 1.19, 1.41, 1.68, 2 and so on. Defaults to 1.41, which lowers the
             quality for people only a little.
         margin: Pixels around an object that belong to it. Defaults to 8.
-        score_thr: The lowest score of objects that count, or a list of such. Defaults
-            to 0.3.
+        score_thr: The lowest score of objects that count. If it is a list, an object
+            gets the share of the gain (in octaves) that is the share of the thresholds
+            that its score reaches. Defaults to 0.3.
         only: Names of the classes that count. Defaults to None, which counts all.
 
     Raises:

@@ -93,7 +93,7 @@ def test_nothing_found_is_uniform(picture):
 
 
 def test_less_sure_objects_count_less(picture):
-    """Of several thresholds, an object counts by the share that its score reaches."""
+    """An object that reaches one of two thresholds has half the importance."""
     sure, rest = (
         DetectorRegions([DEMO], score_thr=t).importance(picture) for t in (0.9, 0.05)
     )

@@ -95,6 +95,37 @@ def test_it_prints_what_the_detector_finds_in_the_pictures_pixels(tool, folder):
         assert 0 <= box[0] <= box[2] <= 128 and 0 <= box[1] <= box[3] <= 96
 
 
+def test_folded_batch_norms_find_the_same(folder, tmp_path):
+    init_default_scope("mmdet")
+    reader = load_reader(folder / "nano.reader")
+    channels = reader.net.options["in_channels"]
+    options = {key: reader.net.options[key] for key in ("widths", "depths", "scale")}
+    net = MODELS.build(read_latent(nano(), channels, options)).eval()
+    net.load_state_dict(torch.load(folder / "nano.pth")["state_dict"], strict=False)
+    for part in net.modules():
+        if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+            for values in (part.weight, part.bias, part.running_mean):
+                torch.nn.init.normal_(values)
+            torch.nn.init.uniform_(part.running_var, 0.2, 3.0)
+    weights = {k: v for k, v in net.state_dict().items() if ".latent." not in k}
+    torch.save(dict(state_dict=weights), tmp_path / "nano.pth")
+    net.backbone.latent = reader.net
+    found = StreamDetector(
+        reader, str(folder / "detector.py"), str(tmp_path / "nano.pth")
+    )
+    x = reader.net.resample(torch.randn(1, 64, 6, 8), (96, 128), (1.0, 1.0), (96, 128))
+    with torch.no_grad():
+        pairs = list(zip(net(x), found.module(x), strict=True))
+    for expected, folded in pairs:
+        for a, b in zip(expected, folded, strict=True):
+            torch.testing.assert_close(
+                b, a, rtol=1e-3, atol=1e-3 * float(a.abs().max())
+            )
+    parts = (found.module.backbone, found.module.neck)
+    kinds = [type(m).__name__ for part in parts for m in part.modules()]
+    assert "BatchNorm2d" not in kinds and "Identity" in kinds
+
+
 def test_a_folder_gives_one_file_of_coco_results(tool, folder, tmp_path):
     target = tmp_path / "found.json"
     code, out, _ = tool(folder / "streams", *options(folder), "--json", target)
