@@ -23,7 +23,7 @@ loss_detectors = [
 model = dict(
     codec=dict(type="hm-compact", quality=4, pretrained=True),
     lambda_human=0.0035,
-    lambda_machine=0.55,
+    lambda_machine=0.8,
     machine_losses=[dict(type="ObjectFeatureLoss", **kw) for kw in loss_detectors],
     steps=dict(low=0.35, high=6.0, regions=0.4, weight=0.5),
     trainable=("g_a", "g_s", "entropy"),
