@@ -25,7 +25,6 @@ from .models.compressai_based import (
     HMJointAutoregressiveHierarchicalPriors,
     HMMeanScaleHyperprior,
     HMScaleHyperprior,
-    HMSmallVariableRate,
 )
 from .models.entries import (
     DEFAULT_MODEL,
@@ -61,7 +60,6 @@ __all__ = [
     "HMJointAutoregressiveHierarchicalPriors",
     "HMMeanScaleHyperprior",
     "HMScaleHyperprior",
-    "HMSmallVariableRate",
     "HumanMachineMixin",
     "LatentBackbone",
     "PictureCodec",

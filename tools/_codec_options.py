@@ -15,7 +15,6 @@ from compressai_hm.bitstream.format import METRICS
 from compressai_hm.geometry import MAX_PIXELS
 from compressai_hm.models.export import FORMATS, RUNTIMES
 from compressai_hm.zoo import cfgs
-from compressai_hm.zoo.released import RELEASED
 
 EVERY_RATE = " or ".join(name for name, entry in ENTRIES.items() if entry.steps)
 
@@ -198,14 +197,6 @@ def _add_rate(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--config", help=text)
 
 
-def default_model(metric: str) -> str:
-    """Returns the default entry, or the first that has weights for the metric."""
-    for name in (DEFAULT_MODEL, *RELEASED):
-        if metric in ENTRIES[name].released:
-            return name
-    return DEFAULT_MODEL
-
-
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Completes the options, and ends the program if they contradict each other."""
     if args.command in ("info", "readers"):
@@ -221,7 +212,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if not args.checkpoint:
         sized = encoding and (args.bpp or args.bytes)
         if args.command != "decode":
-            args.model = args.model or default_model(args.metric)
+            args.model = args.model or DEFAULT_MODEL
             if args.quality is None and args.model in ENTRIES:
                 args.quality = DEFAULT_QUALITY if ENTRIES[args.model].steps else None
             if args.quality is None and not sized:

@@ -123,7 +123,7 @@ def _find_latent_people(model: str | None, metric: str) -> tuple[str, str, str]:
             f"; it has those for {', '.join(others) or 'none'}"
         )
     config, _ = _split_detector(f"{LATENT_PEOPLE},")
-    return str(path), config, f"{SCHEME}{name}.people.pth"
+    return str(path), config, f"{SCHEME}{model}.people.pth"
 
 
 def _split_detector(text: str) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 python tools/benchmark.py train
 python tools/benchmark.py train --config mmdet_configs/hm_compact.py
 python tools/benchmark.py codec
-python tools/benchmark.py entries
 python tools/benchmark.py export
 python tools/benchmark.py fixed-point
 python tools/benchmark.py folder
@@ -39,10 +38,8 @@ from compressai_hm import (
     DEFAULT_MODEL,
     ENTRIES,
     HM_MODELS,
-    Bitstream,
     HumanMachineMixin,
     QuantSteps,
-    decode,
     decode_to_latent,
     encode,
     picture_bits,
@@ -232,34 +229,6 @@ def codec(args: argparse.Namespace) -> None:
             for row, (ours_run, base_run) in runs.items()
         }
         _print_rows(rows, args.repeats)
-
-
-@torch.no_grad()
-def entries(args: argparse.Namespace) -> None:
-    """Compares coding with two released zoo entries at the same quantization step.
-
-    "latents" is decoding without g_s.
-    """
-    x = _make_picture(args.size)
-    if args.picture:
-        x = read_picture(args.picture)[..., : args.size[0], : args.size[1]]
-    size = tuple(x.shape[-2:])
-    rows = {row: {} for row in ("g_a", "encode", "latents", "g_s", "decode")}
-    print(f"step {args.step}, {torch.get_num_threads()} threads, medians of", end=" ")
-    print(f"{args.repeats}, seconds")
-    for name in args.models:
-        net = load_model(name, 4, pretrained=True).eval()
-        data = encode(net, x, step=args.step)
-        stream = Bitstream.read(data)
-        latent = [[stream.y], [stream.z]], size, [stream.steps()]
-        y_hat, _ = net.decode_latent(*latent)
-        rows["g_a"][name] = partial(net.analyze, x)
-        rows["encode"][name] = partial(encode, net, x, step=args.step)
-        rows["latents"][name] = partial(net.decode_latent, *latent)
-        rows["g_s"][name] = partial(net.synthesize, y_hat, size, ("human",))
-        rows["decode"][name] = partial(decode, net, data, ("human",))
-        print(f"{name}: {len(data)} bytes")
-    _print_rows(rows, args.repeats)
 
 
 @torch.no_grad()
@@ -586,12 +555,6 @@ def main() -> None:
     command.add_argument("--models", nargs="+", choices=COMPARED)
     text = "load CompressAI's weights"
     command.add_argument("--pretrained", action="store_true", help=text)
-    command = add(entries, "size", repeats=9)
-    models = ["hm-compact", "hm-mbt2018-vbr-s-v2"]
-    command.add_argument("--models", nargs=2, choices=RELEASED, default=models)
-    text = "crop this picture to --size; default: noise"
-    command.add_argument("--picture", type=Path, help=text)
-    command.add_argument("--step", type=float, default=1.9)
     command = add(export, "size", "quality", repeats=9)
     command.add_argument("--models", nargs="+", choices=HM_MODELS, default=EXPORTED)
     command.add_argument("--threads", type=int, default=2)

@@ -2,7 +2,7 @@
 
     python tools/train_weights.py demo            on drawn pictures: 1 to 2 hours
     python tools/train_weights.py person          the person detector: over an hour
-    python tools/train_weights.py compact         hm-compact, from scratch: 2 hours
+    python tools/train_weights.py compact         hm-compact, from scratch: 3 hours
     python tools/train_weights.py compact_person  then for persons: half an hour
     python tools/train_weights.py latent          the person detector on the latents of
                                                   each of hm-compact's weights: 10 hours
@@ -27,7 +27,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from compressai_hm import ENTRIES, HM_MODELS, load_reader
-from compressai_hm.zoo import load_checkpoint, released
+from compressai_hm.zoo import load_checkpoint, load_model, released
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = Path("work_dirs")
@@ -73,10 +73,11 @@ def load_trained(config: str, **kwargs: Any) -> dict[str, Tensor]:
 
 
 def compact() -> None:
-    """Trains hm-compact."""
-    train("mmdet_configs/hm_compact.py", env={"OMP_NUM_THREADS": "1"})
-    net = load_checkpoint(WORK / "hm_compact/codec.pth.tar")
-    released.write_released("hm-compact", net)
+    """Trains hm-compact from scratch, and then at a falling rate."""
+    for name in ("hm_compact", "hm_compact_further"):
+        train(f"mmdet_configs/{name}.py", env={"OMP_NUM_THREADS": "1"})
+        net = load_checkpoint(WORK / name / "codec.pth.tar")
+        released.write_released("hm-compact", net)
 
 
 def compact_person() -> None:
@@ -87,26 +88,36 @@ def compact_person() -> None:
 
 
 def latent() -> None:
-    """Trains what reads latents in place of the person detector's first stages."""
+    """Trains the person detector on latents, and a reader for each metric's weights."""
+    config, env = "mmdet_configs/hm_person_latent.py", {"OMP_NUM_THREADS": "1"}
+    weights, options = {}, ()
     for metric in ENTRIES["hm-compact"].released:
         os.environ["METRIC"] = metric  # for the config
-        config, env = "mmdet_configs/hm_person_latent.py", {"OMP_NUM_THREADS": "1"}
-        weights = load_trained(config, env=env)
+        if weights:
+            codec = load_model("hm-compact", 4, metric, pretrained=True).state_dict()
+            weights.update({f"codec.{key}": value for key, value in codec.items()})
+            start = WORK / f"person_latent_{metric}.pth"
+            torch.save(dict(state_dict=weights), start)
+            frozen = f"load_from={start}", "model.trainable=(latent_backbone,)"
+            options = ("--cfg-options", *frozen)
+        own = load_trained(config, options=options, env=env)
+        reader = load_reader(WORK / f"person_latent_{metric}/people.reader")
+        reader.net.half()
         name = released.weights_file("hm-compact", metric).removesuffix(".npz")
-        write_latent(name, weights, WORK / f"person_latent_{metric}/people.reader")
+        reader.save(released.WEIGHTS / f"{name}.people.reader")
+        if not weights:
+            weights = own
+            write_rest("hm-compact", weights)
+    released.write_sums()
 
 
-def write_latent(name: str, weights: dict[str, Tensor], reader: Path) -> None:
-    """Writes a reader, and the rest of its detector, in half precision.
+def write_rest(name: str, weights: dict[str, Tensor]) -> None:
+    """Writes a detector without its reader, in half precision.
 
     Args:
-        name: Name of the codec's weights.
+        name: Name of the codec's entry.
         weights: Those of a LatentHumanMachineDetector.
-        reader: The file of its reader.
     """
-    read = load_reader(reader)
-    read.net.half()
-    read.save(released.WEIGHTS / f"{name}.people.reader")
     rest = {
         key.removeprefix("detector."): value
         for key, value in released.rounded(weights).items()
@@ -117,7 +128,6 @@ def write_latent(name: str, weights: dict[str, Tensor], reader: Path) -> None:
     meta = dict(dataset_meta=dict(classes=("person",)))
     path = released.WEIGHTS / f"{name}.people.pth"
     released.save(dict(state_dict=rest, meta=meta), path)
-    released.write_sums()
 
 
 def train(

@@ -251,7 +251,7 @@ class Compact(CompressionModel):
     dict.fromkeys(EVERY_RATE, (192, 256)),
     g_t=dict(g_t_width=0),
     steps=EVERY_RATE,
-    released=("mse",),
+    released=("mse", "person"),
 )
 class HMCompact(GainsMixin, HumanMachineMixin, Compact):
     """One set of weights for every rate, coded in ten passes; see ``compact.py``.

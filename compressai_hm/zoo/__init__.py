@@ -48,7 +48,7 @@ def load_model(
             λ_h of the weights' training. For an entry with one set of weights for every
             rate it chooses the quantization step.
         metric: What the weights were trained for: "mse"; "person", for people and for
-            detectors of persons (hm-mbt2018-vbr-s-v2); or "ms-ssim" (CompressAI's
+            detectors of persons (hm-compact); or "ms-ssim" (CompressAI's
             weights). Defaults to "mse".
         pretrained: True loads released HM weights from the package; "base" loads
             CompressAI's weights, with g_t the identity. Defaults to False.

@@ -6,8 +6,9 @@
                                tables that its streams are coded with
     weights/NAME-METRIC.npz    the same, trained for another metric than "mse"
     weights/*.pth              codecs and detectors that configs name
-    weights/NAME.people.*      the person detector on the latents of these weights: a
-                               reader, and the rest of it
+    weights/NAME.people.pth    the person detector on an entry's latents, without its
+                               first stages
+    weights/*.people.reader    a reader in their place for each metric's weights
     weights/SHA256SUMS         of every file; for `sha256sum --check`
 
 Tables are stored because another machine's floating point might make others.
@@ -55,11 +56,9 @@ def load_released(name: str, metric: str = "mse") -> dict[str, Tensor]:
             "CompressAI's"
         )
     if metric not in ENTRIES[name].released:
-        others = [n for n in RELEASED if metric in ENTRIES[n].released]
         raise RuntimeError(
             f"no HM weights of {name} are released for {metric!r}; there are those for "
             f"{', '.join(ENTRIES[name].released)}"
-            + (f", and for {metric!r} those of {', '.join(others)}" if others else "")
         )
     arrays = np.load(_read(weights_file(name, metric)))
     return {key: torch.from_numpy(arrays[key]) for key in arrays}

@@ -79,7 +79,6 @@ FINGERPRINTS = {
     "hm-elic2022": "fab883",
     "hm-mbt2018": "7874ba",
     "hm-mbt2018-mean": "7e03ae",
-    "hm-mbt2018-vbr-s-v2": "f160b7",
 }
 """Files hold them: no change of code, nor of a name in it, may change one."""
 

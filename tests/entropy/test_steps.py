@@ -186,7 +186,7 @@ WIDTHS, TABLES = "766fa9f52e481de9", "2bb59c8a1a42d5f3"
 
 
 def test_a_models_own_step_is_taken_where_none_is_asked_for():
-    net, x = busy("hm-mbt2018-vbr-s-v2"), torch.rand(2, 3, 70, 90)
+    net, x = busy("hm-compact"), torch.rand(2, 3, 70, 90)
     coarse = net.compress(x, 2.5)
     net.step = 2.5
     own = net.compress(x)

@@ -12,7 +12,7 @@ OFFSETS[1:3, 2:5] = -4
 
 @pytest.fixture
 def net():
-    net = busy("hm-mbt2018-vbr-s-v2")
+    net = busy("hm-compact")
     torch.manual_seed(0)
     with torch.no_grad():
         for gain in (net.gain, net.inverse_gain):

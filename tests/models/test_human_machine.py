@@ -160,7 +160,7 @@ def test_the_rate_leaves_the_quantiles_alone(name, train):
 
 
 @pytest.mark.parametrize(
-    "name", ["hm-bmshj2018-hyperprior", "hm-mbt2018-mean", "hm-mbt2018-vbr-s-v2"]
+    "name", ["hm-bmshj2018-hyperprior", "hm-mbt2018-mean", "hm-mbt2018"]
 )
 def test_ste_rounds_y(name):
     net = busy(name).train()
@@ -197,7 +197,7 @@ def test_ste_rounds_y(name):
 
 def test_the_loss_says_what_cannot_be_coded():
     """As where float16 overflows, and a scaler of losses skips the step."""
-    net = busy("hm-mbt2018-vbr-s-v2").train()
+    net = busy("hm-mbt2018").train()
     net.quantizer = "ste"
     y = torch.full((1, net.M, 4, 4), float("inf"))
     likelihoods = net.code_latent(y)["likelihoods"]

@@ -112,7 +112,7 @@ def test_codec_and_detector_that_ship(monkeypatch):
     decoded, _ = studio.show(files["hmc"], "a.hmc", {})
     assert decoded["weights"] == facts["weights"]
     assert app.DEFAULT_MODEL in facts["weights"]
-    person = app.weights("hm-mbt2018-vbr-s-v2", "person")
+    person = app.weights(app.DEFAULT_MODEL, "person")
     file = encode(person, torch.rand(1, 3, 64, 64), 6, "person")
     decoded, _ = studio.show(file, "b.hmc", {})
     assert "(person)" in decoded["weights"]

@@ -126,12 +126,12 @@ def test_pipes(tool, pictures, tmp_path, monkeypatch):
 
 
 def test_weights_for_persons(tool, pictures, tmp_path):
-    streams, vbr = tmp_path / "streams", ("--model", "hm-mbt2018-vbr-s-v2")
+    streams, vbr = tmp_path / "streams", ("--model", "hm-compact")
     code, _, _ = tool(
         *("encode", pictures, "--metric", "person", "--quality", 4, "--out", streams)
     )
     assert code == 0
-    assert "vbr-s-v2 (person), entropy" in tool("info", streams)[1]
+    assert "compact (person), entropy" in tool("info", streams)[1]
     file = streams / "a.hmc"
     net = load_model(vbr[1], 4, "person", pretrained=True).eval()
     expected = decode(net, file.read_bytes(), views=("human",))["x_hat"]
@@ -144,7 +144,7 @@ def test_weights_for_persons(tool, pictures, tmp_path):
     both = tool("decode", file, "--view", "both", "--out", tmp_path / "both")
     assert both[0] == 0 and names(tmp_path / "both") == ["a.human.png", "a.machine.png"]
     code, _, error = tool("decode", file, *vbr, "--quality", 4, "--metric", "mse")
-    assert code == 2 and "vbr-s-v2 (person)" in error
+    assert code == 2 and "compact (person)" in error
     code, _, error = tool("encode", pictures, "--checkpoint", DEMO, "--metric", "mse")
     assert code == 2 and "--metric belongs to a zoo entry" in error
     code, _, error = tool("decode", file, "--metric", "person")
@@ -729,6 +729,5 @@ def test_regions_are_found_in_the_latent(tool, tmp_path):
     options = ("--roi-detector", "latent", "--out", tmp_path)
     code, out, _ = tool("encode", photo, *options, "--bpp", 0.1)
     assert code == 0 and 5 <= int(re.search(r"(\d+)% of it finer", out)[1]) <= 60
-    code, _, err = tool("encode", photo, *options, "--metric", "person")
-    assert code == 2
-    assert "no reader of people for the latents of hm-mbt2018-vbr-s-v2-person" in err
+    code, _, err = tool("encode", photo, *options, "--checkpoint", DEMO)
+    assert code == 2 and "no reader of people for the latents of these" in err

@@ -1,11 +1,12 @@
 import runpy
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from mmengine.registry import init_default_scope
 
+from compressai_hm import StreamReader, load_reader
 from compressai_hm.detection.frozen_detector import FrozenDetector
+from compressai_hm.models.latent_backbone import LatentBackbone
 
 from ..detection.tiny import ROOT
 
@@ -50,23 +51,29 @@ def test_the_person_detector_is_the_rounded_last_checkpoint(tmp_path, monkeypatc
 
 def test_readers_are_trained_for_each_of_the_weights(tmp_path, monkeypatch):
     tool = runpy.run_path(str(ROOT / "tools/train_weights.py"))
-    started, written = [], []
+    started, codec = [], torch.nn.Linear(1, 1)
     names = tool["latent"].__globals__
-    entry = tool["ENTRIES"]["hm-compact"]
-    monkeypatch.setitem(
-        names["ENTRIES"], "hm-compact", replace(entry, released=("mse", "person"))
-    )
-    monkeypatch.setitem(names, "train", lambda *args, **kw: started.append(args))
-    monkeypatch.setitem(names, "write_latent", lambda *args: written.append(args))
+    monkeypatch.setitem(names, "train", lambda *args, **kw: started.append(kw))
+    monkeypatch.setitem(names, "load_model", lambda *args, **kw: codec)
+    monkeypatch.setattr(tool["released"], "WEIGHTS", tmp_path)
     monkeypatch.setenv("METRIC", "")
     monkeypatch.chdir(tmp_path)
     for i, metric in enumerate(("mse", "person")):
         folder = tmp_path / f"work_dirs/person_latent_{metric}"
         folder.mkdir(parents=True)
         saved = dict(meta=dict(iter=1, epoch=1), optimizer={}, state_dict={})
-        saved["state_dict"]["i"] = torch.tensor(i)
+        saved["state_dict"]["detector.neck.a"] = torch.tensor([float(i)])
         torch.save(saved, folder / "epoch_1.pth")
+        backbone = LatentBackbone(8, [4], [8], widths=(8,), depths=(1,))
+        backbone.laterals[0].bias.data.fill_(i)
+        StreamReader("people", "y_hat", "s", backbone).save(folder / "people.reader")
     tool["latent"]()
-    assert [name for name, *_ in written] == ["hm-compact", "hm-compact-person"]
-    assert [int(weights["i"]) for _, weights, _ in written] == [0, 1]
-    assert len(started) == 2
+    for i, name in enumerate(("hm-compact", "hm-compact-person")):
+        reader = load_reader(tmp_path / f"{name}.people.reader")
+        assert (reader.net.laterals[0].bias == i).all()
+    rest = torch.load(tmp_path / "hm-compact.people.pth", weights_only=True)
+    assert rest["state_dict"] == {"neck.a": torch.zeros(1)}  # of the first
+    first, second = (own["options"] for own in started)
+    assert not first and "model.trainable=(latent_backbone,)" in second
+    start = torch.load("work_dirs/person_latent_person.pth", weights_only=True)
+    assert torch.equal(start["state_dict"]["codec.bias"], codec.bias)

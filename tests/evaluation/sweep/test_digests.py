@@ -82,7 +82,7 @@ def test_a_finished_point_is_found_by_its_digest(cfg, tmp_path):
 
 
 def test_the_metric_of_weights_is_in_digests_files_and_checks(tmp_path, monkeypatch):
-    name = "hm-mbt2018-vbr-s-v2"
+    name = "hm-compact"
     entry = dict(name="a", type=name, qualities=[4])
     person = dict(entry, metric="person")
     assert sweep_codec.check_codec(person) == [4]
