@@ -114,10 +114,10 @@ def test_training_with_ste_sees_what_is_coded(steps):
     # "moving" has symbols that are not rounded, around the means of the coder.
     moving = find_family(net).training(y, steps, coded["y_hat"])
     expected, width = bits(coded), step_values(steps, y.shape[-2:])
-    for out, tolerance in ((trained, 1e-3), (moving, 0.03)):
+    for out, tolerance in ((trained, 3e-3), (moving, 0.03)):
         assert bits(out) == pytest.approx(expected, rel=tolerance)
         error = (out["y_hat"] - coded["y_hat"]).abs() / width
-        assert (error < 0.01).float().mean() > 0.998
+        assert (error < 0.01).float().mean() > 0.99
 
 
 @families
