@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pickle import UnpicklingError
+from types import TracebackType
 
 # By default OpenMP's threads spin while they wait: beside one other busy process a
 # training step takes up to ten times as long. A short spin costs nothing otherwise.
@@ -28,6 +29,12 @@ _USERS = (OSError, ValueError, RuntimeError, ImportError, UnpicklingError)
 
 _CONFIG_MODULES = ("mmengine.config", "mmengine.registry")
 """Modules whose errors of any type concern a config, like OpenMMLab's asserts."""
+
+_EXTRAS = {
+    "openmmlab": ("mmengine", "mmcv", "mmdet", "pycocotools"),
+    "evaluation": ("bjontegaard", "distributed", "imageio_ffmpeg"),
+}
+"""Which extra of the package installs a module."""
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -87,6 +94,11 @@ def _is_from_config(e: Exception) -> bool:
 
 def sentence(e: BaseException) -> str:
     """Returns an error's message in one line, or its cause's if it has none."""
+    if isinstance(e, ModuleNotFoundError):
+        root = (e.name or "").partition(".")[0]
+        for extra, modules in _EXTRAS.items():
+            if root in modules:
+                return f'{root} is missing: pip install "compressai-hm[{extra}]"'
     if isinstance(e, OSError) and e.filename is not None and e.strerror:
         return f"{e.filename}: {e.strerror}"
     text = str(e.args[0]) if isinstance(e, KeyError) and e.args else str(e)
@@ -109,3 +121,16 @@ def escape(text: str) -> str:
         c if c.isprintable() else c.encode("unicode_escape", "replace").decode()
         for c in text
     )
+
+
+def _report(
+    kind: type[BaseException], e: BaseException, trace: TracebackType | None
+) -> None:
+    """Reports a missing package in one line: a tool imports it before :func:`run`."""
+    if isinstance(e, ModuleNotFoundError) and "--debug" not in sys.argv:
+        print(f"error: {sentence(e)}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, e, trace)
+
+
+sys.excepthook = _report

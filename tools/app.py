@@ -353,12 +353,7 @@ def load_detector() -> tuple["DetectorRegions | None", str]:
         regions = load_detector_regions((_name_detector(),), ROI_DETECTOR_GAIN, ())
         regions.classes()  # raises if the weights do not name them
         return regions, ""
-    except ImportError as e:
-        return None, (
-            f"no detector: OpenMMLab is not installed ({_command.sentence(e)}); pip "
-            'install "compressai-hm[openmmlab]" brings it'
-        )
-    except (OSError, ValueError, RuntimeError) as e:
+    except (ImportError, OSError, ValueError, RuntimeError) as e:
         return None, f"no detector: {_command.sentence(e)}"
 
 

@@ -111,6 +111,14 @@ def test_debug_shows_the_trace():
     assert done.stderr.splitlines()[-1].startswith("error: none.py does not exist")
 
 
+def test_a_missing_extra_is_named(tmp_path):
+    stub = "raise ModuleNotFoundError(name='mmengine')"
+    (tmp_path / "mmengine.py").write_text(stub)
+    done = tool("train", DEMO, env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
+    told = 'error: mmengine is missing: pip install "compressai-hm[openmmlab]"\n'
+    assert done.returncode == 1 and done.stderr == told
+
+
 def failing(error):
     def main():
         raise error
