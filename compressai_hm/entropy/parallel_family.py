@@ -178,7 +178,8 @@ def _straight(
     y_hat has a slope of one over y, and of zero over the mean, which only moves the
     thresholds: with slopes over both, an error would push twice, and trainings diverged
     after some ten thousand steps. y_hat has this slope also where nothing is coded;
-    otherwise such positions would never start to be coded.
+    otherwise such positions would never start to be coded. The rate has its slope over
+    the mean by noisy values, because a symbol of 0 has none, and most symbols are 0.
 
     ``log_scale`` is in steps. It is bounded before it becomes a scale, so that one far
     below the bound still has a gradient. Where nothing is coded, the likelihood is that
@@ -190,11 +191,11 @@ def _straight(
     least = gaussian.lower_bound_scale.bound.log2()
     log_scale = LowerBoundFunction.apply(log_scale.clamp(max=_MOST_LOG_SCALE), least)
     scale = torch.exp2(log_scale)
-    coded = _integrate_gaussian(q - (mean - mean.detach()) / step, scale)
+    coded = _integrate_gaussian(q, scale)
     if gaussian.use_likelihood_bound:
         coded = gaussian.likelihood_lower_bound(coded)
     noisy = _integrate_gaussian(
-        (y - mean.detach()) / step + torch.rand_like(y) - 0.5, scale.detach()
+        (y - mean) / step + torch.rand_like(y) - 0.5, scale.detach()
     )
     noisy = gaussian.likelihood_lower_bound(noisy)
     return y_hat, coded * (noisy / noisy.detach())

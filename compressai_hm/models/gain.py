@@ -19,24 +19,29 @@ _SPEED = 10
 
 
 class Gain(nn.Module):
-    """y exp(a t + b t^2) + c t + d t^2 by channel, with t from :meth:`coarseness`.
+    """y exp(a t + b t^2) + c + d t + e t^2 by channel, with t from :meth:`coarseness`.
 
-    It is the identity at a step of 1, and before training.
+    It is the identity before training. The shifts take the means of y out of what is
+    coded: a predicted mean would have to follow the gain's curve exactly, and they tell
+    g_s the step.
 
     Args:
         channels: Channels of y.
-        shifts: Whether it has c and d. Defaults to False.
+        shifts: Whether it has c, d and e. Defaults to False.
     """
 
     def __init__(self, channels: int, shifts: bool = False):
         super().__init__()
         self.scale = nn.Parameter(torch.zeros(2, channels))
-        self.shift = nn.Parameter(torch.zeros(2, channels)) if shifts else None
+        self.shift = nn.Parameter(torch.zeros(3, channels)) if shifts else None
 
     def forward(self, y: Tensor, t: Tensor) -> Tensor:
         """Scales y, ``(N, C, h, w)``, in the precision of the weights."""
         y = y.to(t.dtype) * torch.exp(_evaluate_curve(self.scale, t))
-        return y if self.shift is None else y + _evaluate_curve(self.shift, t)
+        if self.shift is None:
+            return y
+        constant = _SPEED * self.shift[0, :, None, None]
+        return y + constant + _evaluate_curve(self.shift[1:], t)
 
     def coarseness(self, y: Tensor, steps: list[QuantSteps] | None) -> Tensor:
         """Computes log(step) / 2 at each position of y.

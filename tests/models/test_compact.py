@@ -121,6 +121,16 @@ def test_what_is_decoded_follows_y_and_not_the_mean():
     assert torch.equal(of[0], weight) and of[1] is None
 
 
+def test_a_mean_learns_where_the_symbol_is_0():
+    torch.manual_seed(0)
+    y, mean = torch.full((1, 1, 64, 64), 0.3), torch.zeros(1, requires_grad=True)
+    gaussian, step = GaussianConditional(None), torch.tensor(1.0)
+    y_hat, p = parallel_family._straight(gaussian, y, torch.zeros_like(y), mean, step)
+    assert not y_hat.any()
+    (slope,) = torch.autograd.grad(-p.log2().mean(), mean)
+    assert slope < -0.1
+
+
 @torch.no_grad()
 def test_networks_are_told_the_step():
     net = busy("hm-compact", g_t_width=0)
