@@ -6,9 +6,10 @@ python tools/codec.py info streams
 python tools/codec.py readers
 python tools/codec.py export --checkpoint codec.pth.tar --out transforms
 
-NAME.png is coded into NAME.hmc, and that is decoded into NAME.human.png. Weights that
-adapt pictures for machines, or --reader, make NAME.machine.png as well. If two pictures
-have the same NAME, their files are NAME.png.hmc and NAME.jpg.hmc.
+NAME.png is coded into NAME.hmc, and that is decoded into NAME.human.png. Weights with a
+g_t make NAME.machine.png as well, and --reader READER makes NAME.READER.png or .npz
+instead. If two pictures have the same NAME, their files are NAME.png.hmc and
+NAME.jpg.hmc.
 """
 
 import argparse
